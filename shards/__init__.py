@@ -1,0 +1,1 @@
+"""The data set on disk: sources, writer, index, reader, verify. Knows nothing of training."""
