@@ -1,0 +1,5 @@
+"""``python -m distgan`` is the ``distgan`` command."""
+
+from distgan.cli import main
+
+main()

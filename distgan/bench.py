@@ -1,0 +1,167 @@
+"""What this machine does in a second. Medians of several rounds, since machines are noisy."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from shards.index import Index
+from shards.reader import Reader
+from shards.writer import pack
+
+from distgan.data.order import Order
+from distgan.data.prefetch import Batches
+from distgan.launch.local import local_device
+from distgan.networks import ImageShape
+from distgan.spec import DataSpec, RunSpec
+from distgan.training.learner import Learner
+from shards.images import Transform
+from shards.sources import Sample
+
+ROUNDS = 7
+
+Figures = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class _RandomImages:
+    """A source of uniformly random images, of which no byte compresses."""
+
+    count: int
+    size: int
+    layout: str = "folder"
+    attribute_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, i: int) -> str:
+        return f"{i:08d}"
+
+    def sample(self, i: int) -> Sample:
+        image = np.random.Generator(np.random.Philox(key=i)).integers(0, 256, (self.size, self.size, 3), np.uint8)
+        return Sample(self.name(i), image, -1, None)
+
+    def channels(self) -> int:
+        return 3
+
+    def identity(self) -> str:
+        return f"random-{self.count}-{self.size}"
+
+
+def bench_loader(spec: RunSpec | None, count: int = 20_000, size: int = 64) -> Figures:
+    """Reading speed, with the files in the page cache.
+
+    Args:
+        spec: Its shards, batch size and ``data`` section are used; None packs invented raw images for the purpose.
+        count: How many to invent.
+        size: Their height and width.
+
+    Returns:
+        ``reader images/s``: shards to uint8 batches, in the thread that calls; ``batches images/s``: the same through
+        the prefetch thread to normalised batches on the device.
+    """
+    if spec is not None:
+        return _bench_loader(spec)
+    with tempfile.TemporaryDirectory() as folder:
+        shards = Path(folder) / "shards"
+        pack(_RandomImages(count, size), shards, Transform(size=size, channels=3))
+        return _bench_loader(RunSpec(name="bench", data=DataSpec(shards=str(shards), image_size=size)))
+
+
+def _bench_loader(spec: RunSpec) -> Figures:
+    device = local_device()
+    index = Index.load(spec.data.shards)
+    kept = index.select(spec.data.where)
+    batch_size = spec.training.batch_size
+    rounds = max(1, min(len(kept), 20_000) // batch_size)  # batches in a round
+    order = Order(len(kept), spec.seed, block=spec.data.block_samples, lanes=spec.data.lanes)
+    slots = np.arange(batch_size)
+    with Reader(index, cache=spec.data.cache) as reader:
+
+        def read() -> None:
+            for batch in range(rounds):
+                reader.read(kept[order(batch * batch_size + slots)])
+
+        read()  # warm the page cache
+        reading = _rate(read, rounds * batch_size)
+        with Batches(reader, kept, torch.from_numpy(slots), spec, 0, device) as batches:
+
+            def load() -> None:
+                for _ in range(rounds):
+                    next(batches)
+                _synchronise(device)
+
+            loading = _rate(load, rounds * batch_size)
+    return {
+        "machine": _machine(device),
+        "images": f"{index.transform.size} px, {index.transform.channels} channels, {index.encoding}",
+        "batch size": batch_size,
+        "reader images/s": reading,
+        "batches images/s": loading,
+    }
+
+
+def bench_step(spec: RunSpec, channels: int = 3, steps: int = 10) -> Figures:
+    """Training speed on random images, without a data set.
+
+    Args:
+        spec: The run to measure.
+        channels: Colour channels of the images.
+        steps: Generator steps in a round.
+    """
+    device = local_device()
+    batch_size = spec.training.batch_size
+    learner = Learner(spec, ImageShape(channels, spec.data.image_size), device, torch.arange(batch_size))
+    shape = (batch_size, channels, spec.data.image_size, spec.data.image_size)
+    real = torch.rand(shape, device=device, dtype=learner.precision.dtype).mul_(2).sub_(1)
+    real = real.to(memory_format=torch.channels_last)
+
+    def run(critic: bool, generator: bool) -> None:
+        for _ in range(steps):
+            for repeat in range(spec.objective.n_critic if critic else 0):
+                learner.update_critic(real, repeat)
+            if generator:
+                learner.update_generator()
+        _synchronise(device)
+
+    run(True, True)  # warm up: kernels are chosen, memory is taken
+    figures: Figures = {
+        "machine": _machine(device),
+        "precision": learner.precision.name,
+        "batch size": batch_size,
+        "images/s": _rate(lambda: run(True, True), steps * spec.images_per_step),
+        "critic updates/s": _rate(lambda: run(True, False), steps * spec.objective.n_critic),
+        "generator updates/s": _rate(lambda: run(False, True), steps),
+    }
+    if device.type == "cuda":
+        figures["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return figures
+
+
+def _rate(work: Callable[[], None], items: int) -> float:
+    """Items a second: the median of several rounds."""
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return items / median(seconds)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,212 @@
+"""A trained state on disk: written by training, read by everyone.
+
+A checkpoint is a folder ``RUN/checkpoints/step-00001234/`` of safetensors files and ``state.json``, which holds the
+counters, the specification and a SHA-256 of every file. It is written beside and renamed, so a folder under a real name
+is whole; loading never unpickles anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from distgan.spec import RunSpec
+from shards.errors import InputError
+
+FORMAT = "distgan-checkpoint-1"
+_NAME = re.compile(r"step-(\d{8,})")
+
+Tensors = Mapping[str, Tensor]
+
+
+class State(BaseModel):
+    """What a checkpoint knows beside its tensors: ``state.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str = FORMAT
+    """Changes when old checkpoints could be misread."""
+    step: NonNegativeInt
+    """Generator steps done."""
+    images: NonNegativeInt
+    """Real images shown to the critic."""
+    position: NonNegativeInt
+    """Where the training stream goes on."""
+    spec: RunSpec
+    """The run. Its seed and the step are all that the random numbers depend on."""
+    channels: NonNegativeInt
+    """Colour channels of an image."""
+    fingerprint: str
+    """Of the shards that the run has learnt from."""
+    wandb_run_id: str | None = None
+    """The run to go on with in Weights & Biases."""
+    parameter_groups: dict[str, list[dict[str, Any]]] = {}
+    """Each optimizer's settings, by side."""
+    sha256: dict[str, str] = {}
+    """Of every tensor file."""
+
+
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Args:
+        path: The checkpoint's folder.
+
+    Raises:
+        InputError: There is none, or its state cannot be read; the message says which file and what to do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.state = State.model_validate_json((path / "state.json").read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} is not a checkpoint: cannot read state.json: {error.strerror}") from None
+        except (ValidationError, ValueError) as error:
+            raise self._damaged("state.json", str(error).splitlines()[0]) from None
+        if self.state.format != FORMAT:
+            raise InputError(f"{path}/state.json: format {self.state.format!r}; this version reads {FORMAT!r}")
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one file, such as ``generator_ema``, on the CPU.
+
+        Raises:
+            InputError: The file is missing or its bytes are not what was written.
+        """
+        file = f"{name}.safetensors"
+        try:
+            data = (self.path / file).read_bytes()
+            if hashlib.sha256(data).hexdigest() != self.state.sha256.get(file):
+                raise self._damaged(file, "its SHA-256 is not the one in state.json")
+            tensors: dict[str, Tensor] = load_tensors(data)
+            return tensors
+        except OSError as error:
+            raise self._damaged(file, error.strerror or str(error)) from None
+        except SafetensorError as error:
+            raise self._damaged(file, str(error)) from None
+
+    def optimizer_state(self, side: str) -> dict[str, Any]:
+        """What ``Optimizer.load_state_dict`` takes, for a side."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in self.tensors(f"optimizer_{side}").items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        return {"state": state, "param_groups": self.state.parameter_groups[side]}
+
+    def _damaged(self, file: str, reason: str) -> InputError:
+        return InputError(
+            f"the checkpoint {self.path} is damaged: {file}: {reason}. "
+            "Remove its folder to go on from the checkpoint before it."
+        )
+
+
+def save_checkpoint(
+    run: Path,
+    state: State,
+    modules: Mapping[str, Tensors],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> Checkpoint:
+    """Write a checkpoint; when this returns it is on disk, whole.
+
+    Args:
+        run: The run's folder.
+        state: The counters; ``parameter_groups`` and ``sha256`` are filled in here.
+        modules: ``state_dict``s by file name.
+        optimizers: By side.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; nothing is left behind.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    files = {name: dict(tensors) for name, tensors in modules.items()}
+    for side, optimizer in optimizers.items():
+        saved = optimizer.state_dict()
+        groups[side] = saved["param_groups"]
+        files[f"optimizer_{side}"] = {
+            f"{index}.{key}": tensor for index, entry in saved["state"].items() for key, tensor in entry.items()
+        }
+    final = run / "checkpoints" / f"step-{state.step:08d}"
+    if final.exists():  # the same step of the same run holds the same state
+        return Checkpoint(final)
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a kill
+    try:
+        partial.mkdir(parents=True)
+        sha256 = {}
+        for name, tensors in files.items():
+            file = partial / f"{name}.safetensors"
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
+            sha256[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        complete = state.model_copy(update={"parameter_groups": groups, "sha256": sha256})
+        (partial / "state.json").write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        for file in partial.iterdir():
+            _sync(file)
+        partial.rename(final)
+        _sync(final.parent)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # how safetensors reports what the file system refused
+            raise OSError(str(error)) from error
+        raise
+    return Checkpoint(final)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The folders of a run's whole checkpoints, oldest first."""
+    found = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step)
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint that a path names: a checkpoint's own folder, or a run's folder for its newest.
+
+    Raises:
+        InputError: There is none.
+    """
+    if (path / "state.json").exists():
+        return Checkpoint(path)
+    found = checkpoints(path)
+    if not found:
+        raise InputError(f"{path} is neither a checkpoint nor a run that has one")
+    return Checkpoint(found[-1])
+
+
+def prune(run: Path, keep_last: int, keep_every_steps: int | None) -> None:
+    """Remove all but the newest checkpoints and, of each span of ``keep_every_steps`` steps, the first."""
+    found = checkpoints(run)
+    kept = set(found[-keep_last:])
+    if keep_every_steps is not None:
+        spans: dict[int, Path] = {}
+        for path in found:
+            spans.setdefault(_step(path) // keep_every_steps, path)
+        kept.update(spans.values())
+    for path in found:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _sync(path: Path) -> None:
+    """Have the file system put a file's bytes, or a folder's names, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,305 @@
+"""The command line: parses, calls one function per command, and says what came of it.
+
+What a command needs is imported inside it, so that ``distgan --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from distgan.errors import RunError
+from shards.errors import DamageError, InputError
+from shards.progress import Progress as OnProgress
+
+app = typer.Typer(
+    help="Train face GANs on as many machines as you have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+shards_app = typer.Typer(
+    help="Pack images into shards once; look at them, check them, mend them.", no_args_is_help=True
+)
+bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(shards_app, name="shards")
+app.add_typer(bench_app, name="bench")
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Layout(str, Enum):
+    """What the images are packed from."""
+
+    celeba = "celeba"
+    folder = "folder"
+    mnist = "mnist"
+    cifar10 = "cifar10"
+
+
+class Encoding(str, Enum):
+    """What the shards hold."""
+
+    raw = "raw"
+    png = "png"
+    jpeg = "jpeg"
+    original = "original"
+
+
+class Fit(str, Enum):
+    """How an image becomes square."""
+
+    crop = "crop"
+    pad = "pad"
+
+
+class Weights(str, Enum):
+    """Which of the generator's weights."""
+
+    ema = "ema"
+    training = "training"
+
+
+Shards = Annotated[Path, typer.Argument(help="The folder of a packed set.", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints.", show_default=False)]
+Spec = Annotated[Path, typer.Argument(help="The run specification (YAML).", show_default=False)]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer reads it at run time on Python 3.10)
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field of the specification. Repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@shards_app.command("synth")
+def shards_synth(
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.", show_default=False)],
+    count: Annotated[int, typer.Option(help="How many faces.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Face i depends on the seed and on i alone.")] = 0,
+) -> None:
+    """Draw invented faces in CelebA's exact layout: 178×218 JPEG, 40 attributes, partitions, landmarks."""
+    from shards.synth import synthesize
+
+    with _progress("drawing") as progress:
+        synthesize(out, count, seed, progress=progress)
+    console.print(f"{count} faces in {out}. Next: distgan shards pack {out} SHARDS --size 64")
+
+
+@shards_app.command("pack")
+def shards_pack(
+    source: Annotated[Path, typer.Argument(help="Where the images are.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="A new folder, or one that an interrupted pack left.", show_default=False)
+    ],
+    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
+    layout: Annotated[Optional[Layout], typer.Option(help="Recognised when not given.")] = None,  # noqa: UP045
+    encoding: Annotated[
+        Encoding, typer.Option(help="raw trains fastest; original keeps the files' own bytes.")
+    ] = Encoding.raw,
+    crop: Annotated[
+        int | None, typer.Option(help="Cut the centred N×N square; the largest one when not given.")
+    ] = None,
+    crop_top: Annotated[int | None, typer.Option(help="Row where that square starts, instead of the centre.")] = None,
+    fit: Annotated[Optional[Fit], typer.Option(help="crop and resize, or pad with black (mnist).")] = None,  # noqa: UP045
+    channels: Annotated[int | None, typer.Option(help="1 grey or 3 colour; as the images are when not given.")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Processes; every core when not given.")] = None,  # noqa: UP045
+) -> None:
+    """Pack images into shards. Interrupted, the same command goes on; the result is the same to the byte."""
+    from shards.writer import pack
+
+    from shards.images import Transform
+    from shards.sources import open_source
+
+    images = open_source(source, layout.value if layout else None)
+    transform = Transform(
+        size=size,
+        channels=channels or images.channels(),
+        crop=crop,
+        crop_top=crop_top,
+        fit=fit.value if fit else ("pad" if images.layout == "mnist" else "crop"),
+    )
+    with _progress("packing") as progress:
+        report = pack(images, out, transform, encoding=encoding.value, workers=workers, progress=progress)
+    for name, reason in report.skipped:
+        errors.print(f"left out {name}: {reason}", markup=False)
+    console.print(
+        f"{len(report.index)} samples in {len(report.index.shards)} shards in {out}; {len(report.skipped)} left out"
+    )
+
+
+@shards_app.command("info")
+def shards_info(root: Shards, as_json: AsJson = False) -> None:
+    """Say what a packed set holds."""
+    from shards.index import Index
+
+    summary = Index.load(root).summary()
+    if as_json:
+        console.print_json(json.dumps(summary))
+        return
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            console.print(f"{name}:")
+            for key, count in value.items():
+                console.print(f"  {key:<24}{count}", markup=False)
+        else:
+            console.print(f"{name:<14}{value}", markup=False)
+
+
+@shards_app.command("verify")
+def shards_verify(root: Shards) -> None:
+    """Read every byte of a packed set and name what is damaged. Exits with 1 when something is."""
+    from shards.verify import verify
+
+    with _progress("verifying") as progress:
+        damages = verify(root, progress=progress)
+    for damage in damages:
+        errors.print(str(damage), markup=False)
+    if damages:
+        raise DamageError(f"{root} is damaged. distgan shards repair {root} OUT writes a set of what is sound.")
+    console.print(f"{root} is sound")
+
+
+@shards_app.command("repair")
+def shards_repair(
+    root: Shards,
+    out: Annotated[Path, typer.Argument(help="A new folder for the repaired set.", show_default=False)],
+) -> None:
+    """Write a new set without the damaged samples, and say which they were."""
+    from shards.verify import repair
+
+    with _progress("repairing") as progress:
+        report = repair(root, out, progress=progress)
+    for damage in report.lost:
+        errors.print(str(damage), markup=False)
+    console.print(f"{len(report.index)} samples in {out}")
+
+
+@app.command()
+def train(
+    spec: Spec,
+    overrides: Overrides = None,
+    out: Annotated[Optional[Path], typer.Option(help="The run's folder; runs/NAME when not given.")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option(help="Short for --set cluster.workers=N.")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+) -> None:
+    """Train what a specification says. Ctrl-C or SIGTERM saves and ends; --resume goes on as if it never had."""
+    from distgan.launch.local import train_locally
+    from distgan.spec import load_spec
+
+    sets = [*(overrides or []), *([f"cluster.workers={workers}"] if workers is not None else [])]
+    run_spec = load_spec(spec, sets)
+    run = out or Path("runs") / run_spec.name
+    outcome = train_locally(run_spec, run, resume=resume)
+    console.print(f"{outcome.ended} at step {outcome.step} ({outcome.images} images). Look at {run / 'report.html'}")
+    if outcome.ended == "interrupted":
+        console.print("Go on with the same command and --resume.")
+
+
+@app.command()
+def sample(
+    run: Run,
+    out: Annotated[
+        Path, typer.Option(help="A .png for one grid, or a folder for one PNG an image.", show_default=False)
+    ],
+    count: Annotated[int, typer.Option(help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    columns: Annotated[Optional[int], typer.Option(help="Images in a row of the grid.")] = None,  # noqa: UP045
+    weights: Annotated[
+        Weights, typer.Option(help="The averaged weights, or those that training goes on with.")
+    ] = Weights.ema,
+) -> None:
+    """Draw images with a trained generator."""
+    from distgan.checkpoint import find_checkpoint
+    from distgan.sampling import sample as draw
+
+    checkpoint = find_checkpoint(run)
+    draw(checkpoint, out, count=count, seed=seed, columns=columns, ema=weights is Weights.ema)
+    console.print(f"{count} images of step {checkpoint.state.step} in {out}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]) -> None:
+    """Write RUN/report.html: curves, grids over time, the specification; one file that opens without a network."""
+    from distgan.tracking import write_report
+
+    console.print(str(write_report(run)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
+    overrides: Overrides = None,
+) -> None:
+    """Invented faces → shards → training → report, on a CPU in minutes, with no network and no account."""
+    from distgan.launch.demo import demo as run_demo
+
+    report_path = run_demo(out, overrides or [], console.print, _progress)
+    console.print(f"Look at {report_path}")
+
+
+@bench_app.command("loader")
+def bench_loader(
+    spec: Annotated[Optional[Path], typer.Argument(help="Read its shards; without it, invented ones.")] = None,  # noqa: UP045
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Images a second from shards to batches, from one thread with a warm page cache."""
+    from distgan.bench import bench_loader as measure
+    from distgan.spec import load_spec
+
+    _print_figures(measure(load_spec(spec, overrides or []) if spec else None), as_json)
+
+
+@bench_app.command("step")
+def bench_step(spec: Spec, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Images a second through a specification's training step, without data."""
+    from distgan.bench import bench_step as measure
+    from distgan.spec import load_spec
+
+    _print_figures(measure(load_spec(spec, overrides or [])), as_json)
+
+
+def main() -> None:
+    """The ``distgan`` command. Exits with 0 when done, 2 when the user's input is wrong, 1 when the work failed."""
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except (RunError, DamageError) as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    errors.print(f"error: {message}", markup=False)
+    sys.exit(code)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[OnProgress]:
+    """A bar on a terminal; nothing where the output goes into a file."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_figures(figures: dict[str, float | str], as_json: bool) -> None:
+    if as_json:
+        console.print_json(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        console.print(f"{name:<28}{value if isinstance(value, str) else f'{value:,.4g}'}", markup=False)

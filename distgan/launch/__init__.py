@@ -1,0 +1,1 @@
+"""Who calls the training loop, and who holds the workers together."""

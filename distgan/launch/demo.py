@@ -1,0 +1,62 @@
+"""The whole path at once, for somebody who has nothing yet: faces → shards → training → report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from shards.writer import pack
+
+from distgan.launch.local import train_locally
+from distgan.spec import load_spec
+from distgan.tracking import write_report
+from shards.images import Transform
+from shards.progress import Progress
+from shards.sources import open_source
+from shards.synth import synthesize
+
+FACES = 4096
+
+
+def demo(
+    out: Path,
+    overrides: Sequence[str],
+    say: Callable[[str], None],
+    progress: Callable[[str], AbstractContextManager[Progress]],
+    faces: int = FACES,
+) -> Path:
+    """Draw faces, pack them, train ``jobs/demo.yaml`` on them, and write the report.
+
+    Called again, it goes on where it was interrupted.
+
+    Args:
+        out: The folder for ``faces/``, ``shards/`` and ``run/``.
+        overrides: ``key.path=value`` for the specification.
+        say: Tells the person what happens.
+        progress: Makes a progress bar with a title.
+        faces: How many to draw.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: The folder cannot be used or an override is wrong.
+        RunError: Training went wrong.
+    """
+    drawn, packed, run = out / "faces", out / "shards", out / "run"
+    with as_file(files("jobs") / "demo.yaml") as path:
+        spec = load_spec(path, [f"data.shards={packed}", *overrides])
+    if not (drawn / "list_attr_celeba.txt").exists():
+        say(f"1/4 drawing {faces} faces in CelebA's layout: {drawn}")
+        with progress("drawing") as bar:
+            synthesize(drawn, faces, spec.seed, progress=bar)
+    if not (packed / "index.json").exists():
+        say(f"2/4 packing them into shards: {packed}")
+        with progress("packing") as bar:
+            pack(open_source(drawn, "celeba"), packed, Transform(size=spec.data.image_size, channels=3), progress=bar)
+    say(f"3/4 training jobs/demo.yaml for {spec.steps} steps: {run}")
+    train_locally(spec, run, resume=run.exists())
+    say("4/4 writing the report")
+    return write_report(run)

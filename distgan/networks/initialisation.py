@@ -1,0 +1,27 @@
+"""Where weights begin."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
+    """DCGAN's initialisation, in place: weights N(0, 0.02), BatchNorm's scale N(1, 0.02), every bias 0.
+
+    The paper names the weights; BatchNorm's scale is as in its authors' code.
+
+    Args:
+        network: Convolutional, transposed convolutional, linear and BatchNorm layers are initialised.
+        random: The CPU generator to draw from, in the order of ``network.modules()``.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            module.weight.normal_(0.0, 0.02, generator=random)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.weight.normal_(1.0, 0.02, generator=random)
+        else:
+            continue
+        if module.bias is not None:
+            module.bias.zero_()

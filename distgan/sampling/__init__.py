@@ -1,0 +1,124 @@
+"""From a trained generator to pictures.
+
+A picture depends on (seed, index) alone: not on how many are drawn, and not on the training run's own random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from distgan.checkpoint import Checkpoint
+from distgan.data.noise import Noise
+from distgan.networks import ImageShape, build_networks
+from shards.errors import InputError
+from shards.files import write_atomically
+
+BATCH = 64
+"""Images a forward pass draws. Always this many, so that the same kernels run whatever the count."""
+
+Bytes = NDArray[np.uint8]
+
+
+def sample(
+    checkpoint: Checkpoint, out: Path, *, count: int = 64, seed: int = 0, columns: int | None = None, ema: bool = True
+) -> None:
+    """Draw images with a trained generator.
+
+    Args:
+        checkpoint: The trained state.
+        out: A ``.png`` file for one grid, else a folder (made if need be) for ``00000000.png``, ….
+        count: How many.
+        seed: Picture i depends on the seed and on i alone.
+        columns: Images in a row of the grid; None for the squarest grid.
+        ema: The averaged weights, else those that training goes on with.
+
+    Raises:
+        InputError: A number is out of range, the checkpoint is damaged, or ``out`` cannot be written.
+    """
+    if count < 1 or seed < 0 or (columns is not None and columns < 1):
+        raise InputError(f"--count {count}, --seed {seed}, --columns {columns}: at least 1, 0 and 1")
+    generator = load_generator(checkpoint, ema=ema)
+    latents = sample_latents(seed, 0, count, checkpoint.state.spec.model.latent_dim)
+    images = draw_images(generator, latents.to(next(generator.parameters()).dtype))
+    try:
+        if out.suffix.lower() == ".png":
+            out.parent.mkdir(parents=True, exist_ok=True)
+            save_grid(list(images), out, columns)
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            for i, image in enumerate(images):
+                save_image(image, out / f"{i:08d}.png")
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+
+
+def load_generator(checkpoint: Checkpoint, *, ema: bool = True) -> nn.Module:
+    """The generator of a checkpoint, in evaluation mode, on the CPU.
+
+    Args:
+        checkpoint: Where from.
+        ema: The averaged weights, with BatchNorm statistics that match them; else those that training goes on with.
+
+    Raises:
+        InputError: The checkpoint is damaged.
+    """
+    state = checkpoint.state
+    image = ImageShape(state.channels, state.spec.data.image_size)
+    generator, _ = build_networks(state.spec.model, image, state.spec.seed)
+    generator.load_state_dict(checkpoint.tensors("generator_ema" if ema else "generator"))
+    return generator.eval()
+
+
+def sample_latents(seed: int, first: int, count: int, latent_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """Latents (count, latent_dim) of the pictures first, first + 1, … of a seed."""
+    return Noise(seed, torch.arange(first, first + count, device=device), "sample").normal("latent", (latent_dim,))
+
+
+@torch.inference_mode()
+def draw_images(generator: nn.Module, latents: Tensor) -> Iterator[Bytes]:
+    """Images of latents (N, latent_dim): one uint8 (H, W, C) after the other.
+
+    The generator should be in evaluation mode: in training mode an image would depend on its neighbours.
+    """
+    assert not generator.training
+    for start in range(0, len(latents), BATCH):
+        batch = latents[start : start + BATCH]
+        padded = torch.cat([batch, batch.new_zeros(BATCH - len(batch), batch.shape[1])])
+        yield from image_bytes(generator(padded)[: len(batch)])
+
+
+def image_bytes(images: Tensor) -> Bytes:
+    """Images (N, C, H, W) in [-1, 1] as uint8 (N, H, W, C): the inverse of what a training batch goes through."""
+    scaled = images.float().add(1.0).mul(127.5).round().clamp(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def save_grid(images: list[Bytes], path: Path, columns: int | None = None) -> None:
+    """Write images uint8 (H, W, C) as one PNG, row by row; ``columns`` defaults to the squarest grid.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    tensor = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    grid = make_grid(tensor, nrow=columns or math.ceil(math.sqrt(len(images))), padding=2)
+    save_image(grid.permute(1, 2, 0).numpy(), path)
+
+
+def save_image(image: Bytes, path: Path) -> None:
+    """Write uint8 (H, W, C) as a PNG.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    with write_atomically(path) as file:
+        picture.save(file, format="PNG")

@@ -1,0 +1,375 @@
+"""The run specification: every option a run has, typed, documented and validated; YAML in and out.
+
+One YAML file describes a run completely. :func:`load_spec` reads it, applies ``--set key.path=value`` overrides and
+validates; :func:`dump_spec` writes the resolved specification beside the run. What only a network or an objective
+knows (its own options) is validated where that network or objective is declared, through :func:`validate`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic_core import ErrorDetails
+
+from shards.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Options(BaseModel):
+    """The base of everything a user can set: unknown keys and wrong types are errors, a docstring documents a field."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class OpenOptions(Options):
+    """Options of which the rest belongs to whatever the name selects, and is validated there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def rest(self) -> dict[str, Any]:
+        """What was written beside the declared fields."""
+        return dict(self.model_extra or {})
+
+
+class DataSpec(Options):
+    """Which images the run learns from."""
+
+    shards: str
+    """Folder or URL of a packed set (``distgan shards pack``). A relative one is taken from the working directory."""
+    image_size: PositiveInt = 64
+    """Height and width of an image in pixels; must be what the shards were packed with."""
+    where: dict[str, Any] = {}
+    """Train only on the samples that match: ``{Eyeglasses: -1}``, ``{class: [cat, dog]}``. Empty keeps all."""
+    flip: bool = False
+    """Mirror every image left to right with probability one half."""
+    block_samples: PositiveInt | None = None
+    """Shuffle within blocks of this many neighbouring samples (and the blocks among themselves), for sets larger than
+    a node's disk. Unset shuffles the whole set."""
+    lanes: PositiveInt = 1
+    """Deal the set into this many parts, each of which feeds its own slots of every batch, so that a node reads only
+    its own part. Divides ``training.batch_size``."""
+    prefetch_batches: PositiveInt = 3
+    """Batches that the prefetch thread keeps ready."""
+    cache: str | None = None
+    """Folder for copies of remote shards. Unset uses the user's cache folder."""
+
+
+class NetworkSpec(OpenOptions):
+    """A network by its registered name, with that network's own options beside it."""
+
+    name: str = "dcgan"
+    """The name in the registry of :mod:`distgan.networks`."""
+
+
+class ModelSpec(Options):
+    """The two networks and what goes into the generator."""
+
+    generator: NetworkSpec = NetworkSpec()
+    """The network from latents to images."""
+    critic: NetworkSpec = NetworkSpec()
+    """The network from images to one number each: the discriminator's logit or the critic's score."""
+    latent_dim: PositiveInt = 100
+    """Length of a latent vector, drawn from N(0, 1)."""
+
+
+class ObjectiveSpec(OpenOptions):
+    """What each side minimises, by its registered name, with that objective's own options beside it."""
+
+    kind: str = "bce"
+    """The name in the registry of :mod:`distgan.objectives`."""
+    n_critic: PositiveInt = 1
+    """Critic updates for each generator update."""
+
+
+class AdamSpec(Options):
+    """Adam (Kingma and Ba 2015)."""
+
+    name: Literal["adam"] = "adam"
+    """The optimizer."""
+    lr: PositiveFloat = 2e-4
+    """Learning rate."""
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.5, 0.999)
+    """Decay rates of the first and the second moment."""
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+
+
+class OptimizerSpec(Options):
+    """One optimizer for each side."""
+
+    generator: AdamSpec = AdamSpec()
+    """Updates the generator."""
+    critic: AdamSpec = AdamSpec()
+    """Updates the critic."""
+
+
+class TrainingSpec(Options):
+    """How long and how."""
+
+    batch_size: PositiveInt = 128
+    """The global batch: real images in one critic update, over all workers."""
+    images: PositiveInt = 5_000_000
+    """Real images shown to the critic in the whole run. The last step completes its batches."""
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that support it, else float32."""
+    ema_half_life_images: PositiveInt = 10_000
+    """Half-life, in images, of the exponential moving average (EMA) of the generator's weights."""
+    ema_ramp_up: Annotated[float, Field(ge=0.0)] = 0.05
+    """Early on, the half-life is at most this fraction of the images seen so far. 0 switches the ramp off."""
+    checkpoint_every_images: PositiveInt = 100_000
+    """Images between two checkpoints. One more is written when the run ends or is interrupted."""
+    keep_last: PositiveInt = 2
+    """Newest checkpoints to keep."""
+    keep_every_images: PositiveInt | None = None
+    """Also keep, for good, the first checkpoint in every span of this many images."""
+
+
+class WandbSpec(Options):
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """``auto`` is online where an API key is found, else offline; without the package it is disabled."""
+    project: str = "distgan"
+    """The project the run appears in."""
+    entity: str | None = None
+    """The team or user that owns the project. Unset uses the account's default."""
+    tags: list[str] = []
+    """Labels to find the run by."""
+
+
+class TrackingSpec(Options):
+    """What is written down, and how often."""
+
+    log_every: PositiveInt = 50
+    """Generator steps between two lines of metrics.jsonl."""
+    sample_every_images: PositiveInt = 50_000
+    """Images between two sample grids."""
+    sample_count: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Fixed latents in a sample grid."""
+    wandb: WandbSpec = WandbSpec()
+    """Weights & Biases."""
+
+
+class GuardSpec(Options):
+    """What is done when training goes wrong."""
+
+    nonfinite: Literal["stop", "warn"] = "stop"
+    """A loss or gradient norm that is NaN or infinite at a log step stops the run before it can reach a checkpoint, or
+    is only reported."""
+
+
+class ClusterSpec(Options):
+    """On how many workers the run is spread."""
+
+    workers: PositiveInt = 1
+    """Processes that share each global batch. 1 is the local mode."""
+
+
+class RunSpec(Options):
+    """One run: what ``distgan train`` reads and writes beside its results."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """Names the run folder and the dashboards' run: letters, digits, '.', '_' and '-'."""
+    seed: NonNegativeInt = 0
+    """Every random number of the run follows from it: weights, order, latents, flips."""
+    data: DataSpec
+    """The images."""
+    model: ModelSpec = ModelSpec()
+    """The networks."""
+    objective: ObjectiveSpec = ObjectiveSpec()
+    """What each side minimises."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """How each side follows its gradient."""
+    training: TrainingSpec = TrainingSpec()
+    """How long and how."""
+    tracking: TrackingSpec = TrackingSpec()
+    """What is written down."""
+    guard: GuardSpec = GuardSpec()
+    """What is done when training goes wrong."""
+    cluster: ClusterSpec = ClusterSpec()
+    """Where it runs."""
+
+    @property
+    def images_per_step(self) -> int:
+        """Real images that one step (``n_critic`` critic updates, then one generator update) shows to the critic."""
+        return self.training.batch_size * self.objective.n_critic
+
+    @property
+    def steps(self) -> int:
+        """Generator steps in the whole run."""
+        return -(-self.training.images // self.images_per_step)
+
+    @property
+    def keep_every_steps(self) -> int | None:
+        """``training.keep_every_images`` in steps, rounded up."""
+        images = self.training.keep_every_images
+        return None if images is None else -(-images // self.images_per_step)
+
+
+FREE_ON_RESUME = (
+    "training.images",
+    "data.shards",
+    "data.cache",
+    "data.prefetch_batches",
+    "tracking",
+    "guard",
+    "cluster",
+)
+"""Fields (or whole sections) that a resumed run may change, because no number depends on them. Where the shards lie is
+free too: that they are the same shards is checked by their fingerprint."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: 2e-4 is a number (YAML 1.2), and a key given twice is an error, not the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise InputError(f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+T = TypeVar("T", bound=Options)
+
+
+def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
+    """Read a specification.
+
+    Args:
+        path: The YAML file.
+        overrides: ``key.path=value`` each; the value is YAML.
+
+    Raises:
+        InputError: The file cannot be read, is not YAML, or a field is unknown, missing or of the wrong type. The
+            message names the file and every such field.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the specification {path}: {getattr(error, 'strerror', None) or error}") from None
+    tree = _parse(text, str(path))
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a specification is a mapping of name, data, model, …; this file holds none")
+    for override in overrides:
+        _override(tree, override)
+    return validate(RunSpec, tree, str(path))
+
+
+def dump_spec(spec: RunSpec) -> str:
+    """The complete specification as YAML, defaults included, in the order of declaration."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def differences(before: RunSpec, after: RunSpec) -> list[str]:
+    """The fields in which two specifications would give other numbers, one line each: ``field: before -> after``."""
+    old, new = _flatten(before.model_dump(mode="json")), _flatten(after.model_dump(mode="json"))
+
+    def free(key: str) -> bool:
+        return any(key == field or key.startswith(field + ".") for field in FREE_ON_RESUME)
+
+    changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key) and not free(key)]
+    return [f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in changed]
+
+
+def validate(model: type[T], tree: Mapping[str, Any], where: str) -> T:
+    """Validate a mapping, with errors for people.
+
+    Args:
+        model: What the mapping should be.
+        tree: The mapping.
+        where: What the errors are about: a file, or a field such as ``model.generator``.
+
+    Raises:
+        InputError: Names every wrong field and, for an unknown one, the known one it resembles.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(model, detail) for detail in error.errors(include_url=False)]
+        raise InputError("\n".join(f"{where}: {line}" for line in lines)) from None
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the one it resembles, else all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "known: " + (", ".join(names) or "none")
+
+
+def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
+    path = [str(part) for part in detail["loc"]]
+    field = ".".join(path)
+    if detail["type"] == "extra_forbidden":
+        return f"unknown field '{field}'; {near(path[-1], _fields(model, path[:-1]))}"
+    if detail["type"] == "missing":
+        return f"the field '{field}' is missing"
+    value = detail["input"]
+    shown = "nothing" if value is None else repr(value)
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"'{field}' {message}, not {shown}" if field else message
+
+
+def _fields(model: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
+    """The field names at a path of nested models."""
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ()
+        model = inner
+    return model.model_fields
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise InputError(f"{where}: not valid YAML: {line}{error.problem}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML: {error}") from None
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    """Apply one ``key.path=value`` in place."""
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError(f"--set {text}: write it as key.path=value, for example training.batch_size=64")
+    for depth, key in enumerate(keys[:-1], start=1):
+        inner = tree.setdefault(key, {})
+        if inner is None:  # `model:` with nothing under it
+            inner = tree[key] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {text}: '{'.'.join(keys[:depth])}' is a value and has no fields")
+        tree = inner
+    tree[keys[-1]] = _parse(value, f"--set {text}")
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,180 @@
+"""The training loop: the same for every recipe and every launcher."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from shards.index import Index
+from shards.reader import Reader
+from torch import Tensor
+
+from distgan.checkpoint import prune
+from distgan.data.order import rank_slots
+from distgan.data.prefetch import Batches
+from distgan.networks import ImageShape
+from distgan.objectives import Loss
+from distgan.sampling import draw_images, sample_latents, save_grid
+from distgan.spec import RunSpec
+from distgan.tracking import Tracker, open_tracker
+from distgan.training.folder import open_run
+from distgan.training.guard import Guard
+from distgan.training.learner import Learner
+from shards.errors import InputError
+
+
+class Outcome(NamedTuple):
+    """How a call of :func:`train` ended."""
+
+    ended: Literal["finished", "interrupted"]
+    step: int
+    images: int
+
+
+class Place(NamedTuple):
+    """Where a process stands among the workers, and what it computes on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+def train(
+    spec: RunSpec,
+    run: Path,
+    place: Place,
+    *,
+    resume: bool = False,
+    stop: threading.Event | None = None,
+    console: bool = True,
+) -> Outcome:
+    """Train what a specification says, from the beginning or from the newest checkpoint, to the end.
+
+    Args:
+        spec: The run.
+        run: The run's folder. Created when it is not there.
+        place: This process.
+        resume: Go on from the run's newest checkpoint; begin where there is none yet.
+        stop: When set, the run ends after the current step, with a checkpoint.
+        console: Show progress on the terminal.
+
+    Raises:
+        InputError: The specification, the shards, the run's folder and its checkpoint do not fit each other.
+        RunError: Training went wrong.
+        DamageError: A sample is not what was packed.
+        OSError: The run's folder could not be written.
+    """
+    index = Index.load(spec.data.shards)
+    kept = index.select(spec.data.where)
+    _check_data(spec, index, len(kept), place.world_size)
+    slots = torch.from_numpy(rank_slots(spec.training.batch_size, place.rank, place.world_size))
+    learner = Learner(spec, ImageShape(index.transform.channels, spec.data.image_size), place.device, slots)
+    checkpoint = open_run(spec, run, index.fingerprint, resume=resume)
+    if checkpoint:
+        learner.load(checkpoint)
+    stop = stop or threading.Event()
+    guard = Guard(spec.guard)
+    tracker = open_tracker(
+        spec,
+        run,
+        resume_step=learner.step if resume else None,
+        wandb_run_id=checkpoint.state.wandb_run_id if checkpoint else None,
+        total_steps=spec.steps,
+        console=console,
+    )
+    ended: Literal["finished", "interrupted", "failed"] = "failed"
+    try:
+        reader = Reader(index, cache=spec.data.cache)
+        batches = Batches(reader, kept, slots, spec, learner.critic_updates, place.device, learner.precision.dtype)
+        with reader, batches:
+            if learner.step == 0:
+                _picture(learner, run, tracker)
+            meter = _Meter(learner, batches)
+            while learner.step < spec.steps and not stop.is_set():
+                for repeat in range(spec.objective.n_critic):
+                    critic_loss = learner.update_critic(next(batches), repeat)
+                generator_loss = learner.update_generator()
+                tracker.progress(learner.step)
+
+                leaving = learner.step == spec.steps or stop.is_set()
+                saving = leaving or learner.crossed(spec.training.checkpoint_every_images)
+                logging = leaving or learner.step % spec.tracking.log_every == 0
+                if logging or saving:  # the only places where the host waits for the device
+                    figures = _figures(critic_loss, generator_loss, learner.gradient_norms())
+                    guard.check(learner.step, figures, tracker.message)
+                    if logging:
+                        tracker.log(learner.step, {**_clock(learner, len(kept)), **figures, **meter.read()})
+                if learner.step == spec.steps or learner.crossed(spec.tracking.sample_every_images):
+                    _picture(learner, run, tracker)
+                if saving:
+                    learner.save(run, index.fingerprint, tracker.wandb_run_id)
+                    prune(run, spec.training.keep_last, spec.keep_every_steps)
+        ended = "finished" if learner.step >= spec.steps else "interrupted"
+    finally:
+        tracker.close(ended)
+    return Outcome(ended, learner.step, learner.images)
+
+
+def _check_data(spec: RunSpec, index: Index, samples: int, world_size: int) -> None:
+    """Refuse, before anything is written, data that the run cannot train on."""
+    index.check_files()
+    if index.transform.size != spec.data.image_size:
+        raise InputError(
+            f"data.image_size is {spec.data.image_size}, but the shards in {index.root} hold images of "
+            f"{index.transform.size} pixels; set data.image_size={index.transform.size} or pack with "
+            f"--size {spec.data.image_size}"
+        )
+    batch_size = spec.training.batch_size
+    if batch_size > samples:
+        raise InputError(
+            f"training.batch_size is {batch_size}, but there are only {samples} samples to train on; "
+            f"set training.batch_size to at most {samples}"
+        )
+    for divisor, field in ((world_size, "cluster.workers"), (spec.data.lanes, "data.lanes")):
+        if batch_size % divisor:
+            raise InputError(f"training.batch_size is {batch_size}, which {field} = {divisor} does not divide")
+
+
+def _figures(critic_loss: Loss, generator_loss: Loss, norms: dict[str, Tensor]) -> dict[str, float]:
+    """The step's figures on the host, in one transfer."""
+    tensors = {
+        "loss/critic": critic_loss.value.detach(),
+        "loss/generator": generator_loss.value.detach(),
+        **critic_loss.figures,
+        **generator_loss.figures,
+        **{f"grad_norm/{side}": norm for side, norm in norms.items()},
+    }
+    values = torch.stack([tensor.double() for tensor in tensors.values()]).tolist()
+    return dict(zip(tensors, values, strict=True))
+
+
+def _clock(learner: Learner, samples: int) -> dict[str, float]:
+    return {"images": learner.images, "epoch": learner.images / samples}
+
+
+class _Meter:
+    """Throughput between two readings."""
+
+    def __init__(self, learner: Learner, batches: Batches) -> None:
+        self._learner, self._batches = learner, batches
+        self._last = (time.perf_counter(), learner.images, batches.seconds_waited)
+
+    def read(self) -> dict[str, float]:
+        """Images a second, and the share of the time that was spent waiting for data, since the last reading."""
+        before, now = self._last, (time.perf_counter(), self._learner.images, self._batches.seconds_waited)
+        self._last = now
+        seconds, images, waited = (b - a for a, b in zip(before, now, strict=True))
+        return {"time/images_per_second": images / seconds, "time/data_wait": waited / seconds}
+
+
+def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:
+    """Write the grid of the run's fixed latents, drawn by the averaged generator."""
+    spec = learner.spec
+    latents = sample_latents(spec.seed, 0, spec.tracking.sample_count, spec.model.latent_dim, learner.precision.device)
+    images = list(draw_images(learner.averaged_generator(), latents.to(learner.precision.dtype)))
+    path = run / "samples" / f"{learner.images:010d}.png"
+    save_grid(images, path)
+    tracker.picture(learner.step, learner.images, path)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distgan.spec import FREE_ON_RESUME, DataSpec, Options, RunSpec, differences, dump_spec, load_spec
+from shards.errors import InputError
+
+MINIMAL = "name: tiny\ndata: {shards: somewhere}\n"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_shipped_specification_is_valid():
+    jobs = sorted(Path(__file__).parents[2].glob("jobs/*.yaml"))
+    assert jobs
+    for path in jobs:
+        assert load_spec(path).name == path.stem
+
+
+def test_a_dumped_specification_reads_back_the_same(tmp_path):
+    spec = load_spec(write(tmp_path, MINIMAL), ["model.generator.width=32", "data.where={Smiling: 1}"])
+    assert load_spec(write(tmp_path, dump_spec(spec))) == spec
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    text = MINIMAL + "training: {images: 5_000_000}\noptimizer: {critic: {lr: 2e-4, betas: [0, 0.9], eps: 1E-8}}\n"
+    spec = load_spec(write(tmp_path, text))
+    assert spec.training.images == 5_000_000
+    assert (spec.optimizer.critic.lr, spec.optimizer.critic.betas, spec.optimizer.critic.eps) == (2e-4, (0.0, 0.9), 1e-8)
+
+
+@given(st.floats(1e-12, 1e12, allow_nan=False))
+def test_every_float_survives_an_override(tmp_path_factory, lr):
+    path = write(tmp_path_factory.mktemp("spec"), MINIMAL)
+    for text in (repr(lr), f"{lr:e}", f"{lr:.17g}"):
+        assert load_spec(path, [f"optimizer.generator.lr={text}"]).optimizer.generator.lr == float(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: tiny\n", ["data", "missing"]),
+        (MINIMAL + "trainning: {}\n", ["trainning", "did you mean 'training'"]),
+        (MINIMAL + "training: {batchsize: 3}\n", ["training.batchsize", "did you mean 'batch_size'"]),
+        (MINIMAL + "optimizer: {critic: {learning_rate: 1}}\n", ["optimizer.critic.learning_rate"]),
+        (MINIMAL + "tracking: {wandb: {mod: auto}}\n", ["tracking.wandb.mod", "did you mean 'mode'"]),
+        (MINIMAL + "training: {batch_size: many}\n", ["training.batch_size", "integer", "'many'"]),
+        (MINIMAL + "training: {batch_size: '64'}\n", ["training.batch_size", "integer", "'64'"]),
+        (MINIMAL + "training: {batch_size: 0}\n", ["training.batch_size", "greater than 0"]),
+        (MINIMAL + "training: {batch_size: true}\n", ["training.batch_size", "integer", "True"]),
+        (MINIMAL + "training: {precision: half}\n", ["training.precision", "'float32'", "'half'"]),
+        (MINIMAL + "training: 3\n", ["training", "3"]),
+        (MINIMAL + "optimizer: {critic: {betas: [0.5, 1.0]}}\n", ["optimizer.critic.betas.1", "less than 1"]),
+        (MINIMAL + "seed: -1\n", ["seed"]),
+        (MINIMAL + "name: twice\n", ["line 3", "'name'", "twice"]),
+        ("name: ../up\ndata: {shards: x}\n", ["name", "'../up'"]),
+        ("name: [\n", ["not valid YAML", "line"]),
+        ("- a\n- b\n", ["mapping"]),
+        ("", ["mapping"]),
+        ("name: !!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
+    ],
+)
+def test_a_wrong_specification_is_named(tmp_path, text, words):
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        load_spec(path)
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+
+
+def test_all_wrong_fields_are_named_at_once(tmp_path):
+    with pytest.raises(InputError, match=r"(?s)training\.batch_size.*training\.imagse"):
+        load_spec(write(tmp_path, MINIMAL + "training: {batch_size: 0, imagse: 3}\n"))
+
+
+@pytest.mark.parametrize("override", ["training", "=3", "training..images=3", "name.first=a", "training.images=["])
+def test_a_wrong_override_is_named(tmp_path, override):
+    with pytest.raises(InputError) as caught:
+        load_spec(write(tmp_path, MINIMAL), [override])
+    assert override in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        load_spec(tmp_path / "nowhere.yaml")
+
+
+def test_an_override_reaches_below_an_empty_section(tmp_path):
+    path = write(tmp_path, MINIMAL + "training:\n")
+    assert load_spec(path, ["training.images=7"]).training.images == 7
+
+
+def test_what_would_change_the_numbers_is_named_and_the_rest_is_free(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    before = load_spec(path)
+    free = ["training.images=9", "tracking.log_every=1", "guard.nonfinite=warn", "data.shards=moved", "data.cache=c"]
+    assert differences(before, load_spec(path, free)) == []
+    after = load_spec(path, ["seed=1", "model.generator.width=8", "training.batch_size=3"])
+    assert differences(before, after) == [
+        "seed: 0 -> 1",
+        "training.batch_size: 128 -> 3",
+        "model.generator.width: unset -> 8",
+    ]
+
+
+def test_the_free_fields_exist():
+    tree = RunSpec(name="x", data=DataSpec(shards="y")).model_dump()
+    for field in FREE_ON_RESUME:
+        section, _, name = field.partition(".")
+        assert name in tree[section] if name else section in tree
+
+
+def test_every_field_is_documented():
+    def sections(model):
+        yield model
+        for field in model.model_fields.values():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Options):
+                yield from sections(field.annotation)
+
+    for model in sections(RunSpec):
+        assert all(field.description for field in model.model_fields.values()), model
+
+
+@given(st.integers(1, 10_000), st.integers(1, 64), st.integers(1, 5))
+def test_the_steps_cover_the_images(images, batch_size, n_critic):
+    tree = {
+        "name": "x",
+        "data": {"shards": "y"},
+        "training": {"images": images, "batch_size": batch_size},
+        "objective": {"n_critic": n_critic},
+    }
+    spec = RunSpec.model_validate(tree)
+    assert (spec.steps - 1) * spec.images_per_step < images <= spec.steps * spec.images_per_step
+
+
+def test_the_schema_is_plain_yaml():
+    yaml.safe_dump(RunSpec.model_json_schema())
