@@ -103,7 +103,11 @@ class Checkpoint:
         for name, tensor in self.tensors(f"optimizer_{side}").items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = tensor
-        return {"state": state, "param_groups": self.state.parameter_groups[side]}
+        groups = [
+            {key: tuple(value) if key == "betas" else value for key, value in group.items()}  # JSON has no tuples
+            for group in self.state.parameter_groups[side]
+        ]
+        return {"state": state, "param_groups": groups}
 
     def _damaged(self, file: str, reason: str) -> InputError:
         return InputError(

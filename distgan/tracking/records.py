@@ -1,0 +1,143 @@
+"""What a run writes down in its own folder: ``metrics.jsonl``, a line per log step, and ``log.txt``, what was said."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from distgan.tracking.tracker import Outcome, Sink
+from shards.errors import InputError
+from shards.files import write_atomically
+
+# JSON has no NaN and no infinity; as these strings every JSON parser reads the line.
+_NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+class LogEntry(NamedTuple):
+    """A message in ``log.txt``."""
+
+    time: str
+    text: str
+
+
+class Records(Sink):
+    """Appends to ``metrics.jsonl`` and ``log.txt``."""
+
+    def __init__(self, run: Path, *, resume_step: int | None, images_per_step: int) -> None:
+        """Open the records of a run; on resume, drop what is newer than the state that training goes on from.
+
+        Args:
+            run: The run's folder.
+            resume_step: The step that training goes on from (0 when it begins again), or None for a new run.
+            images_per_step: Real images in a step; grids are named by images.
+
+        Raises:
+            InputError: ``metrics.jsonl`` is damaged, or holds figures although the run is new.
+            OSError: The folder cannot be written.
+        """
+        self._metrics = run / "metrics.jsonl"
+        self._log = run / "log.txt"
+        if resume_step is not None:
+            self._rewind(run / "samples", resume_step, images_per_step)
+        elif self._metrics.exists() and self._metrics.stat().st_size:
+            raise InputError(f"{self._metrics} already holds the figures of a run; resume it or choose another folder")
+        self._file = self._metrics.open("a", encoding="utf-8")
+        self.message("started" if resume_step is None else f"resumed at step {resume_step}")
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Append one line, and hand it to the operating system at once."""
+        line = {"step": step, **figures}
+        writable = {name: value if math.isfinite(value) else str(float(value)) for name, value in line.items()}
+        try:
+            self._file.write(json.dumps(writable, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:  # a full disk, say; unlike open(), write() does not tell the file's name
+            raise OSError(error.errno, error.strerror, str(self._metrics)) from None
+
+    def message(self, text: str) -> None:
+        """Append a message with the time. Its further lines are indented, so an entry is told from the next."""
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{now} " + text.replace("\n", "\n    ") + "\n")
+
+    def close(self, outcome: Outcome) -> None:
+        """Write down how the run ended: the report reads it from the last entry."""
+        self._file.close()
+        self.message(outcome)
+
+    def _rewind(self, samples: Path, step: int, images_per_step: int) -> None:
+        if self._metrics.exists():
+            kept = [line for line, figures in _lines(self._metrics) if figures["step"] <= step]
+            with write_atomically(self._metrics) as file:
+                file.writelines(line + b"\n" for line in kept)
+        for images, path in sample_grids(samples):
+            if images > step * images_per_step:
+                path.unlink()
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The lines of a run's ``metrics.jsonl``, oldest first. A last line that was cut by a kill is left out.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        InputError: There is no such file, or a line in it is damaged; the message names the line.
+    """
+    return [figures for _, figures in _lines(run / "metrics.jsonl")]
+
+
+def read_log(run: Path) -> list[LogEntry]:
+    """The entries of a run's ``log.txt``, oldest first; none where there is no such file."""
+    path = run / "log.txt"
+    if not path.exists():
+        return []
+    entries: list[LogEntry] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(" ") and entries:
+            entries[-1] = LogEntry(entries[-1].time, f"{entries[-1].text}\n{line.strip()}")
+        else:
+            time, _, text = line.partition(" ")
+            entries.append(LogEntry(time, text))
+    return entries
+
+
+def sample_grids(samples: Path) -> list[tuple[int, Path]]:
+    """The sample grids in a folder with the images seen before each, which is their name; ascending."""
+    return sorted((int(path.stem), path) for path in samples.glob("*.png") if path.stem.isdecimal())
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float]]]:
+    """Each whole line, as it stands in the file and as figures."""
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"cannot read the figures of the run in {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield line, _parse(line)
+        except (ValueError, KeyError):
+            raise InputError(
+                f"{path}, line {number}: not a line of figures; if the rest is wanted, delete this line"
+            ) from None
+    with suppress(ValueError, KeyError):  # cut by a kill, or empty because the last line is whole
+        yield rest, _parse(rest)
+
+
+def _parse(line: bytes) -> dict[str, float]:
+    """Raises ValueError or KeyError where the line is not what :meth:`Records.log` writes."""
+    tree = json.loads(line)
+    if not isinstance(tree, dict) or not isinstance(tree.get("step"), int):
+        raise ValueError
+    return {name: _NONFINITE[value] if isinstance(value, str) else _number(value) for name, value in tree.items()}
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise ValueError
+    return value

@@ -1,0 +1,202 @@
+"""The report of a run: one HTML page that shows what it learnt and needs nothing but a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import get_args
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from distgan.spec import RunSpec, load_spec
+from distgan.tracking.charts import BUCKETS, draw_charts, show
+from distgan.tracking.records import LogEntry, read_log, read_metrics, sample_grids
+from distgan.tracking.tracker import Outcome
+from shards.errors import InputError
+from shards.files import write_atomically
+
+MOST_GRIDS = 60
+MOST_GRID_BYTES = 14_000_000
+"""Of all grids together, as image files. In the page they take a third more."""
+_LOG_ENTRIES = 200
+_TIME = "%Y-%m-%d %H:%M"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sample grid as it stands in the page; ``width`` and ``height`` in pixels."""
+
+    images: int
+    width: int
+    height: int
+    mime: str
+    data: bytes
+
+    @property
+    def uri(self) -> str:
+        """The picture itself, as an address."""
+        return f"data:{self.mime};base64,{base64.b64encode(self.data).decode()}"
+
+
+def write_report(run: Path) -> Path:
+    """Write ``RUN/report.html``. The run may be finished, running, interrupted or failed.
+
+    The page is self-contained, and forbids itself every connection (Content-Security-Policy). It stays under about
+    20 MB: of many grids it shows some, evenly over the run, always with the first and the last.
+
+    Args:
+        run: The run's folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: This is no run's folder, its specification or metrics are damaged, or it has no figures yet.
+        OSError: The page cannot be written.
+    """
+    if not (run / "spec.yaml").is_file():
+        raise InputError(f"{run} is not a run's folder: there is no spec.yaml in it")
+    spec = load_spec(run / "spec.yaml")
+    metrics = read_metrics(run)
+    if not metrics:
+        raise InputError(
+            f"{run / 'metrics.jsonl'} has no figures yet; the first come after {spec.tracking.log_every} steps "
+            "(tracking.log_every)"
+        )
+    log = read_log(run)
+    grids, unreadable = _load_grids([path for _, path in sample_grids(run / "samples")])
+    page = _template().render(
+        spec=spec,
+        spec_text=(run / "spec.yaml").read_text(encoding="utf-8"),
+        state=_state(log),
+        facts=_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime),
+        charts=draw_charts(metrics, spec.images_per_step),
+        lines=len(metrics),
+        thinned=len(metrics) > BUCKETS,
+        figures=_table(metrics),
+        grids=grids,
+        unreadable=unreadable,
+        log=log[-_LOG_ENTRIES:],
+        earlier=max(0, len(log) - _LOG_ENTRIES),
+        written=datetime.now().astimezone().strftime(_TIME),
+    )
+    path = run / "report.html"
+    with write_atomically(path) as file:
+        file.write(page.encode())
+    return path
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` (two or more) of ``range(count)``, evenly spread, with the first and the last."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))}) if count else []
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["csp_hash"] = _csp_hash
+    return environment.from_string((files("distgan.tracking") / "report.html").read_text(encoding="utf-8"))
+
+
+def _csp_hash(text: str) -> Markup:
+    """How a Content-Security-Policy allows this very style or script and no other."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return Markup(f"'sha256-{base64.b64encode(digest).decode()}'")  # noqa: S704  (base64 needs no escaping)
+
+
+def _state(log: Sequence[LogEntry]) -> str:
+    """The outcome that the tracker has written last, if it came to that."""
+    last = log[-1].text if log else ""
+    return last if last in get_args(Outcome) else "running"
+
+
+def _facts(
+    spec: RunSpec, metrics: Sequence[Mapping[str, float]], log: Sequence[LogEntry], changed: float
+) -> dict[str, str]:
+    """What the head of the page says, by name."""
+    last = metrics[-1]
+    images = last.get("images", last["step"] * spec.images_per_step)
+    facts = {
+        "Steps": f"{last['step']:,.0f} of {spec.steps:,}",
+        "Images": f"{images:,.0f} of {spec.steps * spec.images_per_step:,}",
+    }
+    if "epoch" in last:
+        facts["Epochs"] = f"{last['epoch']:,.1f}"
+    seconds = _training_seconds(metrics, spec.images_per_step)
+    if seconds:
+        facts["Training time"] = str(timedelta(seconds=round(seconds)))
+        facts["Images per second"] = f"{images / seconds:,.0f}"
+    if log:
+        facts["Started"] = _people(log[0].time)
+    facts["Last figures"] = datetime.fromtimestamp(changed).astimezone().strftime(_TIME)
+    return facts
+
+
+def _people(time: str) -> str:
+    try:
+        return datetime.fromisoformat(time).strftime(_TIME)
+    except ValueError:
+        return time
+
+
+def _training_seconds(metrics: Sequence[Mapping[str, float]], images_per_step: int) -> float:
+    """Time spent training, from the speed between log lines: the clock on the wall also counts interruptions."""
+    seconds, before = 0.0, 0.0
+    for line in metrics:
+        images = line.get("images", line["step"] * images_per_step)
+        speed = line.get("time/images_per_second", math.nan)
+        if speed > 0:
+            seconds += (images - before) / speed
+        before = images
+    return seconds
+
+
+def _table(metrics: Sequence[Mapping[str, float]]) -> list[tuple[str, str, str, str]]:
+    """Each figure with its last, lowest and highest value."""
+    rows = []
+    for name in dict.fromkeys(name for line in metrics for name in line):
+        values = np.array([line[name] for line in metrics if name in line], dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        extremes = (show(finite.min()), show(finite.max())) if len(finite) else ("–", "–")
+        rows.append((name, show(values[-1]), *extremes))
+    return rows
+
+
+def _load_grids(paths: Sequence[Path]) -> tuple[list[Grid], list[str]]:
+    """The grids for the page, oldest first, and the names of files that are no pictures."""
+    grids, unreadable = [], []
+    chosen = [paths[i] for i in evenly(len(paths), MOST_GRIDS)]
+    # Large grids: the last one is looked at closely and stays as it is; JPEG does for the others.
+    compress = sum(path.stat().st_size for path in chosen) > MOST_GRID_BYTES
+    for path in chosen:
+        huge = path.stat().st_size > MOST_GRID_BYTES // 2
+        try:
+            grids.append(_load_grid(path, as_jpeg=compress and (huge or path != chosen[-1])))
+        except (OSError, SyntaxError, ValueError):  # SyntaxError is what Pillow raises for a broken PNG
+            unreadable.append(path.name)
+    kept = grids
+    while len(kept) > 2 and sum(len(grid.data) for grid in kept) > MOST_GRID_BYTES:
+        kept = [grids[i] for i in evenly(len(grids), len(kept) - 1)]
+    return kept, unreadable
+
+
+def _load_grid(path: Path, *, as_jpeg: bool) -> Grid:
+    data, mime = path.read_bytes(), "image/png"
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.load()
+        if as_jpeg:
+            compressed = io.BytesIO()
+            image.convert("L" if image.mode == "L" else "RGB").save(compressed, "JPEG", quality=90)
+            data, mime = compressed.getvalue(), "image/jpeg"
+        return Grid(int(path.stem), image.width, image.height, mime, data)

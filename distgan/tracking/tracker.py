@@ -1,0 +1,100 @@
+"""One object that the training loop tells everything, and the sinks behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+Outcome = Literal["finished", "interrupted", "failed"]
+
+
+class Sink:
+    """Where figures, pictures and messages go. A sink overrides what it has a use for."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Take the figures of a step."""
+
+    def progress(self, step: int) -> None:
+        """Take note that a step is done. Called at every step, so it must cost microseconds."""
+
+    def picture(self, step: int, images: int, path: Path) -> None:
+        """Take a sample grid that lies under ``path``, drawn after ``images`` images."""
+
+    def message(self, text: str) -> None:
+        """Take a sentence for the person watching."""
+
+    def close(self, outcome: Outcome) -> None:
+        """Take note of how the run ended, and let go of everything."""
+
+
+class Tracker(Sink):
+    """Passes everything on to its sinks, in order. Without sinks (any rank but 0) it does nothing.
+
+    Attributes:
+        sinks: Who is told.
+        wandb_run_id: The Weights & Biases run, kept in checkpoints so that a resumed run goes on in it.
+    """
+
+    def __init__(self, sinks: Sequence[Sink] = (), wandb_run_id: str | None = None) -> None:
+        self.sinks = list(sinks)
+        self.wandb_run_id = wandb_run_id
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write down the figures of a step.
+
+        Args:
+            step: Generator steps done so far.
+            figures: By name, such as ``loss/critic``; ``images`` and ``epoch`` among them. May be NaN or infinite.
+
+        Raises:
+            OSError: ``metrics.jsonl`` cannot be written.
+        """
+        for sink in self.sinks:
+            sink.log(step, figures)
+
+    def progress(self, step: int) -> None:
+        """Move the progress bar. Costs microseconds: the bar redraws itself by time.
+
+        Args:
+            step: Generator steps done so far.
+        """
+        for sink in self.sinks:
+            sink.progress(step)
+
+    def picture(self, step: int, images: int, path: Path) -> None:
+        """Show a sample grid that training has written.
+
+        Args:
+            step: Generator steps done so far.
+            images: Real images seen so far.
+            path: The PNG file, ``RUN/samples/IMAGES.png``.
+        """
+        for sink in self.sinks:
+            sink.picture(step, images, path)
+
+    def message(self, text: str) -> None:
+        """Tell the person watching, and keep it with the time in ``log.txt``.
+
+        Args:
+            text: A sentence.
+
+        Raises:
+            OSError: ``log.txt`` cannot be written.
+        """
+        for sink in self.sinks:
+            sink.message(text)
+
+    def close(self, outcome: Outcome) -> None:
+        """End the run. Every sink is closed, also when another one fails at it.
+
+        Args:
+            outcome: How the run ended.
+
+        Raises:
+            OSError: ``log.txt`` cannot be written.
+        """
+        with ExitStack() as stack:
+            for sink in self.sinks:
+                stack.callback(sink.close, outcome)

@@ -1,0 +1,93 @@
+"""A small packed set and a small run, for everything that trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distgan.spec import RunSpec
+from shards.images import Transform
+from shards.sources import Sample
+from shards.writer import pack
+
+
+@dataclasses.dataclass(frozen=True)
+class Discs:
+    """Bright discs on dark ground: sample i's place, size and colour depend on i alone."""
+
+    count: int
+    size: int
+    channels_: int = 3
+    seed: int = 0
+    layout: str = "folder"
+    attribute_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ("even", "odd")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, i: int) -> str:
+        return f"disc{i:04d}"
+
+    def sample(self, i: int) -> Sample:
+        random = np.random.Generator(np.random.Philox(key=[self.seed, i]))
+        y, x, radius = random.uniform(0.3, 0.7, 3) * self.size
+        grid = np.mgrid[: self.size, : self.size]
+        disc = ((grid[0] - y) ** 2 + (grid[1] - x) ** 2 < (radius / 2) ** 2)[..., None]
+        image = (30 + disc * random.integers(100, 225, self.channels_)).astype(np.uint8)
+        return Sample(self.name(i), image if self.channels_ == 3 else image[..., 0], i % 2, None)
+
+    def channels(self) -> int:
+        return self.channels_
+
+    def identity(self) -> str:
+        return repr(self)
+
+
+@pytest.fixture(scope="session")
+def pack_discs(tmp_path_factory) -> Callable[..., Path]:
+    """Packs discs into a new folder."""
+
+    def packed(count: int = 50, size: int = 16, channels: int = 3, seed: int = 0, **options: Any) -> Path:
+        out = tmp_path_factory.mktemp("discs") / "shards"
+        source = Discs(count, size, channels, seed)
+        pack(source, out, Transform(size=size, channels=channels), workers=1, **{"shard_samples": 20, **options})
+        return out
+
+    return packed
+
+
+@pytest.fixture(scope="session")
+def discs(pack_discs) -> Path:
+    """Fifty colour discs of 16 pixels in three shards. Not to be changed."""
+    return pack_discs()
+
+
+@pytest.fixture
+def tiny(discs) -> Callable[..., RunSpec]:
+    """A run of 12 steps on the discs; arguments replace whole fields, by path with ``__`` for a dot."""
+
+    def spec(**changes: Any) -> RunSpec:
+        tree: dict[str, Any] = {
+            "name": "tiny",
+            "seed": 3,
+            "data": {"shards": str(discs), "image_size": 16, "flip": True},
+            "model": {"generator": {"width": 2}, "critic": {"width": 2}, "latent_dim": 4},
+            "objective": {"kind": "bce"},
+            "training": {"batch_size": 8, "images": 96, "checkpoint_every_images": 32, "ema_half_life_images": 50},
+            "tracking": {"log_every": 1, "sample_every_images": 48, "sample_count": 4, "wandb": {"mode": "disabled"}},
+        }
+        for path, value in changes.items():
+            *sections, name = path.split("__")
+            section = tree
+            for each in sections:
+                section = section.setdefault(each, {})
+            section[name] = value
+        return RunSpec.model_validate(tree)
+
+    return spec

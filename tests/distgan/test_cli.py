@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from distgan import cli
+from distgan.checkpoint import find_checkpoint
+from distgan.spec import dump_spec
+
+
+@pytest.fixture
+def distgan(capsys, monkeypatch):
+    """Runs the command in this process: (exit status, what it printed)."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["distgan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return int(ended.value.code or 0), captured.out + captured.err
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    """Class folders with twelve sound images and one that is none."""
+    for i in range(12):
+        path = tmp_path / "images" / ("cat" if i % 2 else "dog") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((24, 20), 10 * i).convert("RGB").save(path)
+    (tmp_path / "images" / "cat" / "broken.png").write_bytes(b"no image")
+    return tmp_path / "images"
+
+
+def test_help_explains_every_command(distgan):
+    def commands(typer_app, path):
+        yield path
+        for command in typer_app.registered_commands:
+            yield [*path, command.name or command.callback.__name__]
+        for group in typer_app.registered_groups:
+            yield from commands(group.typer_instance, [*path, group.name])
+
+    paths = list(commands(cli.app, []))
+    assert ["shards", "pack"] in paths
+    for path in paths:
+        status, text = distgan(*path, "--help")
+        assert status == 0
+        assert "Usage" in text
+
+
+def test_help_does_not_wait_for_torch():
+    program = "import sys; sys.argv = ['distgan', '--help']\nfrom distgan.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path):
+    shards, run, spec = tmp_path / "shards", tmp_path / "run", tmp_path / "tiny.yaml"
+    status, text = distgan("shards", "pack", images, shards, "--size", 16, "--workers", 1)
+    assert status == 0
+    assert "12 samples" in text
+    assert "cat/broken.png" in text
+    status, text = distgan("shards", "info", shards)
+    assert "dog" in text
+    status, text = distgan("shards", "info", shards, "--json")
+    assert json.loads(text)
+    assert distgan("shards", "verify", shards)[0] == 0
+    spec.write_text(dump_spec(tiny(data__shards=str(shards))))
+    status, text = distgan("train", spec, "--out", run, "--set", "training.images=16", "--set", "data.where={class: cat}",
+                           "--set", "training.batch_size=4")
+    assert status == 0, text
+    assert find_checkpoint(run).state.step == 4
+    assert (run / "report.html").exists()
+    status, text = distgan("train", spec, "--out", run, "--set", "training.images=16")
+    assert status == 2
+    assert "--resume" in text
+    assert distgan("sample", run, "--out", tmp_path / "grid.png", "--count", 9)[0] == 0
+    assert Image.open(tmp_path / "grid.png").size == (3 * 18 + 2, 3 * 18 + 2)
+    assert distgan("sample", run, "--out", tmp_path / "singles", "--count", 3)[0] == 0
+    assert len(list((tmp_path / "singles").iterdir())) == 3
+    status, text = distgan("report", run)
+    assert status == 0
+    assert text.strip().endswith("report.html")
+
+
+def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
+    shards = pack_discs()
+    path = shards / "shard-000001.tar"
+    content = bytearray(path.read_bytes())
+    content[600] ^= 1
+    path.write_bytes(content)
+    status, text = distgan("shards", "verify", shards)
+    assert status == 1
+    assert "shard-000001.tar" in text
+    assert "disc0020" in text
+    status, text = distgan("shards", "repair", shards, tmp_path / "repaired")
+    assert status == 0
+    assert "disc0020" in text
+    assert "49 samples" in text
+    assert distgan("shards", "verify", tmp_path / "repaired")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "SPEC", "--set", "training.batchsize=3"], "batch_size"),
+        (["train", "SPEC", "--set", "data.shards=nowhere"], "nowhere"),
+        (["train", "SPEC", "--set", "data.shards=EMPTY"], "EMPTY"),
+        (["train", "SPEC", "--workers", "3"], "workers"),
+        (["shards", "pack", "nowhere", "OUT"], "nowhere"),
+        (["shards", "pack", "EMPTY", "OUT"], "EMPTY"),
+        (["shards", "info", "EMPTY"], "EMPTY"),
+        (["shards", "verify", "nowhere"], "nowhere"),
+        (["shards", "repair", "nowhere", "OUT"], "nowhere"),
+        (["shards", "synth", "OUT", "--count", "0"], "count"),
+        (["sample", "EMPTY", "--out", "x.png"], "EMPTY"),
+        (["report", "EMPTY"], "EMPTY"),
+        (["shards", "pack", "EMPTY", "OUT", "--size", "many"], "size"),
+    ],
+)
+def test_wrong_input_is_one_clear_message_and_status_2(distgan, tmp_path, monkeypatch, tiny, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "SPEC").write_text(dump_spec(tiny()))
+    status, text = distgan(*arguments)
+    assert status == 2
+    assert word in text
+    assert not (tmp_path / "OUT").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_fails_for_another_reason_is_status_1(distgan, tiny, tmp_path):
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny(optimizer__critic={"lr": 1e30})))
+    status, text = distgan("train", tmp_path / "spec.yaml", "--out", tmp_path / "run")
+    assert status == 1
+    assert "diverged" in text

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distgan.data.noise import Noise
+from distgan.networks import ImageShape, build_networks
+from distgan.training.learner import Learner
+
+IMAGE = ImageShape(3, 16)
+CPU = torch.device("cpu")
+
+
+def learner(spec) -> Learner:
+    return Learner(spec, IMAGE, CPU, torch.arange(spec.training.batch_size))
+
+
+def real(spec, number: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(number)
+    return torch.rand(spec.training.batch_size, 3, 16, 16, dtype=torch.float64, generator=random) * 2 - 1
+
+
+@pytest.mark.parametrize("n_critic", [1, 3])
+def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
+    """A DCGAN as anybody would write it down, in float64: the same weights after four steps."""
+    spec = tiny(training__precision="float64", objective__n_critic=n_critic)
+    ours = learner(spec)
+    generator, critic = (network.double() for network in build_networks(spec.model, IMAGE, spec.seed))
+    average = copy.deepcopy(generator)
+    adam = {"lr": 2e-4, "betas": (0.5, 0.999)}
+    optimizer_g = torch.optim.Adam(generator.parameters(), **adam, foreach=False)
+    optimizer_d = torch.optim.Adam(critic.parameters(), **adam, foreach=False)
+    slots, images, update = torch.arange(8), 0, 0
+
+    def latents(of: str) -> torch.Tensor:
+        return Noise(spec.seed, slots, of, torch.float64).normal("latent", (4,))
+
+    for step in range(4):
+        for repeat in range(n_critic):
+            batch = real(spec, update)
+            ours.update_critic(batch, repeat)
+            optimizer_d.zero_grad()
+            fake = generator(latents(f"critic/{update}")).detach()
+            logits_real, logits_fake = critic(batch), critic(fake)
+            loss = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
+            loss = loss + F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
+            loss.backward()
+            optimizer_d.step()
+            images, update = images + 8, update + 1
+        ours.update_generator()
+        optimizer_g.zero_grad()
+        logits = critic(generator(latents(f"generator/{step}")))
+        F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)).backward()
+        optimizer_g.step()
+        keep = 0.5 ** (8 * n_critic / min(50, 0.05 * images))
+        for mean, weight in zip(average.parameters(), generator.parameters(), strict=True):
+            mean.data = keep * mean.data + (1 - keep) * weight.data
+
+    for mine, plain in ((ours.generator, generator), (ours.critic, critic)):
+        for name, value in plain.state_dict().items():
+            torch.testing.assert_close(mine.state_dict()[name], value, rtol=1e-8, atol=1e-10)
+    for a, b in zip(ours.averaged_generator().parameters(), average.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+    assert (ours.step, ours.images) == (4, images)
+
+
+def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
+    spec = tiny()
+    one = learner(spec)
+    for number in range(3):
+        one.update_critic(real(spec, number).float(), 0)
+        one.update_generator()
+    other = learner(spec)
+    other.load(one.save(tmp_path, "f", None))
+    for each in (one, other):
+        each.update_critic(real(spec, 3).float(), 0)
+        each.update_generator()
+    for a, b in zip(one.generator.parameters(), other.generator.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert one.gradient_norms() == other.gradient_norms()
+
+
+def test_gradient_norms_are_of_the_last_update_of_each_side(tiny):
+    spec = tiny(training__precision="float64")
+    trainee = learner(spec)
+    trainee.update_critic(real(spec, 0), 0)
+    critic = torch.cat([p.grad.flatten() for p in trainee.critic.parameters()]).norm()
+    trainee.update_generator()
+    generator = torch.cat([p.grad.flatten() for p in trainee.generator.parameters()]).norm()
+    norms = trainee.gradient_norms()
+    torch.testing.assert_close(norms["critic"], critic)
+    torch.testing.assert_close(norms["generator"], generator)
+
+
+def test_crossing_is_noticed_once(tiny):
+    trainee = learner(tiny())  # 8 images a step
+    crossed = []
+    for step in range(1, 20):
+        trainee.step = step
+        if trainee.crossed(20):
+            crossed.append(step)
+    assert crossed == [3, 5, 8, 10, 13, 15, 18]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_gpu_takes_the_cpu_s_steps(tiny, precision):
+    spec = tiny(training__precision=precision)
+    cpu = Learner(tiny(training__precision="float64"), IMAGE, CPU, torch.arange(8))
+    gpu = Learner(spec, IMAGE, torch.device("cuda"), torch.arange(8))
+    batch = real(spec, 0)
+    for each in (cpu, gpu):
+        loss = each.update_critic(batch.to(each.precision.device, each.precision.dtype), 0)
+        assert loss.value.item() == pytest.approx(2 * 0.6931, abs=0.2)
+    tolerance = 1e-3 if precision == "float32" else 0.1
+    assert gpu.gradient_norms()["critic"].item() == pytest.approx(cpu.gradient_norms()["critic"].item(), rel=tolerance)

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distgan.checkpoint import checkpoints, find_checkpoint
+from distgan.errors import RunError
+from distgan.tracking import read_metrics
+from distgan.training import loop
+from distgan.training.loop import Place, train
+from shards.errors import DamageError, InputError
+from shards.index import Index
+
+HERE = Place(0, 1, torch.device("cpu"))
+
+
+def run(spec, folder: Path, **options):
+    return train(spec, folder, HERE, console=False, **options)
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of the newest checkpoint: equal where all tensors are equal to the bit."""
+    checkpoint = find_checkpoint(folder)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoint.path.glob("*.safetensors")}
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """The metrics that do not depend on the clock."""
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_metrics(folder)]
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """Makes an event that is set while step ``n`` of a run is under way."""
+
+    def make(n: int) -> threading.Event:
+        event, steps = threading.Event(), 0
+        update = loop.Learner.update_generator
+
+        def counted(self):
+            nonlocal steps
+            steps += 1
+            if steps == n:
+                event.set()
+            return update(self)
+
+        monkeypatch.setattr(loop.Learner, "update_generator", counted)
+        return event
+
+    return make
+
+
+def test_a_run_leaves_what_it_promises(tiny, tmp_path):
+    spec = tiny()
+    outcome = run(spec, tmp_path / "run")
+    assert (outcome.ended, outcome.step, outcome.images) == ("finished", 12, 96)
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    for line in lines:
+        assert line["images"] == 8 * line["step"]
+        assert line["epoch"] == pytest.approx(line["images"] / 50)
+        for name in ("loss/critic", "loss/generator", "critic/real", "critic/fake"):
+            assert np.isfinite(line[name])
+        assert line["grad_norm/critic"] > 0
+        assert line["grad_norm/generator"] > 0
+        assert line["time/images_per_second"] > 0
+        assert 0 <= line["time/data_wait"] <= 1
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-00000008", "step-00000012"]
+    samples = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert samples == ["0000000000.png", "0000000048.png", "0000000096.png"]
+    assert (tmp_path / "run" / "spec.yaml").exists()
+
+
+def test_the_same_run_twice_is_the_same_to_the_bit(tiny, tmp_path):
+    for name in ("one", "other"):
+        run(tiny(), tmp_path / name)
+    assert weights(tmp_path / "one") == weights(tmp_path / "other")
+    assert curve(tmp_path / "one") == curve(tmp_path / "other")
+
+
+@pytest.mark.parametrize("n_critic", [1, 3])
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_stopped_and_resumed_is_never_having_stopped(tiny, tmp_path, stop_after, n_critic, steps):
+    spec = tiny(objective__n_critic=n_critic, training__images=96 * n_critic)
+    run(spec, tmp_path / "whole")
+    stopped = run(spec, tmp_path / "parts", stop=stop_after(steps))
+    assert (stopped.ended, stopped.step) == ("interrupted", steps)
+    assert find_checkpoint(tmp_path / "parts").state.step == steps
+    assert run(spec, tmp_path / "parts", resume=True).ended == "finished"
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    for sample in (tmp_path / "whole" / "samples").iterdir():
+        assert sample.read_bytes() == (tmp_path / "parts" / "samples" / sample.name).read_bytes()
+
+
+def test_stopping_before_the_first_step_and_often(tiny, tmp_path, stop_after):
+    run(tiny(), tmp_path / "whole")
+    never = threading.Event()
+    never.set()
+    assert run(tiny(), tmp_path / "parts", stop=never).step == 0
+    for _ in range(12):
+        run(tiny(), tmp_path / "parts", stop=stop_after(1), resume=True)
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+def test_a_crash_between_checkpoints_repeats_what_was_lost_and_nothing_else(tiny, tmp_path, monkeypatch):
+    run(tiny(), tmp_path / "whole")
+    update, calls = loop.Learner.update_critic, 0
+
+    def failing(self, real, repeat):
+        nonlocal calls
+        calls += 1
+        if calls == 7:  # checkpoints are at steps 4 and 8
+            raise OSError("the machine is gone")
+        return update(self, real, repeat)
+
+    monkeypatch.setattr(loop.Learner, "update_critic", failing)
+    with pytest.raises(OSError, match="gone"):
+        run(tiny(), tmp_path / "parts")
+    monkeypatch.undo()
+    assert [line["step"] for line in read_metrics(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    run(tiny(), tmp_path / "parts", resume=True)
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+def test_a_finished_run_goes_on_when_given_more_images(tiny, tmp_path):
+    run(tiny(), tmp_path / "whole")
+    run(tiny(training__images=40), tmp_path / "parts")
+    assert run(tiny(), tmp_path / "parts", resume=True).step == 12
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
+    run(tiny(), tmp_path)
+    before, lines = weights(tmp_path), curve(tmp_path)
+    assert run(tiny(), tmp_path, resume=True).ended == "finished"
+    assert (weights(tmp_path), curve(tmp_path)) == (before, lines)
+
+
+def test_a_run_that_learns_learns(tiny, tmp_path):
+    """Three hundred steps on discs: the generator's mean image comes close to the data's."""
+    spec = tiny(
+        training__images=300 * 8,
+        training__checkpoint_every_images=10_000,
+        model__generator__width=8,
+        model__critic__width=8,
+        tracking__log_every=100,
+        tracking__sample_every_images=10_000,
+        tracking__sample_count=64,
+    )
+    run(spec, tmp_path)
+    from distgan.sampling import draw_images, load_generator, sample_latents
+    from shards.reader import Reader
+
+    index = Index.load(spec.data.shards)
+    with Reader(index) as reader:
+        data = reader.read(np.arange(50)).mean(0)
+    untrained = np.full_like(data, 127.5)
+    drawn = np.stack(list(draw_images(load_generator(find_checkpoint(tmp_path)), sample_latents(0, 0, 64, 4)))).mean(0)
+    assert np.abs(drawn - data).mean() < 0.5 * np.abs(untrained - data).mean()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data__image_size": 32}, ["data.image_size", "32", "16"]),
+        ({"training__batch_size": 51}, ["training.batch_size", "51", "50"]),
+        ({"data__lanes": 3}, ["training.batch_size", "data.lanes", "3"]),
+        ({"data__shards": "/nowhere/at/all"}, ["/nowhere/at/all"]),
+        ({"data__where": {"class": "evn"}}, ["evn", "even"]),
+        ({"objective__kind": "bse"}, ["objective.kind"]),
+        ({"model__critic__widht": 3}, ["model.critic", "widht"]),
+    ],
+)
+def test_what_does_not_fit_is_named_before_anything_is_written(tiny, tmp_path, changes, words):
+    with pytest.raises(InputError) as caught:
+        run(tiny(**changes), tmp_path / "run")
+    for word in words:
+        assert word in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_is_not_written_over(tiny, tmp_path):
+    run(tiny(), tmp_path / "run")
+    before = weights(tmp_path / "run")
+    with pytest.raises(InputError, match="--resume"):
+        run(tiny(), tmp_path / "run")
+    assert weights(tmp_path / "run") == before
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("x")
+    for resume in (False, True):
+        with pytest.raises(InputError, match="letters"):
+            run(tiny(), tmp_path / "letters", resume=resume)
+
+
+def test_resuming_with_other_numbers_is_refused_by_name(tiny, tmp_path):
+    run(tiny(), tmp_path)
+    with pytest.raises(InputError) as caught:
+        run(tiny(seed=4, training__batch_size=4), tmp_path, resume=True)
+    for word in ("seed: 3 -> 4", "training.batch_size: 8 -> 4"):
+        assert word in str(caught.value)
+
+
+def test_resuming_on_other_shards_is_refused(tiny, tmp_path, pack_discs):
+    run(tiny(), tmp_path)
+    with pytest.raises(InputError, match="fingerprint"):
+        run(tiny(data__shards=str(pack_discs(seed=1))), tmp_path, resume=True)
+    run(tiny(data__shards=str(pack_discs())), tmp_path, resume=True)  # the same shards, elsewhere
+
+
+def test_resuming_what_has_no_checkpoint_yet_begins(tiny, tmp_path):
+    assert run(tiny(), tmp_path / "new", resume=True).ended == "finished"
+
+
+def test_a_shard_that_is_missing_or_cut_is_named_before_training(tiny, tmp_path, pack_discs):
+    for damage in ("cut", "missing"):
+        shards = pack_discs()
+        victim = shards / "shard-000002.tar"
+        if damage == "cut":
+            victim.write_bytes(victim.read_bytes()[:-512])
+        else:
+            victim.unlink()
+        with pytest.raises(InputError, match=r"shard-000002\.tar"):
+            run(tiny(data__shards=str(shards)), tmp_path / damage)
+        assert not (tmp_path / damage).exists()
+
+
+def test_a_flipped_bit_stops_the_run_by_name(tiny, tmp_path, pack_discs):
+    shards = pack_discs()
+    index = Index.load(shards)
+    path = shards / "shard-000000.tar"
+    content = bytearray(path.read_bytes())
+    content[int(index.offset[11]) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamageError, match=r"shard-000000\.tar.*disc0011"):
+        run(tiny(data__shards=str(shards)), tmp_path)
+
+
+def test_divergence_stops_the_run_before_a_checkpoint(tiny, tmp_path):
+    spec = tiny(optimizer__generator={"lr": 1e30}, optimizer__critic={"lr": 1e30})
+    with pytest.raises(RunError, match=r"step \d+: .*(nan|inf)"):
+        run(spec, tmp_path)
+    for path in checkpoints(tmp_path):
+        for tensor in find_checkpoint(path).tensors("generator").values():
+            assert torch.isfinite(tensor.float()).all()
+
+
+def test_divergence_can_be_watched(tiny, tmp_path):
+    spec = tiny(optimizer__critic={"lr": 1e30}, guard__nonfinite="warn")
+    assert run(spec, tmp_path).ended == "finished"
+    assert any(not np.isfinite(line["loss/critic"]) for line in read_metrics(tmp_path))
+    assert "diverged" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_every_encoding_trains(tiny, tmp_path, pack_discs, channels, encoding):
+    shards = pack_discs(channels=channels, encoding=encoding)
+    assert run(tiny(data__shards=str(shards), training__images=16), tmp_path).ended == "finished"
+
+
+def test_blocks_and_lanes_train(tiny, tmp_path):
+    assert run(tiny(data__block_samples=10, data__lanes=2), tmp_path).ended == "finished"

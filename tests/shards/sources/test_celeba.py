@@ -1,0 +1,300 @@
+import csv
+import io
+import multiprocessing
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from shards.errors import InputError
+from shards.images import ImageError
+from shards.sources import Source, open_source
+
+NAMES = ("5_o_Clock_Shadow", "Smiling", "Young")
+COUNT = 7
+
+
+def jpeg(i: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (178, 218), (i, 0, 0)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def values(i: int) -> list[int]:
+    return [1 if (i >> bit) & 1 else -1 for bit in range(len(NAMES))]
+
+
+def file_name(i: int) -> str:
+    return f"{i:06d}.jpg"
+
+
+IMAGES = {file_name(i): jpeg(i) for i in range(1, COUNT + 1)}
+
+
+def write_folder(folder: Path, images: dict[str, bytes] = IMAGES) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in images.items():
+        (folder / name).write_bytes(data)
+
+
+def write_zip(path: Path, images: dict[str, bytes] = IMAGES, method: int = zipfile.ZIP_STORED) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("img_align_celeba/", b"")
+        for name, data in reversed(images.items()):  # a zip has its own order
+            archive.writestr(f"img_align_celeba/{name}", data)
+        archive.writestr("__MACOSX/img_align_celeba/._000001.jpg", b"shadow")
+
+
+def write_text(path: Path, count: int = COUNT) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"{file_name(i)} " + " ".join(f"{value:2d}" for value in values(i)) for i in range(1, count + 1)]
+    path.write_text("\n".join([str(count), " ".join(NAMES) + " ", *rows]) + "\n")
+
+
+def write_csv(path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_id", *NAMES])
+        writer.writerows([file_name(i), *values(i)] for i in range(1, COUNT + 1))
+
+
+def check(source: Source, count: int = COUNT) -> None:
+    assert source.layout == "celeba"
+    assert len(source) == count
+    assert source.class_names == ()
+    assert source.attribute_names == NAMES
+    assert source.channels() == 3
+    for i in range(count):
+        sample = source.sample(i)
+        assert sample.key == f"{i + 1:06d}"
+        assert sample.image == IMAGES[file_name(i + 1)]
+        assert sample.label == -1
+        assert sample.attributes is not None
+        assert sample.attributes.dtype == np.int8
+        assert sample.attributes.tolist() == values(i + 1)
+        assert source.name(i).endswith(file_name(i + 1))
+
+
+@pytest.mark.parametrize(
+    ("images", "table"),
+    [
+        ("img_align_celeba", "list_attr_celeba.txt"),
+        ("img_align_celeba/img_align_celeba", "list_attr_celeba.csv"),  # Kaggle
+        ("Img/img_align_celeba", "Anno/list_attr_celeba.txt"),  # the official share, unpacked
+        ("celeba/img_align_celeba", "celeba/list_attr_celeba.txt"),  # torchvision
+    ],
+)
+def test_a_folder(tmp_path, images, table):
+    write_folder(tmp_path / images)
+    (tmp_path / table).parent.mkdir(parents=True, exist_ok=True)
+    (write_csv if table.endswith("csv") else write_text)(tmp_path / table)
+    check(open_source(tmp_path))
+    check(open_source(tmp_path / images))
+    check(open_source(tmp_path, "celeba"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    ("archive", "table"),
+    [
+        ("img_align_celeba.zip", "list_attr_celeba.txt"),
+        ("Img/img_align_celeba.zip", "Anno/list_attr_celeba.txt"),
+        ("celeba/img_align_celeba.zip", "celeba/list_attr_celeba.txt"),
+    ],
+)
+def test_a_zip(tmp_path, archive, table, method):
+    write_zip(tmp_path / archive, method=method)
+    write_text(tmp_path / table)
+    before = sorted(tmp_path.rglob("*"))
+    check(open_source(tmp_path))
+    check(open_source(tmp_path / archive))
+    assert sorted(tmp_path.rglob("*")) == before  # nothing was extracted
+
+
+def test_the_zip_where_the_folder_is_empty(tmp_path):
+    (tmp_path / "img_align_celeba").mkdir()
+    write_zip(tmp_path / "img_align_celeba.zip")
+    write_text(tmp_path / "list_attr_celeba.txt")
+    check(open_source(tmp_path))
+
+
+def test_images_and_table_in_one_folder(tmp_path):
+    write_folder(tmp_path)
+    write_text(tmp_path / "list_attr_celeba.txt")
+    check(open_source(tmp_path))
+
+
+def test_a_relative_path(tmp_path, monkeypatch):
+    write_folder(tmp_path / "img_align_celeba")
+    write_text(tmp_path / "list_attr_celeba.txt")
+    monkeypatch.chdir(tmp_path / "img_align_celeba")
+    check(open_source(Path()))
+
+
+def test_the_first_images_with_the_whole_table(tmp_path):
+    write_folder(tmp_path / "img_align_celeba", dict(list(IMAGES.items())[:3]))
+    write_text(tmp_path / "list_attr_celeba.txt", count=50)
+    check(open_source(tmp_path), count=3)
+
+
+def test_the_png_edition(tmp_path):
+    write_folder(tmp_path / "img_align_celeba", {"000002.png": b"a", "000001.png": b"b"})
+    write_text(tmp_path / "list_attr_celeba.txt")
+    source = open_source(tmp_path)
+    np.testing.assert_array_equal([source.sample(i).attributes for i in range(2)], [values(1), values(2)])
+
+
+def test_without_a_table_there_are_no_attributes(tmp_path):
+    write_folder(tmp_path / "img_align_celeba")
+    source = open_source(tmp_path)
+    assert source.attribute_names == ()
+    assert source.sample(0).attributes is None
+
+
+def test_images_without_a_row(tmp_path):
+    write_folder(tmp_path / "img_align_celeba")
+    write_text(tmp_path / "list_attr_celeba.txt", count=1)
+    with pytest.raises(InputError, match=r"no row for 6 of the 7 .*: 000002\.jpg, .*000006\.jpg, …;"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "message"),
+    [
+        (1, "many", "line 1"),
+        (1, "", "line 1"),
+        (2, "", "names"),
+        (2, "Smiling Young Smiling", "names"),
+        (2, "000001.jpg -1 1 1", "names"),
+        (3, "000001.jpg -1 1", "line 3: 2 values for 3"),
+        (4, "000002.jpg -1 1 1 1", "line 4: 4 values for 3"),
+        (5, "000003.jpg -1 0 1", "line 5: '0' is neither"),
+        (6, "000004.jpg -1 +1 x", "line 6: "),
+        (9, "000001.jpg 1 1 1", r"line 9: a second row for 000001\.jpg"),
+        (9, "000007.jpg", "line 9: 0 values"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path, line, text, message):
+    write_folder(tmp_path / "img_align_celeba")
+    table = tmp_path / "list_attr_celeba.txt"
+    write_text(table)
+    lines = table.read_text().splitlines()
+    lines[line - 1] = text
+    table.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=message) as error:
+        open_source(tmp_path)
+    assert str(table) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["list_attr_celeba.txt", "list_attr_celeba.csv"])
+@given(data=st.binary(max_size=60) | st.text('01-, \n"ab.jpg', max_size=60).map(str.encode))
+@settings(max_examples=60, deadline=None)
+def test_any_table_is_read_or_refused(tmp_path_factory, name, data):
+    root = tmp_path_factory.mktemp("set")
+    write_folder(root / "img_align_celeba", {"a.jpg": b"x"})
+    (root / name).write_bytes(data)
+    with pytest.raises(InputError):  # never the right table by chance
+        open_source(root)
+
+
+def test_a_csv_with_windows_habits(tmp_path):
+    write_folder(tmp_path / "img_align_celeba")
+    write_csv(tmp_path / "list_attr_celeba.csv")
+    text = (tmp_path / "list_attr_celeba.csv").read_text()
+    (tmp_path / "list_attr_celeba.csv").write_bytes(
+        b"\xef\xbb\xbf" + text.replace("\n", "\r\n").replace(",", " , ").encode()
+    )
+    check(open_source(tmp_path))
+
+
+def test_a_truncated_zip_is_an_error(tmp_path):
+    write_zip(tmp_path / "img_align_celeba.zip")
+    data = (tmp_path / "img_align_celeba.zip").read_bytes()
+    (tmp_path / "img_align_celeba.zip").write_bytes(data[:-30])
+    with pytest.raises(InputError, match="not a whole zip"):
+        open_source(tmp_path)
+
+
+def test_damage_in_a_zip_hits_single_samples(tmp_path):
+    path = tmp_path / "img_align_celeba.zip"
+    write_zip(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(IMAGES["000003.jpg"]) + 20] ^= 1
+    path.write_bytes(data)
+    source = open_source(path)
+    with pytest.raises(ImageError, match="CRC"):
+        source.sample(2)
+    assert source.sample(1).image == IMAGES["000002.jpg"]
+
+
+def test_a_zip_member_that_claims_little_and_holds_much(tmp_path, monkeypatch):
+    monkeypatch.setattr("shards.sources.celeba.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("shards.sources.MAX_FILE_BYTES", 1000)
+    write_zip(tmp_path / "img_align_celeba.zip", {"1.jpg": bytes(10**6)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ImageError, match="larger"):
+        open_source(tmp_path).sample(0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_any_damage_to_a_zip_is_an_error_for_people(tmp_path_factory, flips):
+    path = tmp_path_factory.mktemp("set") / "img_align_celeba.zip"
+    small = {f"{i}.jpg": bytes([i]) * 9 for i in range(3)}
+    write_zip(path, small, zipfile.ZIP_DEFLATED)
+    data = bytearray(path.read_bytes())
+    for where, mask in flips:
+        data[int(where * len(data))] ^= mask
+    path.write_bytes(data)
+    try:
+        source = open_source(path)
+    except InputError:
+        return
+    for i in range(len(source)):
+        try:
+            source.sample(i)
+        except (ImageError, OSError):
+            continue
+
+
+def test_identity(tmp_path):
+    write_folder(tmp_path / "img_align_celeba")
+    table = tmp_path / "list_attr_celeba.txt"
+    seen = {open_source(tmp_path).identity()}
+    write_text(table)
+    seen.add(open_source(tmp_path).identity())
+    assert open_source(tmp_path / "img_align_celeba").identity() in seen
+    table.write_text(table.read_text().replace("000001.jpg  1", "000001.jpg -1"))
+    seen.add(open_source(tmp_path).identity())
+    table.write_text(table.read_text().replace("Young", "Old"))
+    seen.add(open_source(tmp_path).identity())
+    (tmp_path / "img_align_celeba/000001.jpg").write_bytes(b"other")
+    seen.add(open_source(tmp_path).identity())
+    (tmp_path / "img_align_celeba/000001.jpg").unlink()
+    seen.add(open_source(tmp_path).identity())
+    assert len(seen) == 6
+
+
+def read_all(source: Source) -> list[bytes | np.ndarray]:
+    return [source.sample(i).image for i in range(len(source)) for _ in range(20)]
+
+
+def test_a_zip_in_forked_and_pickled_copies(tmp_path):
+    write_zip(tmp_path / "img_align_celeba.zip")
+    write_text(tmp_path / "list_attr_celeba.txt")
+    source = open_source(tmp_path)
+    expected = read_all(source)
+    check(pickle.loads(pickle.dumps(source)))
+    context = multiprocessing.get_context("fork")  # the children begin with the parent's open file
+    children = [context.Process(target=lambda: read_all(source) == expected or exit(1)) for _ in range(2)]
+    for child in children:
+        child.start()
+    assert read_all(source) == expected
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
