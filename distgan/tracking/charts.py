@@ -26,7 +26,8 @@ _TITLES = (
     ("time/data_wait", "Waiting for data, share of the time"),
 )
 _CLOCKS = ("step", "images", "epoch")
-_short = EngFormatter(sep="", places=None)
+_short = EngFormatter(sep="")
+_steps = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,10 @@ def _draw(title: str, columns: Mapping[str, Floats], images: Floats) -> Chart:
     logarithmic = low > 0 and high / low > _LOG_RATIO and not title.startswith(("Images", "Waiting"))
     if logarithmic:
         y_low, y_high = np.log10(low), np.log10(high)
-        y_values = LogLocator(numticks=6).tick_values(low, high)
+        y_values = np.asarray(LogLocator(numticks=6).tick_values(low, high))
     else:
         y_low, y_high = (0.0 if 0 <= low < high / 2 else low), high
-        y_values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(y_low, y_high)
+        y_values = np.asarray(_steps.tick_values(y_low, y_high))
     margin = 0.04 * (y_high - y_low)
     y_low, y_high = (y_low if y_low == 0 and not logarithmic else y_low - margin), y_high + margin
 
@@ -161,7 +162,7 @@ def _draw(title: str, columns: Mapping[str, Floats], images: Floats) -> Chart:
     def down(value: Floats) -> Floats:
         return (y_high - (np.log10(value) if logarithmic else value)) / (y_high - y_low)
 
-    x_values = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(x_low, x_high)
+    x_values = np.asarray(_steps.tick_values(x_low, x_high))
     return Chart(
         title=title,
         curves=[

@@ -78,10 +78,9 @@ def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], Non
     Returns:
         The sink and the run's id; no sink, and the id that was given, where there is nothing to send to.
     """
-    mode = spec.tracking.wandb.mode
-    wish = os.environ.get("WANDB_MODE")
-    if mode == "auto" and (wish == "offline" or wish == "disabled"):
-        mode = wish
+    mode: str = spec.tracking.wandb.mode
+    if mode == "auto" and os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        mode = os.environ["WANDB_MODE"]
     if mode == "disabled":
         return None, run_id
     try:
@@ -91,9 +90,7 @@ def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], Non
             os.environ.setdefault(name, value)
         if mode != "offline" and not _api_key(wandb.setup().settings.base_url):
             if mode == "online":
-                say(
-                    "Weights & Biases: no API key in WANDB_API_KEY or netrc (`wandb login` writes it); staying offline."
-                )
+                say("Weights & Biases stays offline: no API key in WANDB_API_KEY or netrc (`wandb login` writes it).")
             mode = "offline"
         try:
             found = _init(spec, run, run_id, "offline" if mode == "offline" else "online")

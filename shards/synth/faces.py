@@ -35,7 +35,9 @@ def person(seed: int, i: int) -> Traits:
 
 
 def _generator(seed: int, i: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, i], counter=[0, 0, 0, stream]))
+    # As a list, numbers of 2**63 and more would be rounded to floats.
+    key = np.array([seed, i], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, stream]))
 
 
 def paint(t: Traits, noise: Noise) -> Image.Image:

@@ -53,6 +53,7 @@ def test_a_face_depends_on_seed_and_number_alone() -> None:
 
 
 def test_no_two_faces_are_alike() -> None:
+    assert len({person(seed, 2**64 - 1) for seed in (0, 2**63, 2**63 + 1, 2**64 - 2, 2**64 - 1)}) == 5
     small = [np.asarray(draw_face(s, i)[0].resize((16, 16)), np.float32) for s in (0, 1) for i in range(40)]
     distances = [np.abs(a - b).mean() for k, a in enumerate(small) for b in small[:k]]
     assert min(distances) > 4
