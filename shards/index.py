@@ -212,7 +212,7 @@ class Index(Description):
 
     def _bit(self, i: int) -> np.ndarray:
         """Bool (n,): which samples have attribute i."""
-        bits: np.ndarray = (self.attributes[:, i // 8] >> (7 - i % 8)) & 1
+        bits: np.ndarray = self.attributes[:, i // 8] & (128 >> i % 8)
         return bits.astype(bool)
 
     def _has_attribute(self, name: str, value: object) -> np.ndarray:
@@ -220,7 +220,8 @@ class Index(Description):
             raise InputError(f"{self.root} has no attribute {name!r}: {_near(name, self.attribute_names)}")
         if value not in (1, -1) and value is not False:
             raise InputError(f"attribute {name} is 1 or -1, not {value!r}")
-        return self._bit(self.attribute_names.index(name)) == (value == 1)
+        has = self._bit(self.attribute_names.index(name))
+        return has if value == 1 else ~has
 
     def _in_classes(self, value: object) -> np.ndarray:
         wanted = [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]

@@ -211,7 +211,7 @@ def _locate(index: Index, shard: int, data: bytes) -> list[Damage]:
 
 
 def _ids(index: Index, shard: int) -> np.ndarray:
-    return np.flatnonzero(index.shard == shard)
+    return np.arange(*np.searchsorted(index.shard, (shard, shard + 1)))
 
 
 def _keys(index: Index, ids: Any) -> tuple[str, ...]:

@@ -477,7 +477,7 @@ def _write_in_processes(
                 report(done.value)
         except BaseException:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
 
 

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-BUCKETS = 400
+BUCKETS = 200
 """Points in a curve, at most. Each stands for equally many neighbouring lines of metrics."""
 _SIDE = 1000
 _LOG_RATIO = 100
-"""Positive figures that span more than this are drawn on a logarithmic axis."""
+"""Gradient norms that span more than this are drawn on a logarithmic axis."""
+_NORMS = "Gradient norms"
 _TITLES = (
     ("loss/*", "Losses"),
     ("critic/accuracy*", "Critic accuracy"),
     ("critic/*", "Critic outputs, mean"),
-    ("grad_norm/*", "Gradient norms"),
+    ("grad_norm/*", _NORMS),
     ("time/images_per_second", "Images per second"),
     ("time/data_wait", "Waiting for data, share of the time"),
 )
@@ -58,57 +59,55 @@ class Curve:
     """One figure in a chart.
 
     Attributes:
-        name: The figure.
-        label: The figure without the part that the chart's title says.
+        label: The figure, without the part that the chart's title says.
         last: Its last value, as text.
         line: SVG path of the means.
         band: SVG path around everything between low and high.
-        nonfinite: Lines in which it is NaN or infinite.
-        values: ``[low, mean, high]`` as text for each bucket, for those who point at it.
+        lines: Lines of metrics that have the figure.
+        nonfinite: Those of them in which it is NaN or infinite.
+        points: For those who point at the chart, of each bucket: ``at``, how far along the axis it lies in percent,
+            and as text the images seen and the values low, mean and high.
     """
 
-    name: str
     label: str
     last: str
     line: str
     band: str
+    lines: int
     nonfinite: int
-    values: list[list[str]]
+    points: list[tuple[float, str, str, str, str]]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over one pair of axes. ``at`` and ``images`` say where each bucket lies, in percent and as text."""
+    """Curves over one pair of axes: images seen to the right, the figures upwards."""
 
     title: str
     curves: list[Curve]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     logarithmic: bool
-    at: list[float]
-    images: list[str]
 
     @property
-    def hover(self) -> dict[str, object]:
+    def hover(self) -> list[dict[str, object]]:
         """What the page needs to say which values the pointer is at."""
-        curves = [{"label": curve.label, "values": curve.values} for curve in self.curves]
-        return {"at": self.at, "images": self.images, "curves": curves}
+        return [{"label": curve.label, "points": curve.points} for curve in self.curves]
 
 
 def draw_charts(metrics: Sequence[Mapping[str, float]], images_per_step: int) -> list[Chart]:
     """A chart for each group of figures that belong together, losses first; unknown ones by what is before the slash.
 
     Args:
-        metrics: The lines of a run, at least one.
+        metrics: The lines of a run, at least one. A figure need not be in every line.
         images_per_step: For lines that do not say how many images were seen.
     """
-    names = list(dict.fromkeys(name for line in metrics for name in line if name not in _CLOCKS))
-    groups: dict[str, list[str]] = {title: [] for _, title in _TITLES}
-    for name in names:
-        groups.setdefault(_title(name), []).append(name)
-    images = np.array([line.get("images", line["step"] * images_per_step) for line in metrics], dtype=np.float64)
-    columns = {name: np.array([line.get(name, np.nan) for line in metrics], dtype=np.float64) for name in names}
-    return [_draw(title, {name: columns[name] for name in group}, images) for title, group in groups.items() if group]
+    groups: dict[str, dict[str, tuple[Floats, Floats]]] = {title: {} for _, title in _TITLES}
+    for name in dict.fromkeys(name for line in metrics for name in line if name not in _CLOCKS):
+        having = [line for line in metrics if name in line]
+        images = np.array([line.get("images", line["step"] * images_per_step) for line in having], dtype=np.float64)
+        values = np.array([line[name] for line in having], dtype=np.float64)
+        groups.setdefault(_title(name), {})[name] = (images, values)
+    return [_draw(title, group) for title, group in groups.items() if group]
 
 
 def thin(values: Floats) -> Thinned:
@@ -124,8 +123,9 @@ def thin(values: Floats) -> Thinned:
 
 
 def show(value: float) -> str:
-    """A figure as people read it: four digits."""
-    return f"{value:,.0f}" if 10_000 <= abs(value) < 1e9 else f"{value:.4g}"
+    """A figure as people read it: whole, or with four digits."""
+    whole = float(value).is_integer() or abs(value) >= 10_000
+    return f"{value:,.0f}" if whole and abs(value) < 1e12 else f"{value:.4g}"
 
 
 def _starts(count: int) -> NDArray[np.int64]:
@@ -141,69 +141,66 @@ def _title(name: str) -> str:
     return name.partition("/")[0].replace("_", " ").capitalize()
 
 
-def _draw(title: str, columns: Mapping[str, Floats], images: Floats) -> Chart:
-    thinned = {name: thin(column) for name, column in columns.items()}
-    x = images[np.append(_starts(len(images))[1:], len(images)) - 1]  # a bucket lies where it ends
-    x_low, x_high = _range([images], zero=True)
-    low, high = _range([curve.low for curve in thinned.values()] + [curve.high for curve in thinned.values()])
-    logarithmic = low > 0 and high / low > _LOG_RATIO and not title.startswith(("Images", "Waiting"))
-    if logarithmic:
-        y_low, y_high = np.log10(low), np.log10(high)
-        y_values = np.asarray(LogLocator(numticks=6).tick_values(low, high))
-    else:
-        y_low, y_high = (0.0 if 0 <= low < high / 2 else low), high
-        y_values = np.asarray(_steps.tick_values(y_low, y_high))
-    margin = 0.04 * (y_high - y_low)
-    y_low, y_high = (y_low if y_low == 0 and not logarithmic else y_low - margin), y_high + margin
+def _draw(title: str, columns: Mapping[str, tuple[Floats, Floats]]) -> Chart:
+    """Draw figures, each given as images seen and values."""
+    _, x_high = _range([images for images, _ in columns.values()])
+    low, high = _range([values for _, values in columns.values()])
+    logarithmic = title == _NORMS and low > 0 and high / low > _LOG_RATIO
+    scale = np.log10 if logarithmic else np.positive
+    bottom, top = float(scale(low)), float(scale(high))
+    margin = 0.04 * (top - bottom)
+    if not logarithmic and 0 <= low < high / 2:
+        bottom = margin = 0.0
+    bottom, top = bottom - margin, top + 0.04 * (top - bottom)
+    locator = LogLocator(numticks=6) if logarithmic else _steps
+    x_values, y_values = np.asarray(_steps.tick_values(0, x_high)), np.asarray(locator.tick_values(low, high))
 
-    def right(value: Floats) -> Floats:
-        return (value - x_low) / (x_high - x_low)
+    def right(images: Floats) -> Floats:
+        return images / x_high
 
-    def down(value: Floats) -> Floats:
-        return (y_high - (np.log10(value) if logarithmic else value)) / (y_high - y_low)
+    def down(values: Floats) -> Floats:
+        return (top - scale(values)) / (top - bottom)
 
-    x_values = np.asarray(_steps.tick_values(x_low, x_high))
+    def curve(name: str) -> Curve:
+        images, values = columns[name]
+        thinned = thin(values)
+        images = images[np.append(_starts(len(images))[1:], len(images)) - 1]  # a bucket lies where it ends
+        at = [round(100 * float(x), 2) for x in right(images)]
+        texts = [[show(value) for value in column] for column in (images, thinned.low, thinned.mean, thinned.high)]
+        return Curve(
+            label=name if len(columns) == 1 else name.partition("/")[2] or name,
+            last=show(values[-1]),
+            line=_line(right(images), down(thinned.mean)),
+            band=_band(right(images), down(thinned.low), down(thinned.high)),
+            lines=len(values),
+            nonfinite=int(np.sum(~np.isfinite(values))),
+            points=list(zip(at, *texts, strict=True)),
+        )
+
     return Chart(
         title=title,
-        curves=[
-            Curve(
-                name=name,
-                label=name if len(columns) == 1 else name.partition("/")[2] or name,
-                last=show(columns[name][-1]),
-                line=_line(right(x), down(curve.mean)),
-                band=_band(right(x), down(curve.low), down(curve.high)),
-                nonfinite=int(np.sum(~np.isfinite(columns[name]))),
-                values=[
-                    [show(value) for value in values] for values in zip(curve.low, curve.mean, curve.high, strict=True)
-                ],
-            )
-            for name, curve in thinned.items()
-        ],
-        x_ticks=_ticks(x_values, right(x_values), [_short(value) for value in x_values]),
-        y_ticks=_ticks(y_values, down(y_values), [f"{value:.6g}" for value in y_values]),
+        curves=[curve(name) for name in columns],
+        x_ticks=_ticks(right(x_values), [_short(value) for value in x_values]),
+        y_ticks=_ticks(down(y_values), [f"{value:.6g}" for value in y_values]),
         logarithmic=logarithmic,
-        at=[round(100 * float(at), 2) for at in right(x)],
-        images=[f"{value:,.0f}" for value in x],
     )
 
 
-def _range(arrays: Iterable[Floats], zero: bool = False) -> tuple[float, float]:
+def _range(arrays: Iterable[Floats]) -> tuple[float, float]:
     """The lowest and the highest finite value, made to differ."""
     values = np.concatenate([array[np.isfinite(array)] for array in arrays])
     if not len(values):
         return 0.0, 1.0
-    low, high = (0.0 if zero else float(values.min())), float(values.max())
+    low, high = float(values.min()), float(values.max())
     if low == high:
         return low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     return low, high
 
 
-def _ticks(values: Floats, at: Floats, labels: list[str]) -> list[Tick]:
-    return [
-        Tick(round(100 * float(place), 2), label)
-        for place, label in zip(at, labels, strict=True)
-        if -1e-6 <= place <= 1 + 1e-6
-    ]
+def _ticks(at: Floats, labels: list[str]) -> list[Tick]:
+    """The marks that lie on the axis."""
+    places = zip(at, labels, strict=True)
+    return [Tick(round(100 * float(place), 2), label) for place, label in places if -1e-6 <= place <= 1 + 1e-6]
 
 
 def _line(x: Floats, y: Floats) -> str:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from distgan.tracking.tracker import Outcome, Sink
 
@@ -35,11 +36,11 @@ class Console(Sink):
         # FORCE_COLOR, which CI services set, makes rich take a file for a terminal.
         self._live = terminal.is_interactive and terminal.file.isatty()
         self._bar = Progress(
-            BarColumn(bar_width=16),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[figures]}", markup=False),
+            BarColumn(bar_width=8, table_column=_column(8)),
+            TaskProgressColumn(table_column=_column(4)),
+            MofNCompleteColumn(table_column=_column(2 * len(str(total_steps)) + 1)),
+            TimeRemainingColumn(elapsed_when_finished=True, table_column=_column(7)),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=_column(1)),
             console=terminal,
             disable=not self._live,
         )
@@ -74,9 +75,9 @@ class Console(Sink):
 
     def _plain_line(self, summary: str) -> str:
         task = self._bar.tasks[0]
-        line = f"step {task.completed:,.0f}/{task.total:,.0f} ({task.percentage:.0f}%)  {summary}"
+        line = f"step {task.completed:,.0f}/{task.total:,.0f} ({task.percentage:.0f}%): {summary}"
         if task.time_remaining:
-            line += f"  {timedelta(seconds=round(task.time_remaining))} left"
+            line += f", {timedelta(seconds=round(task.time_remaining))} left"
         return line
 
     def _print_pending(self) -> None:
@@ -84,10 +85,15 @@ class Console(Sink):
         self._pending, self._printed_at = "", time.monotonic()
 
 
+def _column(least: int) -> Column:
+    """On a narrow terminal the figures, which come last, are cut first."""
+    return Column(no_wrap=True, min_width=least)
+
+
 def _summary(figures: Mapping[str, float]) -> str:
-    parts = [f"{name.removeprefix('loss/')} {value:.3f}" for name, value in figures.items() if name.startswith("loss/")]
+    parts = [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in figures.items() if name.startswith("loss/")]
     if "time/images_per_second" in figures:
         parts.append(f"{figures['time/images_per_second']:,.0f} images/s")
     if figures.get("time/data_wait", 0.0) >= NOTABLE_WAIT:
         parts.append(f"waits for data {figures['time/data_wait']:.0%}")
-    return "  ".join(parts)
+    return ", ".join(parts)

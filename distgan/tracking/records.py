@@ -46,28 +46,22 @@ class Records(Sink):
             self._rewind(run / "samples", resume_step, images_per_step)
         elif self._metrics.exists() and self._metrics.stat().st_size:
             raise InputError(f"{self._metrics} already holds the figures of a run; resume it or choose another folder")
-        self._file = self._metrics.open("a", encoding="utf-8")
+        self._metrics.touch()
         self.message("started" if resume_step is None else f"resumed at step {resume_step}")
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Append one line, and hand it to the operating system at once."""
+        """Append one line."""
         line = {"step": step, **figures}
         writable = {name: value if math.isfinite(value) else str(float(value)) for name, value in line.items()}
-        try:
-            self._file.write(json.dumps(writable, allow_nan=False) + "\n")
-            self._file.flush()
-        except OSError as error:  # a full disk, say; unlike open(), write() does not tell the file's name
-            raise OSError(error.errno, error.strerror, str(self._metrics)) from None
+        _append(self._metrics, json.dumps(writable, allow_nan=False) + "\n")
 
     def message(self, text: str) -> None:
         """Append a message with the time. Its further lines are indented, so an entry is told from the next."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{now} " + text.replace("\n", "\n    ") + "\n")
+        _append(self._log, f"{now} " + text.replace("\n", "\n    ") + "\n")
 
     def close(self, outcome: Outcome) -> None:
         """Write down how the run ended: the report reads it from the last entry."""
-        self._file.close()
         self.message(outcome)
 
     def _rewind(self, samples: Path, step: int, images_per_step: int) -> None:
@@ -98,7 +92,7 @@ def read_log(run: Path) -> list[LogEntry]:
     if not path.exists():
         return []
     entries: list[LogEntry] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n"):
         if line.startswith(" ") and entries:
             entries[-1] = LogEntry(entries[-1].time, f"{entries[-1].text}\n{line.strip()}")
         else:
@@ -110,6 +104,15 @@ def read_log(run: Path) -> list[LogEntry]:
 def sample_grids(samples: Path) -> list[tuple[int, Path]]:
     """The sample grids in a folder with the images seen before each, which is their name; ascending."""
     return sorted((int(path.stem), path) for path in samples.glob("*.png") if path.stem.isdecimal())
+
+
+def _append(path: Path, text: str) -> None:
+    """Open, write, close: every line reaches the operating system at once, and one failure does not bring the next."""
+    try:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as error:  # a full disk, say; unlike open(), write() does not tell the file's name
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float]]]:

@@ -81,7 +81,6 @@ def write_report(run: Path) -> Path:
         state=_state(log),
         facts=_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime),
         charts=draw_charts(metrics, spec.images_per_step),
-        lines=len(metrics),
         thinned=len(metrics) > BUCKETS,
         figures=_table(metrics),
         grids=grids,
@@ -138,16 +137,9 @@ def _facts(
         facts["Training time"] = str(timedelta(seconds=round(seconds)))
         facts["Images per second"] = f"{images / seconds:,.0f}"
     if log:
-        facts["Started"] = _people(log[0].time)
+        facts["Started"] = log[0].time[:16].replace("T", " ")
     facts["Last figures"] = datetime.fromtimestamp(changed).astimezone().strftime(_TIME)
     return facts
-
-
-def _people(time: str) -> str:
-    try:
-        return datetime.fromisoformat(time).strftime(_TIME)
-    except ValueError:
-        return time
 
 
 def _training_seconds(metrics: Sequence[Mapping[str, float]], images_per_step: int) -> float:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _EXIT_CODES: dict[Outcome, int] = {"finished": 0, "failed": 1, "interrupted": 130}
 _ENVIRONMENT = {
+    "WANDB_SILENT": "true",  # what a person should know is said through the tracker
     # A killed process loses what was not flushed: 15 s of figures by default.
     "WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "1",
     # Without a network the end of a run would wait for ever; what is not uploaded stays on disk.
@@ -78,42 +79,42 @@ def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], Non
     Returns:
         The sink and the run's id; no sink, and the id that was given, where there is nothing to send to.
     """
-    mode: str = spec.tracking.wandb.mode
-    if mode == "auto" and os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        mode = os.environ["WANDB_MODE"]
-    if mode == "disabled":
+    wish: str = spec.tracking.wandb.mode
+    if wish == "auto":
+        wish = os.environ.get("WANDB_MODE", wish)
+    if wish == "disabled":
         return None, run_id
     try:
         import wandb
 
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        if mode != "offline" and not _api_key(wandb.setup().settings.base_url):
-            if mode == "online":
-                say("Weights & Biases stays offline: no API key in WANDB_API_KEY or netrc (`wandb login` writes it).")
-            mode = "offline"
+        online = wish != "offline" and _api_key(wandb.setup().settings.base_url) is not None
+        if wish == "online" and not online:
+            say("Weights & Biases stays offline: no API key in WANDB_API_KEY or netrc (`wandb login` writes it).")
         try:
-            found = _init(spec, run, run_id, "offline" if mode == "offline" else "online")
+            found = _init(spec, run, run_id, online)
         except Exception as error:
-            if mode == "offline":
+            if not online:
                 raise
             say(f"Weights & Biases cannot be reached, staying offline: {_reason(error)}")
-            found = _init(spec, run, run_id, "offline")
+            wandb.teardown()  # else the run's id counts as in use
+            online = False
+            found = _init(spec, run, run_id, online)
     except ImportError:
         say("Weights & Biases is not installed (pip install wandb); the figures are in metrics.jsonl.")
         return None, run_id
     except Exception as error:
         say(f"Weights & Biases does not start, going on without it: {_reason(error)}")
         return None, run_id
-    say(
-        f"Weights & Biases: {found.url}"
-        if found.url
-        else f"Weights & Biases is offline; `wandb sync {found.settings.sync_dir}` uploads the run."
-    )
+    if online:
+        say(f"Weights & Biases: {found.url}")
+    else:
+        say(f"Weights & Biases is offline; `wandb sync {found.settings.sync_dir}` uploads the run.")
     return WeightsAndBiases(found, say), found.id
 
 
-def _init(spec: RunSpec, run: Path, run_id: str | None, mode: str) -> wandb.Run:
+def _init(spec: RunSpec, run: Path, run_id: str | None, online: bool) -> wandb.Run:
     import wandb
 
     options = spec.tracking.wandb
@@ -127,9 +128,9 @@ def _init(spec: RunSpec, run: Path, run_id: str | None, mode: str) -> wandb.Run:
         dir=run,
         id=run_id,
         resume="allow",
-        mode=mode,  # type: ignore[arg-type]
+        mode="online" if online else "offline",
         reinit="create_new",  # a process may train several times
-        settings=wandb.Settings(console="off", disable_git=True, save_code=False, silent=True),
+        settings=wandb.Settings(console="off", disable_git=True, save_code=False),
     )
     found.define_metric("*", step_metric="images")  # the clock by which runs of any batch size compare
     return found

@@ -61,37 +61,37 @@ def draw_body(canvas: Canvas, t: Traits, head: Head, noise: Noise) -> None:
     collar = ramp(y, 74, 100) * bump(np.abs(x - middle) - 0.25 * (108 - y) - 3, 2.2)
     view.tint((0.82, 0.74, 0.72), collar * edge(shape) * 0.5)
 
-    opening = {"crew": (neck + 4, 86.0, 6.0), "scoop": (neck + 20, 84.0, 20.0), "vee": (neck + 10, 80.0, 30.0)}
-    wide, start, deep = opening.get(t.clothes, (neck + 3, 76.0, 34.0))
-    u = np.clip(np.abs(x - middle) / wide, 0, 1)
-    curve = 1 - u * u if t.clothes in ("crew", "scoop") else 1 - u
-    neckline = y - start - deep * curve
-    cloth = edge(np.minimum(shape + 2, neckline), 1.4)
-    folds = 0.08 * noise.smooth(3, x * 0.12 + y * 0.10 + 300)
-    shade = lit * 0.95 + 0.1 + folds
+    _draw_clothes(view, t, noise, shape, np.abs(x - middle), neck, lit)
+
+
+def _draw_clothes(view: Canvas, t: Traits, noise: Noise, shape: Array, out: Array, neck: float, lit: Array) -> None:
+    """Cloth over the body `shape` (h, w), which is `out` (h, w) pixels from its middle and `lit` (h, w) bright."""
+    x, y = view.x, view.y
+    shade = lit * 0.95 + 0.1 + 0.08 * noise.smooth(3, x * 0.12 + y * 0.10 + 300)
     garment = planes(t.cloth_colour) * shade
-    if t.clothes in ("crew", "scoop") and noise.curves[11, 40] > 0.8:
-        garment = np.where(np.sin(y * 0.8 + 0.02 * x * x * 0.3) > 0.2, garment, planes(t.accent_colour) * shade)
-    if t.clothes in ("shirt", "suit"):
-        shirt = planes((0.93, 0.94, 0.96) if t.clothes == "suit" else t.cloth_colour) * shade
-        view.paint(shirt, edge(np.minimum(shape + 2, y - start - 22 * (1 - np.abs(x - middle) / (neck + 3))), 1.4))
-        # Two flaps of a collar, lighter than their own shadow.
-        out = np.abs(x - middle)
-        flap = np.minimum(0.75 * (out - 0.85 * (100 - y)), 106 - 0.55 * out - y)
-        flap = np.minimum(flap, neck + 4 - out)
-        view.tint(0.72, edge(flap + 1.6, 2.5) * 0.8)
-        view.paint(shirt * 1.06, edge(flap))
-    if t.clothes == "suit":
-        view.paint(garment, edge(np.minimum(shape + 3, np.abs(x - middle) - 0.62 * (122 - y)), 1.6))
-        lapel = np.abs(x - middle) - 0.62 * (122 - y)
-        view.tint(0.6, bump(lapel - 11, 1.1) * ramp(y, 86, 92) * 0.7)
-    elif t.clothes != "shirt":
-        view.paint(garment, cloth)
+    if t.clothes in ("crew", "scoop", "vee"):
+        if t.clothes != "vee" and noise.curves[11, 40] > 0.8:
+            garment = np.where(np.sin(y * 0.8 + 0.006 * x * x) > 0.2, garment, planes(t.accent_colour) * shade)
+        wide, start, deep = {"crew": (4, 86, 6), "scoop": (20, 84, 20), "vee": (10, 80, 30)}[t.clothes]
+        u = np.clip(out / (neck + wide), 0, 1)
+        neckline = y - start - deep * (1 - u if t.clothes == "vee" else 1 - u * u)
+        view.paint(garment, edge(np.minimum(shape + 2, neckline), 1.4))
         view.tint(0.78, bump(neckline - 2.6, 1.0) * edge(shape) * 0.6)
+        return
+
+    shirt = planes((0.93, 0.94, 0.96)) * shade if t.clothes == "suit" else garment
+    view.paint(shirt, edge(np.minimum(shape + 2, y - 76 - 22 * (1 - out / (neck + 3))), 1.4))
+    # Two flaps of a collar, lighter than their own shadow.
+    flap = np.minimum(0.75 * (out - 0.85 * (100 - y)), np.minimum(106 - 0.55 * out - y, neck + 4 - out))
+    view.tint(0.72, edge(flap + 1.6, 2.5) * 0.8)
+    view.paint(shirt * 1.06, edge(flap))
+    if t.clothes == "suit":
+        lapel = out - 0.62 * (122 - y)
+        view.paint(garment, edge(np.minimum(shape + 3, lapel), 1.6))
+        view.tint(0.6, bump(lapel - 11, 1.1) * ramp(y, 86, 92) * 0.7)
     if t.necktie:
-        wide_tie = 4.2 + 0.11 * np.clip(y - 92, 0, 60)
-        knot = np.where(y < 92, 6.5 - 0.22 * (y - 80), wide_tie)
-        tie = edge(np.minimum(knot - np.abs(x - middle), y - 80), 1.3)
+        half = np.where(y < 92, 6.5 - 0.22 * (y - 80), 4.2 + 0.11 * (y - 92))
+        tie = edge(np.minimum(half - out, y - 80), 1.3)
         stripes = 1 + 0.22 * np.sign(np.sin((x + y) * 0.75)) * float(noise.curves[11, 41] > 0)
         view.paint(planes(t.accent_colour) * stripes * shade, tie)
         view.tint(0.6, bump(y - 92, 0.9) * tie)

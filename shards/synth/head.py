@@ -367,11 +367,10 @@ def draw_facial_hair(canvas: Canvas, t: Traits, head: Head, noise: Noise) -> Non
         "circle": np.maximum(np.maximum(chin, mustache), ring),
         "full": np.maximum(whole, side),
     }[kind]
-    colour: Colour = (
-        t.hair_colour
-        if t.hair == "gray"
-        else mix(scaled(t.hair_colour, 0.62), (0.26, 0.10, 0.05), 0.4 * max(t.hair_colour))
-    )
+    # A beard is darker and redder than the hair of the head, until it is grey.
+    colour: Colour = t.hair_colour
+    if t.hair != "gray":
+        colour = mix(scaled(colour, 0.62), (0.26, 0.10, 0.05), 0.4 * max(colour))
     strands = noise.along(4, (view.x - mouth_x) * (3.0 + 0.01 * view.y) + view.y * 0.9)
     strands = 0.6 * strands + 0.4 * noise.along(5, view.x * 2.1 - view.y * 1.7)
     if kind == "stubble":

@@ -262,12 +262,16 @@ def sample(rng: np.random.Generator) -> Traits:
     fringe: Fringe
     if receding:
         fringe = "back"
-    elif chance(0.14 if male else 0.24):
+    elif hat == "none" and chance(0.14 if male else 0.25):
         fringe = weigh({"bangs": 0.6, "swept": 0.4})
     elif style in ("short", "updo"):
         fringe = weigh({"back": 0.55, "side": 0.3, "centre": 0.15})
     else:
         fringe = weigh({"back": 0.1, "side": 0.55, "centre": 0.35})
+    if style == "updo" or hat != "none":
+        volume = between(4.0, 8.0)
+    else:
+        volume = between(5.0, 13.0) if style == "short" else between(8.0, 19.0)
     hair: HairColour
     if old and chance(0.42):
         hair = "gray"
@@ -349,7 +353,7 @@ def sample(rng: np.random.Generator) -> Traits:
         fringe=fringe,
         receding=receding,
         part=between(-0.75, 0.75),
-        volume=between(5.0, 13.0) if style == "short" else between(4.0, 8.0) if style == "updo" else between(8.0, 19.0),
+        volume=volume,
         length=between(38.0, 78.0) if style == "bob" else between(88.0, 135.0),
         wave=between(2.6, 5.0) if chance(0.58) else 0.0,
         in_front=chance(0.55),

@@ -151,9 +151,10 @@ def test_a_run_that_learns_learns(tiny, tmp_path):
         training__checkpoint_every_images=10_000,
         model__generator__width=8,
         model__critic__width=8,
+        optimizer__generator={"lr": 2e-3},
+        optimizer__critic={"lr": 2e-3},
         tracking__log_every=100,
         tracking__sample_every_images=10_000,
-        tracking__sample_count=64,
     )
     run(spec, tmp_path)
     from distgan.sampling import draw_images, load_generator, sample_latents

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from distgan.spec import RunSpec, dump_spec
+from distgan.tracking import Tracker, open_tracker
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch, tmp_path):
+    """No test may depend on, or reach, the account of whoever runs it."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+
+
+def make_spec(mode: str = "disabled", **wandb: object) -> RunSpec:
+    """A run of 10,000 steps of 8 images."""
+    return RunSpec.model_validate(
+        {
+            "name": "faces",
+            "data": {"shards": "faces"},
+            "training": {"batch_size": 8, "images": 80_000},
+            "tracking": {"wandb": {"mode": mode, **wandb}},
+        }
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder as training makes it."""
+    folder = tmp_path / "run"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "spec.yaml").write_text(dump_spec(make_spec()))
+    return folder
+
+
+def open_run(
+    run: Path, spec: RunSpec | None = None, *, resume_step: int | None = None, wandb_run_id: str | None = None
+) -> Tracker:
+    spec = spec or make_spec()
+    return open_tracker(
+        spec, run, resume_step=resume_step, wandb_run_id=wandb_run_id, total_steps=spec.steps, console=False
+    )
+
+
+def draw_grid(run: Path, images: int, size: int = 16, mode: str = "RGB") -> Path:
+    path = run / "samples" / f"{images:010d}.png"
+    Image.new(mode, (size, size), color=images % 200).save(path)
+    return path
+
+
+def figures(step: int, **others: float) -> dict[str, float]:
+    return {
+        "images": 8 * step,
+        "epoch": step / 100,
+        "loss/critic": 1.0 / step,
+        "loss/generator": 2.0,
+        "grad_norm/critic": 1.0,
+        "time/images_per_second": 800.0,
+        "time/data_wait": 0.001,
+        **others,
+    }

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from distgan.spec import dump_spec
+from distgan.tracking import report, write_report
+from distgan.tracking.report import MOST_GRIDS, evenly
+from distgan.tracking.tracker import Outcome
+from shards.errors import InputError
+from tests.distgan.tracking.conftest import draw_grid, figures, make_spec, open_run
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self._open: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, {name: value or "" for name, value in attributes}))
+        if tag not in {"meta", "link", "img", "input", "line", "path"}:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, {name: value or "" for name, value in attributes}))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append((self._open[-1] if self._open else "", data))
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def inside(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag]
+
+
+def a_run(run: Path, lines: int = 20, grids: int = 3, outcome: Outcome | None = "finished") -> None:
+    tracker = open_run(run)
+    tracker.message("training on <b>cpu</b>")
+    for step in range(1, lines + 1):
+        tracker.log(step, figures(step))
+    for number in range(grids):
+        draw_grid(run, 100 * number)
+    if outcome:
+        tracker.close(outcome)
+
+
+def test_the_page_needs_nothing_else(run):
+    a_run(run)
+    page = Page(write_report(run))
+    for _, attributes in page.elements:
+        assert not {"style", "action", "ping", "srcset", "background"} & set(attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "data", "poster"):
+            assert attributes.get(name, "data:").startswith("data:")
+    (style,), (script,) = page.inside("style"), page.inside("script")
+    assert not re.search(r"url\(|@import|https?:", style)
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(|https?:|WebSocket|innerHTML|eval\(", script)
+    (policy,) = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+
+    def allowed(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src {allowed(style)}",
+        f"script-src {allowed(script)}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    # The policy binds only what comes after it.
+    assert page.source.index("Content-Security-Policy") < page.source.index("<style>")
+
+
+def test_what_it_shows(run):
+    a_run(run)
+    page = Page(write_report(run))
+    assert page.inside("h1") == ["faces"]
+    assert page.inside("pre") == [(run / "spec.yaml").read_text()]
+    assert page.inside("h3") == [
+        "Losses",
+        "Gradient norms",
+        "Images per second",
+        "Waiting for data, share of the time",
+    ]
+    assert (
+        dict(zip(page.inside("dt"), page.inside("dd"), strict=True)).items()
+        >= {
+            "Steps": "20 of 10,000",
+            "Images": "160 of 80,000",
+            "Epochs": "0.2",
+            "Training time": "0:00:00",
+            "Images per second": "800",
+        }.items()
+    )
+    assert "training on <b>cpu</b>" in page.inside("span")
+    images = page.all("img")
+    assert [image["data-images"] for image in images] == ["0", "100", "200"]
+    assert ["hidden" in image for image in images] == [True, True, False]  # without scripts: the last one
+    assert all(image["alt"] for image in images)
+    for image, path in zip(images, sorted((run / "samples").iterdir()), strict=True):
+        assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == path.read_bytes()
+    assert all(svg.get("aria-label") or svg.get("aria-hidden") for svg in page.all("svg"))
+    losses = json.loads(next(element["data-chart"] for element in page.all("div") if "data-chart" in element))
+    assert [curve["label"] for curve in losses] == ["critic", "generator"]
+    assert losses[0]["points"][-1] == [100.0, "160", "0.05", "0.05", "0.05"]
+
+
+@pytest.mark.parametrize("outcome", ["finished", "interrupted", "failed", None])
+def test_the_state_of_the_run(run, outcome):
+    a_run(run, outcome=outcome)
+    state = outcome or "running"
+    page = Page(write_report(run))
+    assert {"class": f"state {state}"} in page.all("span")
+    assert state in page.inside("span")
+
+
+def test_a_resumed_run_is_running_again(run):
+    a_run(run, outcome="interrupted")
+    open_run(run, resume_step=20)
+    assert "running" in Page(write_report(run)).inside("span")
+
+
+HOSTILE = "</pre></style></script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&{{ 7 * 7 }}"
+
+
+def test_hostile_text_stays_text(run):
+    a_run(run)
+    plain = Page(write_report(run))
+    spec = make_spec(tags=[HOSTILE], project=HOSTILE)
+    (run / "spec.yaml").write_text(dump_spec(spec))
+    tracker = open_run(run, resume_step=25)
+    tracker.message(HOSTILE)
+    tracker.log(26, figures(26, **{f"loss/{HOSTILE}": 1.0, HOSTILE: 2.0}))
+    tracker.close("finished")
+    page = Page(write_report(run))
+    for tag in ("script", "style", "img", "pre"):
+        assert len(page.all(tag)) == len(plain.all(tag))
+    assert page.inside("pre") == [(run / "spec.yaml").read_text()]
+    assert HOSTILE in page.inside("span")
+    assert f"loss/{HOSTILE}" in page.inside("th")
+    charts = [element["data-chart"] for element in page.all("div") if "data-chart" in element]
+    assert HOSTILE in [curve["label"] for chart in charts for curve in json.loads(chart)]
+
+
+def test_missing_pieces(run):
+    open_run(run).log(1, {"loss/critic": math.nan})
+    (run / "log.txt").unlink()
+    (run / "samples").rmdir()
+    page = Page(write_report(run))
+    assert page.all("img") == []
+    assert any("no grids yet" in text for text in page.inside("p"))
+    assert any("NaN or infinite in 1 of 1 lines" in text for text in page.inside("p"))
+
+
+def test_a_file_that_is_no_picture_is_named(run):
+    a_run(run)
+    (run / "samples" / "0000000150.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    whole = (run / "samples" / "0000000200.png").read_bytes()
+    (run / "samples" / "0000000200.png").write_bytes(whole[:-30])
+    page = Page(write_report(run))
+    assert [image["data-images"] for image in page.all("img")] == ["0", "100"]
+    assert any("0000000150.png, 0000000200.png" in text for text in page.inside("p"))
+
+
+def test_many_grids_are_thinned_evenly(run):
+    a_run(run, grids=150)
+    shown = [int(image["data-images"].replace(",", "")) for image in Page(write_report(run)).all("img")]
+    assert len(shown) == MOST_GRIDS
+    assert (shown[0], shown[-1]) == (0, 14_900)
+    assert set(np.diff(shown)) <= {200, 300}
+
+
+@pytest.mark.parametrize(("most", "expected"), [(200_000, 20), (60_000, None)])
+def test_large_grids_do_not_make_a_large_page(run, monkeypatch, most, expected):
+    monkeypatch.setattr(report, "MOST_GRID_BYTES", most)
+    open_run(run).log(1, figures(1))
+    noise = np.random.default_rng(0)
+    for number in range(20):
+        pixels = noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(run / "samples" / f"{number:010d}.png")
+    images = Page(write_report(run)).all("img")
+    sources = [base64.b64decode(image["src"].partition(",")[2]) for image in images]
+    assert sum(map(len, sources)) <= most
+    assert expected in (None, len(images))
+    assert (images[0]["data-images"], images[-1]["data-images"]) == ("0", "19")
+    assert sources[-1] == (run / "samples" / "0000000019.png").read_bytes()
+    for image, source in zip(images, sources, strict=True):
+        with Image.open(io.BytesIO(source)) as opened:
+            assert opened.size == (64, 64)
+            assert str(opened.get_format_mimetype()) in image["src"]
+
+
+@settings(deadline=None)
+@given(count=st.integers(0, 500), most=st.integers(2, 80))
+def test_evenly(count, most):
+    chosen = evenly(count, most)
+    assert len(chosen) == min(count, most)
+    assert chosen == sorted(set(chosen))
+    if count:
+        assert (chosen[0], chosen[-1]) == (0, count - 1)
+        gaps = np.diff(chosen)
+        assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+def test_long_runs_make_no_long_page(run):
+    open_run(run)
+    with (run / "metrics.jsonl").open("w") as file:
+        for step in range(1, 20_001):
+            file.write(json.dumps({"step": step, **figures(step)}) + "\n")
+    assert write_report(run).stat().st_size < 300_000
+
+
+def test_what_is_no_run_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="not a run's folder"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"metrics\.jsonl"):
+        write_report(run)
+    open_run(run)
+    with pytest.raises(InputError, match="no figures yet"):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_an_error_leaves_the_old_page(run):
+    a_run(run)
+    before = write_report(run).read_bytes()
+    path = run / "metrics.jsonl"
+    path.write_text("damaged\n" + path.read_text())
+    with pytest.raises(InputError, match="line 1"):
+        write_report(run)
+    assert (run / "report.html").read_bytes() == before
+    assert [entry.name for entry in run.iterdir() if entry.name.startswith(".")] == []

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.errors import InputError
+from shards.index import COLUMN_TYPES, Index, parse_columns, parse_document, seal, unseal
+from tests.shards.conftest import TRANSFORM, FakeSource, files_of
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def test_says_what_was_packed(pristine: Path) -> None:
+    index, source = Index.load(pristine), FakeSource()
+    assert len(index) == 40
+    assert (index.layout, index.encoding, index.transform) == ("folder", "raw", TRANSFORM)
+    assert (index.attribute_names, index.class_names) == (source.attribute_names, source.class_names)
+    assert index.key.tolist() == [f"images/{i:04d}".encode() for i in range(40)]
+    assert index.label.tolist() == [i % 3 for i in range(40)]
+    bits = np.unpackbits(index.attributes, axis=1, count=len(source.attribute_names))
+    assert np.array_equal(2 * bits.astype(int) - 1, [source.attributes(i) for i in range(40)])
+    for entry in index.shards:
+        data = (pristine / entry.url).read_bytes()
+        assert entry.filesize == len(data)
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+        assert entry.md5sum == hashlib.md5(data).hexdigest()
+    document = json.loads((pristine / "index.json").read_text())
+    assert document["transform"] == {
+        "size": 8, "channels": 3, "crop": None, "crop_top": None, "fit": "crop", "filter": "lanczos"
+    }  # fmt: skip
+    assert document["fingerprint"] == index.fingerprint
+
+
+def test_the_columns_carry_no_date(pristine: Path) -> None:
+    with zipfile.ZipFile(pristine / "index.npz") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+@given(document=st.dictionaries(st.text().filter(lambda name: name != "fingerprint"), JSON, max_size=4))
+def test_sealing_loses_nothing_and_notices_each_flipped_bit(document: dict[str, Any]) -> None:
+    data = seal(document)
+    opened = unseal(data)
+    opened.pop("fingerprint")
+    assert opened == document
+    for byte in range(0, len(data), 7):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[byte] ^= 1 << bit
+            with pytest.raises(ValueError, match=r"it is no|it has no|its bytes"):
+                unseal(bytes(flipped))
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"fingerprint": ""}'])
+def test_unseal_refuses_what_seal_did_not_write(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"it is no|it has no|its bytes"):
+        unseal(data)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {},
+        {"Smiling": 1},
+        {"Wavy": -1},
+        {"Smiling": True, "Wavy": False},
+        {"class": "dog"},
+        {"class": ["dog", "cat"], "Bald": 1},
+    ],
+)
+def test_select_keeps_what_meets_all(pristine: Path, where: dict[str, Any]) -> None:
+    source = FakeSource()
+
+    def meets(i: int) -> bool:
+        facts = dict(zip(source.attribute_names, source.attributes(i).tolist(), strict=True))
+        classes = where.get("class", source.class_names)
+        wanted = {name: 1 if value in (1, True) else -1 for name, value in where.items() if name != "class"}
+        return source.class_names[i % 3] in classes and all(facts[name] == value for name, value in wanted.items())
+
+    selected = Index.load(pristine).select(where)
+    assert selected.dtype == np.int64
+    assert selected.tolist() == [i for i in range(40) if meets(i)]
+
+
+def test_classes_that_yaml_takes_for_numbers(pristine: Path) -> None:
+    index = replace(Index.load(pristine), class_names=("0", "1", "2"))
+    assert index.select({"class": [0, 2]}).tolist() == [i for i in range(40) if i % 3 != 1]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"smilling": 1}, "no attribute 'smilling': did you mean Smiling"),
+        ({"xyz": 1}, "there are Smiling, Eyeglasses"),
+        ({"class": "dgo"}, "no class 'dgo': did you mean dog"),
+        ({"class": ["cat", "whale"]}, "no class 'whale'"),
+        ({"Smiling": 2}, "Smiling is 1 or -1, not 2"),
+        ({"Smiling": 0}, "Smiling is 1 or -1, not 0"),
+        ({"Smiling": "yes"}, "Smiling is 1 or -1, not 'yes'"),
+        ({"class": []}, "no sample"),
+    ],
+)
+def test_select_says_what_is_wrong(pristine: Path, where: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Index.load(pristine).select(where)
+
+
+def test_select_on_a_set_without_names(pristine: Path) -> None:
+    index = replace(Index.load(pristine), attribute_names=(), class_names=())
+    for where in ({"Smiling": 1}, {"class": "dog"}):
+        with pytest.raises(InputError, match="it has none"):
+            index.select(where)
+
+
+def test_check_files_names_what_is_missing_or_of_another_size(packed: Callable[[], Path]) -> None:
+    root = packed()
+    index = Index.load(root)
+    index.check_files()
+    (root / "shard-000001.tar").unlink()
+    with (root / "shard-000003.tar").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(
+        InputError, match=r"shard-000001.tar is missing, shard-000003.tar has 40961 bytes instead of 40960\."
+    ):
+        index.check_files()
+
+
+def test_summary_counts(pristine: Path) -> None:
+    summary, source = Index.load(pristine).summary(), FakeSource()
+    attributes = np.stack([source.attributes(i) for i in range(40)])
+    assert json.loads(json.dumps(summary)) == summary
+    assert (summary["samples"], summary["shards"], summary["encoding"]) == (40, 4, "raw")
+    assert summary["bytes"] == sum(len(data) for name, data in files_of(pristine).items() if name.endswith(".tar"))
+    assert summary["classes"] == {"cat": 14, "dog": 13, "emu": 13}
+    assert list(summary["attributes"].values()) == (attributes == 1).sum(axis=0).tolist()
+
+
+def test_load_says_what_is_there_instead(tmp_path: Path, packed: Callable[[], Path]) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        Index.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"holds no packed set.*distgan shards pack"):
+        Index.load(tmp_path)
+    root = packed()
+    (root / "index.npz").unlink()
+    with pytest.raises(InputError, match=r"index\.npz is missing"):
+        Index.load(root)
+    (root / "index.json").write_text('{"wids_version": 1, "shardlist": []}')
+    with pytest.raises(InputError, match=r"index\.json is damaged or foreign"):
+        Index.load(root)
+
+
+def test_every_flipped_bit_of_the_index_is_noticed(packed: Callable[[], Path]) -> None:
+    root = packed()
+    for name in ("index.json", "index.npz"):
+        data = (root / name).read_bytes()
+        for position in np.random.default_rng(0).integers(0, 8 * len(data), 200).tolist():
+            flipped = bytearray(data)
+            flipped[position // 8] ^= 1 << position % 8
+            (root / name).write_bytes(flipped)
+            with pytest.raises(InputError, match=name.replace(".", r"\.")):
+                Index.load(root)
+        (root / name).write_bytes(data)
+    Index.load(root)
+
+
+def forged(root: Path, **changes: Any) -> bytes:
+    """An index.json with a right fingerprint that says something else."""
+    document = json.loads((root / "index.json").read_text())
+    document.pop("fingerprint")
+    return seal({**document, **changes})
+
+
+ENTRY = {"url": "shard-000000.tar", "nsamples": 40, "filesize": 10**6, "md5sum": "", "sha256": ""}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"shardlist": [{**ENTRY, "url": url}]} for url in ("../x.tar", "/x.tar", "a/b.tar", "..", ".tar", "s3://x", 7)),
+        {"shardlist": [ENTRY, ENTRY]},
+        {"shardlist": [{**ENTRY, "nsamples": -1}]},
+        {"shardlist": [{**ENTRY, "filesize": True}]},
+        {"shardlist": [{**ENTRY, "more": 1}]},
+        {"shardlist": None},
+        {"shardlist": ["x"]},
+        {"nsamples": 41},
+        {"encoding": "pickle"},
+        {"transform": {"size": 8}},
+        {"transform": {"size": 0, "channels": 3, "crop": None, "crop_top": None, "fit": "crop", "filter": "lanczos"}},
+        {"attribute_names": [1]},
+        {"class_names": None},
+        {"index_npz": {}},
+        {"format": "distgan-shards-2"},
+    ],
+)  # fmt: skip
+def test_an_index_that_lies_is_refused(packed: Callable[[], Path], change: dict[str, Any]) -> None:
+    root = packed()
+    (root / "index.json").write_bytes(forged(root, **change))
+    with pytest.raises(InputError, match=r"index\.json is damaged or foreign"):
+        Index.load(root)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shard": lambda column: column + 1},
+        {"shard": lambda column: column[::-1]},
+        {"offset": lambda column: column + 10**6},
+        {"offset": lambda column: column - 10**6},
+        {"offset": lambda column: np.full_like(column, 2**63 - 1)},
+        {"size": lambda column: column - 1},
+        {"size": lambda column: np.full_like(column, 2**62)},
+        {"label": lambda column: column + 5},
+        {"label": lambda column: column - 5},
+        {"crc32": lambda column: column.astype(np.int64)},
+        {"key": lambda column: column[:-1]},
+        {"key": lambda column: column.astype(object)},
+        {"attributes": lambda column: column[:, :1]},
+        {"extension": lambda column: None},
+    ],
+)
+def test_rows_that_lie_are_refused(pristine: Path, change: dict[str, Callable[[Any], Any]]) -> None:
+    columns = dict(np.load(pristine / "index.npz"))
+    assert columns.keys() == COLUMN_TYPES.keys()
+    for name, function in change.items():
+        columns[name] = function(columns[name])
+    file = BytesIO()
+    np.savez(file, **{name: column for name, column in columns.items() if column is not None})
+    document = parse_document(
+        forged(pristine, index_npz={"sha256": hashlib.sha256(file.getvalue()).hexdigest(), "filesize": 0})
+    )
+    with pytest.raises(ValueError, match=r"it has rows|column|it is not what"):
+        parse_columns(file.getvalue(), document)
+
+
+def test_load_from_a_url(pristine: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for name, data in files_of(pristine).items():
+        memory.pipe(f"/index-test/{name}", data)
+    index, local = Index.load("memory://index-test"), Index.load(pristine)
+    assert index.fingerprint == local.fingerprint
+    assert np.array_equal(index.offset, local.offset)
+    index.check_files()
+    memory.rm("/index-test/shard-000002.tar")
+    with pytest.raises(InputError, match=r"shard-000002.tar is missing"):
+        index.check_files()
+    with pytest.raises(InputError, match="holds no packed set"):
+        Index.load("memory://nothing")
+    with pytest.raises(InputError, match="nosuch"):
+        Index.load("nosuch://bucket/faces")
