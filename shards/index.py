@@ -395,7 +395,8 @@ def _why_no_set(root: str) -> str:
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    # A line an item: readable, and many times faster than indented.
+    return json.dumps(document, sort_keys=True, separators=(",\n", ": ")).encode() + b"\n"
 
 
 def _fingerprint(document: Mapping[str, Any]) -> str:

@@ -7,3 +7,8 @@ import os
 # Tests train tiny networks in several processes: more than one thread each only makes them wait for each other.
 # Set before torch is imported, and inherited by the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+from hypothesis import settings  # noqa: E402  (after the environment)
+
+settings.register_profile("distgan", deadline=None)  # timings never decide a test
+settings.load_profile("distgan")

@@ -192,7 +192,7 @@ ENTRY = {"url": "shard-000000.tar", "nsamples": 40, "filesize": 10**6, "md5sum":
 @pytest.mark.parametrize(
     "change",
     [
-        *({"shardlist": [{**ENTRY, "url": url}]} for url in ("../x.tar", "/x.tar", "a/b.tar", "..", ".tar", "s3://x", 7)),
+        *({"shardlist": [{**ENTRY, "url": url}]} for url in ("../x.tar", "/x.tar", "a/b.tar", "..", ".tar", "s3:", 7)),
         {"shardlist": [ENTRY, ENTRY]},
         {"shardlist": [{**ENTRY, "nsamples": -1}]},
         {"shardlist": [{**ENTRY, "filesize": True}]},

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,7 +226,7 @@ def test_resumes_after_a_death_at_any_step(
         patch.setattr(Path, "replace", replace_or_die)
         patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)  # who is killed tidies nothing up
         if when == "rmtree":
-            patch.setattr(writer.shutil, "rmtree", die)
+            patch.setattr(shutil, "rmtree", die)
         with pytest.raises(StopError):
             pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=1)
     pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=1)
@@ -270,6 +271,20 @@ def test_an_error_in_a_process_ends_all_and_keeps_what_is_finished(tmp_path: Pat
         pack(SlowSource(400), tmp_path / "set", TRANSFORM, shard_samples=10, workers=2, progress=stop_after(50))
     assert multiprocessing.active_children() == []
     assert 0 < len(list((tmp_path / "set").glob("shard-*.tar"))) < 40
+
+
+class DyingSource(FakeSource):
+    def sample(self, i: int) -> Any:
+        if i == 15 and multiprocessing.parent_process() is not None:
+            os._exit(1)  # as if for want of memory
+        return super().sample(i)
+
+
+def test_a_process_that_dies_is_said_in_words(tmp_path: Path, pristine: Path) -> None:
+    with pytest.raises(InputError, match="worker process was killed"):
+        pack(DyingSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=2)
+    pack(DyingSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
+    assert files_of(tmp_path / "set") == files_of(pristine)
 
 
 @pytest.mark.parametrize(
