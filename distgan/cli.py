@@ -114,10 +114,9 @@ def shards_pack(
     workers: Annotated[Optional[int], typer.Option(help="Processes; every core when not given.")] = None,  # noqa: UP045
 ) -> None:
     """Pack images into shards. Interrupted, the same command goes on; the result is the same to the byte."""
-    from shards.writer import pack
-
     from shards.images import Transform
     from shards.sources import open_source
+    from shards.writer import pack
 
     images = open_source(source, layout.value if layout else None)
     transform = Transform(
@@ -199,7 +198,7 @@ def train(
     run_spec = load_spec(spec, sets)
     run = out or Path("runs") / run_spec.name
     outcome = train_locally(run_spec, run, resume=resume)
-    console.print(f"{outcome.ended} at step {outcome.step} ({outcome.images} images). Look at {run / 'report.html'}")
+    console.print(f"{outcome.ended} at step {outcome.step} ({outcome.images} images). Look at {run / 'report.html'}.")
     if outcome.ended == "interrupted":
         console.print("Go on with the same command and --resume.")
 

@@ -8,7 +8,7 @@ import os
 # Set before torch is imported, and inherited by the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from hypothesis import settings  # noqa: E402  (after the environment)
+from hypothesis import settings
 
 settings.register_profile("distgan", deadline=None)  # timings never decide a test
 settings.load_profile("distgan")

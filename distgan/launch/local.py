@@ -13,6 +13,7 @@ import torch
 
 from distgan.spec import RunSpec
 from distgan.training.loop import Outcome, Place, train
+from shards.errors import InputError
 
 
 def train_locally(spec: RunSpec, run: Path, *, resume: bool = False, console: bool = True) -> Outcome:
@@ -21,6 +22,10 @@ def train_locally(spec: RunSpec, run: Path, *, resume: bool = False, console: bo
     SIGTERM and Ctrl-C end the run after the current step, with a checkpoint; a second one ends it at once. Arguments
     and errors are those of :func:`distgan.training.loop.train`.
     """
+    if spec.cluster.workers > 1:
+        raise InputError(
+            f"cluster.workers is {spec.cluster.workers}: this version trains with 1 worker, on this machine"
+        )
     stop = threading.Event()
     with _stopping(stop):
         return train(spec, run, Place(0, 1, local_device()), resume=resume, stop=stop, console=console)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from shards.index import Index
-from shards.reader import Reader
 from torch import Tensor
 
 from distgan.checkpoint import prune
@@ -19,11 +18,13 @@ from distgan.networks import ImageShape
 from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_latents, save_grid
 from distgan.spec import RunSpec
-from distgan.tracking import Tracker, open_tracker
+from distgan.tracking import Tracker, open_tracker, write_report
 from distgan.training.folder import open_run
 from distgan.training.guard import Guard
 from distgan.training.learner import Learner
 from shards.errors import InputError
+from shards.index import Index
+from shards.reader import Reader
 
 
 class Outcome(NamedTuple):
@@ -87,34 +88,45 @@ def train(
     )
     ended: Literal["finished", "interrupted", "failed"] = "failed"
     try:
+        tracker.message(
+            f"training on {place.device} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} steps of "
+            f"{spec.images_per_step:,} images"
+        )
         reader = Reader(index, cache=spec.data.cache)
         batches = Batches(reader, kept, slots, spec, learner.critic_updates, place.device, learner.precision.dtype)
         with reader, batches:
             if learner.step == 0:
                 _picture(learner, run, tracker)
             meter = _Meter(learner, batches)
-            while learner.step < spec.steps and not stop.is_set():
+            leaving = learner.step >= spec.steps or stop.is_set()
+            while not leaving:
                 for repeat in range(spec.objective.n_critic):
                     critic_loss = learner.update_critic(next(batches), repeat)
                 generator_loss = learner.update_generator()
                 tracker.progress(learner.step)
 
-                leaving = learner.step == spec.steps or stop.is_set()
+                last = learner.step == spec.steps
+                leaving = last or stop.is_set()
                 saving = leaving or learner.crossed(spec.training.checkpoint_every_images)
-                logging = leaving or learner.step % spec.tracking.log_every == 0
+                logging = last or learner.step % spec.tracking.log_every == 0
                 if logging or saving:  # the only places where the host waits for the device
                     figures = _figures(critic_loss, generator_loss, learner.gradient_norms())
                     guard.check(learner.step, figures, tracker.message)
                     if logging:
                         tracker.log(learner.step, {**_clock(learner, len(kept)), **figures, **meter.read()})
-                if learner.step == spec.steps or learner.crossed(spec.tracking.sample_every_images):
+                if last or learner.crossed(spec.tracking.sample_every_images):
                     _picture(learner, run, tracker)
                 if saving:
                     learner.save(run, index.fingerprint, tracker.wandb_run_id)
                     prune(run, spec.training.keep_last, spec.keep_every_steps)
         ended = "finished" if learner.step >= spec.steps else "interrupted"
+    except Exception as error:
+        tracker.message(f"failed: {error}")
+        raise
     finally:
         tracker.close(ended)
+        with suppress(InputError, OSError):  # no figures yet, or no room: what ended the run matters more
+            write_report(run)
     return Outcome(ended, learner.step, learner.images)
 
 

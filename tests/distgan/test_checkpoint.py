@@ -138,9 +138,7 @@ def test_what_a_kill_left_is_not_taken_for_a_checkpoint(tmp_path):
     assert not partial.exists()
 
 
-@given(
-    st.sets(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 4), st.none() | st.integers(1, 20)
-)
+@given(st.sets(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 4), st.none() | st.integers(1, 20))
 def test_pruning_keeps_the_newest_and_the_first_of_each_span(tmp_path_factory, steps, last, every):
     run = tmp_path_factory.mktemp("run")
     for step in steps:

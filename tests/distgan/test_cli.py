@@ -73,8 +73,18 @@ def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path):
     assert json.loads(text)
     assert distgan("shards", "verify", shards)[0] == 0
     spec.write_text(dump_spec(tiny(data__shards=str(shards))))
-    status, text = distgan("train", spec, "--out", run, "--set", "training.images=16", "--set", "data.where={class: cat}",
-                           "--set", "training.batch_size=4")
+    status, text = distgan(
+        "train",
+        spec,
+        "--out",
+        run,
+        "--set",
+        "training.images=16",
+        "--set",
+        "data.where={class: cat}",
+        "--set",
+        "training.batch_size=4",
+    )
     assert status == 0, text
     assert find_checkpoint(run).state.step == 4
     assert (run / "report.html").exists()

@@ -35,7 +35,11 @@ def test_numbers_as_people_write_them(tmp_path):
     text = MINIMAL + "training: {images: 5_000_000}\noptimizer: {critic: {lr: 2e-4, betas: [0, 0.9], eps: 1E-8}}\n"
     spec = load_spec(write(tmp_path, text))
     assert spec.training.images == 5_000_000
-    assert (spec.optimizer.critic.lr, spec.optimizer.critic.betas, spec.optimizer.critic.eps) == (2e-4, (0.0, 0.9), 1e-8)
+    assert (spec.optimizer.critic.lr, spec.optimizer.critic.betas, spec.optimizer.critic.eps) == (
+        2e-4,
+        (0.0, 0.9),
+        1e-8,
+    )
 
 
 @given(st.floats(1e-12, 1e12, allow_nan=False))
