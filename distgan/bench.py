@@ -11,9 +11,6 @@ from statistics import median
 
 import numpy as np
 import torch
-from shards.index import Index
-from shards.reader import Reader
-from shards.writer import pack
 
 from distgan.data.order import Order
 from distgan.data.prefetch import Batches
@@ -22,14 +19,17 @@ from distgan.networks import ImageShape
 from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
 from shards.images import Transform
+from shards.index import Index
+from shards.reader import Reader
 from shards.sources import Sample
+from shards.writer import pack
 
 ROUNDS = 7
 
 Figures = dict[str, float | str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _RandomImages:
     """A source of uniformly random images, of which no byte compresses."""
 

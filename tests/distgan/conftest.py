@@ -16,7 +16,7 @@ from shards.sources import Sample
 from shards.writer import pack
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Discs:
     """Bright discs on dark ground: sample i's place, size and colour depend on i alone."""
 

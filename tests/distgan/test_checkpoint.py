@@ -89,10 +89,10 @@ def test_a_truncated_or_missing_file_is_named(tmp_path):
     saved = save(tmp_path)
     file = saved.path / "critic.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InputError, match="critic.safetensors"):
+    with pytest.raises(InputError, match=r"critic\.safetensors"):
         saved.tensors("critic")
     file.unlink()
-    with pytest.raises(InputError, match="critic.safetensors"):
+    with pytest.raises(InputError, match=r"critic\.safetensors"):
         saved.tensors("critic")
 
 

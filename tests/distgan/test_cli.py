@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import typer
 from PIL import Image
 
 from distgan import cli
@@ -29,7 +32,7 @@ def distgan(capsys, monkeypatch):
 
 
 @pytest.fixture
-def images(tmp_path) -> Path:
+def images(tmp_path: Path) -> Path:
     """Class folders with twelve sound images and one that is none."""
     for i in range(12):
         path = tmp_path / "images" / ("cat" if i % 2 else "dog") / f"{i}.png"
@@ -40,14 +43,13 @@ def images(tmp_path) -> Path:
 
 
 def test_help_explains_every_command(distgan):
-    def commands(typer_app, path):
-        yield path
-        for command in typer_app.registered_commands:
-            yield [*path, command.name or command.callback.__name__]
-        for group in typer_app.registered_groups:
-            yield from commands(group.typer_instance, [*path, group.name])
+    def commands(group: click.Group, path: list[str]) -> Iterator[list[str]]:
+        for name, command in group.commands.items():
+            yield [*path, name]
+            if isinstance(command, click.Group):
+                yield from commands(command, [*path, name])
 
-    paths = list(commands(cli.app, []))
+    paths = [[], *commands(typer.main.get_group(cli.app), [])]
     assert ["shards", "pack"] in paths
     for path in paths:
         status, text = distgan(*path, "--help")
@@ -56,7 +58,15 @@ def test_help_explains_every_command(distgan):
 
 
 def test_help_does_not_wait_for_torch():
-    program = "import sys; sys.argv = ['distgan', '--help']\nfrom distgan.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    program = """
+import sys
+from distgan.cli import main
+sys.argv = ["distgan", "--help"]
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"
 

@@ -97,9 +97,8 @@ def test_damage_reaches_the_loop_by_name(tiny, pack_discs):
     sample = int(np.flatnonzero(index.shard == 1)[4])
     content[int(index.offset[sample]) + 5] ^= 16
     path.write_bytes(content)
-    with Reader(index) as reader, batches(tiny(), reader) as loader, pytest.raises(DamageError) as caught:
-        for _ in range(50):
-            next(loader)
+    with Reader(index) as reader, pytest.raises(DamageError) as caught:
+        take(batches(tiny(), reader), 50)
     assert "shard-000001.tar" in str(caught.value)
     assert index.key[sample].decode() in str(caught.value)
 

@@ -87,7 +87,7 @@ def test_it_needs_neither_ray_nor_wandb(tiny, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
 def test_a_full_disk_fails_the_run_and_keeps_the_checkpoints(tiny, tmp_path):
-    """The operating system refuses what goes beyond a file size that optimizer files exceed and earlier files do not."""
+    """The operating system refuses to let any file grow beyond a size that some of a checkpoint's files exceed."""
     spec = tiny(model__critic__width=16, training__checkpoint_every_images=32)
     file, folder = tmp_path / "spec.yaml", tmp_path / "run"
     file.write_text(dump_spec(tiny(model__critic__width=16, training__images=32)))

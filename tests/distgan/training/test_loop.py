@@ -11,7 +11,7 @@ import torch
 from distgan.checkpoint import checkpoints, find_checkpoint
 from distgan.errors import RunError
 from distgan.tracking import read_metrics
-from distgan.training import loop
+from distgan.training.learner import Learner
 from distgan.training.loop import Place, train
 from shards.errors import DamageError, InputError
 from shards.index import Index
@@ -40,7 +40,7 @@ def stop_after(monkeypatch):
 
     def make(n: int) -> threading.Event:
         event, steps = threading.Event(), 0
-        update = loop.Learner.update_generator
+        update = Learner.update_generator
 
         def counted(self):
             nonlocal steps
@@ -49,7 +49,7 @@ def stop_after(monkeypatch):
                 event.set()
             return update(self)
 
-        monkeypatch.setattr(loop.Learner, "update_generator", counted)
+        monkeypatch.setattr(Learner, "update_generator", counted)
         return event
 
     return make
@@ -111,7 +111,7 @@ def test_stopping_before_the_first_step_and_often(tiny, tmp_path, stop_after):
 
 def test_a_crash_between_checkpoints_repeats_what_was_lost_and_nothing_else(tiny, tmp_path, monkeypatch):
     run(tiny(), tmp_path / "whole")
-    update, calls = loop.Learner.update_critic, 0
+    update, calls = Learner.update_critic, 0
 
     def failing(self, real, repeat):
         nonlocal calls
@@ -120,7 +120,7 @@ def test_a_crash_between_checkpoints_repeats_what_was_lost_and_nothing_else(tiny
             raise OSError("the machine is gone")
         return update(self, real, repeat)
 
-    monkeypatch.setattr(loop.Learner, "update_critic", failing)
+    monkeypatch.setattr(Learner, "update_critic", failing)
     with pytest.raises(OSError, match="gone"):
         run(tiny(), tmp_path / "parts")
     monkeypatch.undo()
