@@ -13,10 +13,10 @@ import numpy as np
 
 from shards import images
 from shards.cache import default_cache, is_remote, local_copy
-from shards.cpus import usable_cpus
 from shards.errors import DamageError
 from shards.images import ImageError, Transform
 from shards.index import Index
+from shards.processes import usable_cpus
 
 MAX_OPEN_FILES = 128
 """More shards than this are opened again when their turn comes: a process may have only so many files open."""

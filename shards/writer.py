@@ -17,9 +17,7 @@ import multiprocessing
 import os
 import re
 import shutil
-import signal
 import tarfile
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -34,7 +32,6 @@ import numpy as np
 from PIL import Image
 
 from shards import images
-from shards.cpus import usable_cpus
 from shards.digests import file_digests
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -54,6 +51,7 @@ from shards.index import (
     unseal,
     write_index,
 )
+from shards.processes import follow_parent, usable_cpus
 from shards.progress import Progress
 from shards.sources import Sample, Source
 
@@ -492,8 +490,7 @@ class _Worker:
     @classmethod
     def start(cls, job: Job, out: Path, done: Any, stop: Any) -> None:
         cls.job, cls.out, cls.done, cls.stop = job, out, done, stop
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent sets stop
-        threading.Thread(target=cls._end_with_parent, daemon=True).start()
+        follow_parent()
 
     @classmethod
     def write(cls, shard: int) -> None:
@@ -505,14 +502,6 @@ class _Worker:
             raise InterruptedError("packing was stopped")
         with cls.done.get_lock():
             cls.done.value += 1
-
-    @staticmethod
-    def _end_with_parent() -> None:
-        """A killed parent cannot set stop, and whoever goes on with its work must not meet its workers."""
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
 
 
 def _shard_name(shard: int) -> str:

@@ -46,7 +46,7 @@ def demo(
     drawn, packed, run = out / "faces", out / "shards", out / "run"
     with as_file(files("jobs") / "demo.yaml") as path:
         spec = load_spec(path, [f"data.shards={packed}", *overrides])
-    if not (drawn / "list_attr_celeba.txt").exists():
+    if not (drawn / "identity_CelebA.txt").exists():
         say(f"1/3 drawing {faces} faces in CelebA's layout: {drawn}")
         with progress("drawing") as bar:
             synthesize(drawn, faces, spec.seed, progress=bar)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
 from shards.errors import InputError
+from shards.files import write_atomically
+from shards.processes import follow_parent, usable_cpus
 from shards.progress import Progress
 from shards.synth.faces import draw_face, landmarks, person
 from shards.synth.traits import ATTRIBUTES
@@ -64,7 +64,7 @@ def synthesize(
     try:
         _claim(out, count, seed)
         rows: dict[int, Row] = {}
-        for done in _draw(out, count, seed, workers or os.cpu_count() or 1):
+        for done in _draw(out, count, seed, workers or usable_cpus()):
             rows.update(done)
             if progress is not None:
                 progress(len(rows), count)
@@ -73,6 +73,11 @@ def synthesize(
         (out / UNFINISHED).unlink()
     except OSError as error:
         raise InputError(f"cannot write the faces to {out}: {error.strerror or error}") from error
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process was killed, most likely for want of memory. What is drawn is kept: the same command "
+            "goes on"
+        ) from error
 
 
 def file_name(i: int) -> str:
@@ -111,25 +116,12 @@ def _draw(out: Path, count: int, seed: int, workers: int) -> Iterator[dict[int, 
         return
     # spawn: a process made by fork inherits whatever threads and locks the caller has.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=follow_parent) as pool:
         try:
             for batch in as_completed([pool.submit(draw, batch) for batch in batches]):
                 yield batch.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Leave Ctrl-C to the parent, which ends the pool in order; and do not outlive it if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _draw_batch(folder: Path, seed: int, batch: Iterable[int]) -> dict[int, Row]:
@@ -182,10 +174,5 @@ def _texts(rows: list[Row]) -> dict[str, list[str]]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    beside = path.with_suffix(".part")
-    with beside.open("wb") as file:
+    with write_atomically(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
