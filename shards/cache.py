@@ -22,6 +22,17 @@ def is_remote(root: str) -> bool:
     return "://" in root
 
 
+def local_path(path: str | Path) -> Path:
+    """A path on this machine.
+
+    Raises:
+        InputError: It is a URL.
+    """
+    if is_remote(str(path)):
+        raise InputError(f"{path} is not on this machine: give a folder that is, and copy from or to it")
+    return Path(path)
+
+
 def default_cache(fingerprint: str) -> Path:
     """Where copies of the shards of a set go unless told otherwise: ``~/.cache/distgan/FINGERPRINT``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from shards.errors import InputError
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[BinaryIO]:
@@ -28,3 +30,13 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def refuse_inside(out: str | Path, folder: str | Path) -> None:
+    """See that what is written to ``out`` does not end up among what is read from ``folder``.
+
+    Raises:
+        InputError: It would.
+    """
+    if Path(out).resolve().is_relative_to(Path(folder).resolve()):
+        raise InputError(f"{out} lies in {folder}, which is left as it is: choose a folder elsewhere")

@@ -12,10 +12,9 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from shards.cache import file_size, is_remote, read_bytes
 from shards.errors import InputError
 from shards.files import write_atomically
 from shards.images import Transform
+from shards.names import near
 
 FORMAT = "distgan-shards-1"
 INDEX_JSON = "index.json"
@@ -33,9 +33,8 @@ UNFINISHED = ".pack"
 """Folder inside a set that is there while the set is being packed."""
 
 ENCODINGS = ("raw", "png", "jpeg", "original")
-SHARD_NAME = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar"
-)  # a plain file name: an index never points out of its folder
+# A plain file name: an index never points out of its folder.
+SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
 
 Columns = dict[str, np.ndarray]
 """A row a sample, by column; see Index for what each holds."""
@@ -217,7 +216,7 @@ class Index(Description):
 
     def _has_attribute(self, name: str, value: object) -> np.ndarray:
         if name not in self.attribute_names:
-            raise InputError(f"{self.root} has no attribute {name!r}: {_near(name, self.attribute_names)}")
+            raise InputError(f"{self.root} has no attribute {name!r}: {near(name, self.attribute_names)}")
         if value not in (1, -1) and value is not False:
             raise InputError(f"attribute {name} is 1 or -1, not {value!r}")
         has = self._bit(self.attribute_names.index(name))
@@ -227,7 +226,7 @@ class Index(Description):
         wanted = [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
         for name in wanted:
             if name not in self.class_names:
-                raise InputError(f"{self.root} has no class {name!r}: {_near(name, self.class_names)}")
+                raise InputError(f"{self.root} has no class {name!r}: {near(name, self.class_names)}")
         chosen: np.ndarray = np.isin(self.label, [self.class_names.index(name) for name in wanted])
         return chosen
 
@@ -375,7 +374,7 @@ def _checked(root: str, name: str, parse: Any) -> Any:
     path = f"{root.rstrip('/')}/{name}"
     try:
         return parse(read_bytes(root, name))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if name == INDEX_NPZ:
             raise InputError(f"{path} is missing: copy or pack the set again") from None
         raise InputError(f"{root} {_why_no_set(root)}") from None
@@ -387,6 +386,8 @@ def _checked(root: str, name: str, parse: Any) -> Any:
 
 def _why_no_set(root: str) -> str:
     if not is_remote(root):
+        if Path(root).is_file():
+            return "is a file: give the folder that distgan shards pack wrote"
         if not Path(root).is_dir():
             return "does not exist: give the folder that distgan shards pack wrote"
         if (Path(root) / UNFINISHED).exists():
@@ -407,13 +408,3 @@ def _expect(value: Any, kind: type) -> Any:
     if type(value) is not kind:  # not isinstance: a bool is an int
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    """A hint at what may have been meant."""
-    names = list(names)
-    lower = {known.lower(): known for known in names}
-    near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3)]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(names)}" if names else "it has none"

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from shards.cache import is_remote
+from shards.cache import local_path
 from shards.digests import file_digests
 from shards.errors import InputError
+from shards.files import refuse_inside
 from shards.index import (
     INDEX_JSON,
     INDEX_NPZ,
@@ -81,7 +82,7 @@ def verify(root: str | Path, progress: Progress | None = None) -> list[Damage]:
     Raises:
         InputError: There is no packed set.
     """
-    folder = _folder(root)
+    folder = local_path(root)
     tars = {path.name for path in folder.glob("*.tar")}
     if not tars and not (folder / INDEX_JSON).exists():
         Index.load(folder)  # says what is there instead
@@ -112,7 +113,7 @@ def verify(root: str | Path, progress: Progress | None = None) -> list[Damage]:
 
 
 def repair(
-    root: str | Path, out: Path, progress: Progress | None = None, *, workers: int | None = None
+    root: str | Path, out: str | Path, progress: Progress | None = None, *, workers: int | None = None
 ) -> RepairReport:
     """Write a new set of all samples whose image is sound; labels and attributes are made anew from the index.
 
@@ -128,11 +129,14 @@ def repair(
     Raises:
         InputError: The index itself is damaged, no image is sound, or out is in use or cannot be written.
     """
-    folder = _folder(root)
+    folder = local_path(root)
     try:
         index = Index.load(folder)
     except InputError as error:
-        raise InputError(f"{error}. Nothing can be repaired without the index: pack the source again") from error
+        if not (folder / INDEX_JSON).exists():
+            raise
+        raise InputError(f"{error}. Nothing can be repaired without the index") from error
+    refuse_inside(out, folder)
     job = Job(
         description=index,
         samples=len(index),
@@ -146,12 +150,6 @@ def repair(
     for key, reason in report.skipped:
         lost[index.shards[shard_of[key.encode()]].url, reason].append(key)
     return RepairReport(report.index, [Damage(file, tuple(keys), reason) for (file, reason), keys in lost.items()])
-
-
-def _folder(root: str | Path) -> Path:
-    if is_remote(str(root)):
-        raise InputError(f"{root} is not on this machine: copy it here first")
-    return Path(root)
 
 
 def _reason(error: Exception) -> str:

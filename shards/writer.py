@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image
 
 from shards import images
+from shards.cache import local_path
 from shards.digests import file_digests
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -133,7 +134,7 @@ class Job:
 
 def pack(
     source: Source,
-    out: Path,
+    out: str | Path,
     transform: Transform,
     *,
     encoding: str = "raw",
@@ -189,10 +190,13 @@ def pack(
     return write_set(job, out, workers, progress)
 
 
-def write_set(job: Job, out: Path, workers: int | None = None, progress: Progress | None = None) -> PackReport:
+def write_set(
+    job: Job, out: str | Path, workers: int | None = None, progress: Progress | None = None
+) -> PackReport:
     """Write all shards of a job that are not there yet, and then the index. Arguments and errors are pack's."""
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
+    out = local_path(out)
     try:
         with _claimed(out, job):
             notes = _finished_shards(out, job)
@@ -366,6 +370,8 @@ def _choose_shard_samples(source: Source, transform: Transform, encoding: str) -
 def _claimed(out: Path, job: Job) -> Iterator[None]:
     """Make out ours for the time being, or say why it cannot be."""
     work = out / UNFINISHED
+    if out.is_file():
+        raise InputError(f"{out} is a file: choose a new folder")
     out.mkdir(parents=True, exist_ok=True)
     found = {path.name for path in out.iterdir()}
     if UNFINISHED not in found and INDEX_JSON in found:

@@ -8,12 +8,12 @@ import time
 from types import TracebackType
 
 import torch
-from shards.reader import Reader
 from torch import Tensor
 
 from distgan.data.noise import Noise
 from distgan.data.order import Ids, Order
 from distgan.spec import RunSpec
+from shards.reader import Reader
 
 
 class Batches:
@@ -54,6 +54,8 @@ class Batches:
         self._ready: queue.Queue[Tensor | BaseException] = queue.Queue(maxsize=spec.data.prefetch_batches)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_ahead, args=(first_update,), name="prefetch", daemon=True)
+        self.samples = len(kept)
+        """Samples in an epoch."""
         self.seconds_waited = 0.0
         """Time the loop has spent waiting for data."""
 

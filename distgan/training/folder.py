@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distgan.checkpoint import Checkpoint, checkpoints
@@ -10,8 +13,9 @@ from shards.errors import InputError
 from shards.files import write_atomically
 
 
-def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Checkpoint | None:
-    """Make a run's folder ready for training.
+@contextmanager
+def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Iterator[Checkpoint | None]:
+    """Make a run's folder ready for training, and keep other processes out of it for the block.
 
     Args:
         spec: The run, as it is to go on.
@@ -19,31 +23,44 @@ def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Che
         fingerprint: Of the shards it is to learn from.
         resume: Go on with what is there, instead of refusing it.
 
-    Returns:
+    Yields:
         The checkpoint to go on from, or None to begin.
 
     Raises:
-        InputError: The folder holds something else, or the checkpoint is of another run: each difference is named.
+        InputError: The folder holds something else, is in use or cannot be written, or the checkpoint is of another
+            run: each difference is named.
     """
-    checkpoint = None
-    try:
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
-            if not resume:
-                raise InputError(
-                    f"{run} is not empty; add --resume to go on with the run in it, or give another folder with --out"
-                )
-            checkpoint = _newest(spec, run, fingerprint)
+    with _input_errors(run):
+        used = run.exists() and (not run.is_dir() or any(run.iterdir()))
+        if used and not resume:
+            raise InputError(
+                f"{run} is not empty; add --resume to go on with the run in it, or give another folder with --out"
+            )
+        if used and not (run / "spec.yaml").is_file():
+            raise InputError(f"{run} is not empty and holds no run (no spec.yaml); give another folder with --out")
         (run / "samples").mkdir(parents=True, exist_ok=True)
-        with write_atomically(run / "spec.yaml") as file:
+        lock = (run / ".lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is training in {run}; stop it first, or give another folder") from None
+        checkpoint = _newest(spec, run, fingerprint) if used else None
+        with _input_errors(run), write_atomically(run / "spec.yaml") as file:
             file.write(dump_spec(spec).encode())
+        yield checkpoint
+
+
+@contextmanager
+def _input_errors(run: Path) -> Iterator[None]:
+    """What the file system refuses at the beginning is the user's to mend."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write the run's folder {run}: {error.strerror or error}") from None
-    return checkpoint
 
 
 def _newest(spec: RunSpec, run: Path, fingerprint: str) -> Checkpoint | None:
-    if not (run / "spec.yaml").is_file():
-        raise InputError(f"{run} is not empty and holds no run (no spec.yaml); give another folder with --out")
     found = checkpoints(run)
     checkpoint = Checkpoint(found[-1]) if found else None
     before = checkpoint.state.spec if checkpoint else load_spec(run / "spec.yaml")

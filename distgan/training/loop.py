@@ -68,66 +68,74 @@ def train(
         DamageError: A sample is not what was packed.
         OSError: The run's folder could not be written.
     """
+    stop = stop or threading.Event()
     index = Index.load(spec.data.shards)
     kept = index.select(spec.data.where)
     _check_data(spec, index, len(kept), place.world_size)
     slots = torch.from_numpy(rank_slots(spec.training.batch_size, place.rank, place.world_size))
     learner = Learner(spec, ImageShape(index.transform.channels, spec.data.image_size), place.device, slots)
-    checkpoint = open_run(spec, run, index.fingerprint, resume=resume)
-    if checkpoint:
-        learner.load(checkpoint)
-    stop = stop or threading.Event()
-    guard = Guard(spec.guard)
-    tracker = open_tracker(
-        spec,
-        run,
-        resume_step=learner.step if resume else None,
-        wandb_run_id=checkpoint.state.wandb_run_id if checkpoint else None,
-        total_steps=spec.steps,
-        console=console,
-    )
-    ended: Literal["finished", "interrupted", "failed"] = "failed"
-    try:
+    with open_run(spec, run, index.fingerprint, resume=resume) as checkpoint:
+        if checkpoint:
+            learner.load(checkpoint)
+        tracker = open_tracker(
+            spec,
+            run,
+            resume_step=learner.step if resume else None,
+            wandb_run_id=checkpoint.state.wandb_run_id if checkpoint else None,
+            total_steps=spec.steps,
+            console=console,
+        )
         tracker.message(
             f"training on {place.device} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} steps of "
             f"{spec.images_per_step:,} images"
         )
-        reader = Reader(index, cache=spec.data.cache)
-        batches = Batches(reader, kept, slots, spec, learner.critic_updates, place.device, learner.precision.dtype)
-        with reader, batches:
-            if learner.step == 0:
-                _picture(learner, run, tracker)
-            meter = _Meter(learner, batches)
-            leaving = learner.step >= spec.steps or stop.is_set()
-            while not leaving:
-                for repeat in range(spec.objective.n_critic):
-                    critic_loss = learner.update_critic(next(batches), repeat)
-                generator_loss = learner.update_generator()
-                tracker.progress(learner.step)
-
-                last = learner.step == spec.steps
-                leaving = last or stop.is_set()
-                saving = leaving or learner.crossed(spec.training.checkpoint_every_images)
-                logging = last or learner.step % spec.tracking.log_every == 0
-                if logging or saving:  # the only places where the host waits for the device
-                    figures = _figures(critic_loss, generator_loss, learner.gradient_norms())
-                    guard.check(learner.step, figures, tracker.message)
-                    if logging:
-                        tracker.log(learner.step, {**_clock(learner, len(kept)), **figures, **meter.read()})
-                if last or learner.crossed(spec.tracking.sample_every_images):
-                    _picture(learner, run, tracker)
-                if saving:
-                    learner.save(run, index.fingerprint, tracker.wandb_run_id)
-                    prune(run, spec.training.keep_last, spec.keep_every_steps)
-        ended = "finished" if learner.step >= spec.steps else "interrupted"
-    except Exception as error:
-        tracker.message(f"failed: {error}")
-        raise
-    finally:
-        tracker.close(ended)
-        with suppress(InputError, OSError):  # no figures yet, or no room: what ended the run matters more
-            write_report(run)
+        ended: Literal["finished", "interrupted", "failed"] = "failed"
+        try:
+            reader = Reader(index, cache=spec.data.cache)
+            batches = Batches(reader, kept, slots, spec, learner.critic_updates, place.device, learner.precision.dtype)
+            with reader, batches:
+                _take_steps(learner, batches, tracker, run, index.fingerprint, stop)
+            ended = "finished" if learner.step >= spec.steps else "interrupted"
+        except Exception as error:
+            tracker.message(f"failed: {error}")
+            raise
+        finally:
+            tracker.close(ended)
+            with suppress(InputError, OSError):  # no figures yet, or no room: what ended the run matters more
+                write_report(run)
     return Outcome(ended, learner.step, learner.images)
+
+
+def _take_steps(
+    learner: Learner, batches: Batches, tracker: Tracker, run: Path, fingerprint: str, stop: threading.Event
+) -> None:
+    """The loop: critic, critic, …, generator; and now and then a figure, a picture, a checkpoint."""
+    spec = learner.spec
+    guard = Guard(spec.guard)
+    meter = _Meter(learner, batches)
+    if learner.step == 0:
+        _picture(learner, run, tracker)
+    leaving = learner.step >= spec.steps or stop.is_set()
+    while not leaving:
+        for repeat in range(spec.objective.n_critic):
+            critic_loss = learner.update_critic(next(batches), repeat)
+        generator_loss = learner.update_generator()
+        tracker.progress(learner.step)
+
+        last = learner.step == spec.steps
+        leaving = last or stop.is_set()
+        logging = last or learner.step % spec.tracking.log_every == 0
+        saving = leaving or learner.crossed(spec.training.checkpoint_every_images)
+        if logging or saving:  # the only places where the host waits for the device
+            figures = _figures(critic_loss, generator_loss, learner.gradient_norms())
+            guard.check(learner.step, figures, tracker.message)
+            if logging:
+                tracker.log(learner.step, {**meter.clock(), **figures, **meter.rates()})
+        if last or learner.crossed(spec.tracking.sample_every_images):
+            _picture(learner, run, tracker)
+        if saving:
+            learner.save(run, fingerprint, tracker.wandb_run_id)
+            prune(run, spec.training.keep_last, spec.keep_every_steps)
 
 
 def _check_data(spec: RunSpec, index: Index, samples: int, world_size: int) -> None:
@@ -163,19 +171,19 @@ def _figures(critic_loss: Loss, generator_loss: Loss, norms: dict[str, Tensor]) 
     return dict(zip(tensors, values, strict=True))
 
 
-def _clock(learner: Learner, samples: int) -> dict[str, float]:
-    return {"images": learner.images, "epoch": learner.images / samples}
-
-
 class _Meter:
-    """Throughput between two readings."""
+    """How far the run is, and how fast."""
 
     def __init__(self, learner: Learner, batches: Batches) -> None:
         self._learner, self._batches = learner, batches
         self._last = (time.perf_counter(), learner.images, batches.seconds_waited)
 
-    def read(self) -> dict[str, float]:
-        """Images a second, and the share of the time that was spent waiting for data, since the last reading."""
+    def clock(self) -> dict[str, float]:
+        """Real images shown to the critic, and how often that is the whole data set."""
+        return {"images": self._learner.images, "epoch": self._learner.images / self._batches.samples}
+
+    def rates(self) -> dict[str, float]:
+        """Images a second, and the share of the time that was spent waiting for data, since the last call."""
         before, now = self._last, (time.perf_counter(), self._learner.images, self._batches.seconds_waited)
         self._last = now
         seconds, images, waited = (b - a for a, b in zip(before, now, strict=True))

@@ -12,14 +12,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from shards.cache import local_path
 from shards.errors import InputError
 from shards.images import ImageError
+from shards.names import near
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_FILE_BYTES = 256 * 2**20
@@ -32,9 +33,9 @@ class Sample:
     """One image as it was found, with what is known about it.
 
     Attributes:
-        key: unique in its source; only A-Z a-z 0-9 _ / -, no dots, at most 80 characters.
-        image: an image file's bytes as found, or uint8 pixels (H, W) or (H, W, 3) in 0..255.
-        label: index into the source's class_names, -1 where there is none.
+        key: Unique in its source; only A-Z a-z 0-9 _ / -, no dots, at most 80 characters.
+        image: An image file's bytes as found, or uint8 pixels (H, W) or (H, W, 3) in 0..255.
+        label: Index into the source's class_names, -1 where there is none.
         attributes: int8 (A,) of -1 and 1, or None where the source has none.
     """
 
@@ -61,7 +62,7 @@ class Source(Protocol):
         """Read sample i.
 
         Raises:
-            OSError, ImageError: this one sample cannot be read; the others may well be.
+            OSError, ImageError: This one sample cannot be read; the others may well be.
         """
         ...
 
@@ -96,7 +97,7 @@ def sample_keys(names: Sequence[str]) -> list[str]:
     order of the others.
 
     Args:
-        names: paths relative to the source, with "/", each only once.
+        names: Paths relative to the source, with "/", each only once.
     """
     plain = [re.sub(r"[^A-Za-z0-9_/-]", "_", os.path.splitext(name)[0]) for name in names]  # noqa: PTH122 (a name)
     count = Counter(plain)
@@ -115,7 +116,7 @@ def read_image_file(path: Path) -> bytes:
     """The bytes of one image file.
 
     Raises:
-        OSError, ImageError: it cannot be read, is no regular file, or is larger than MAX_FILE_BYTES.
+        OSError, ImageError: It cannot be read, is no regular file, or is larger than MAX_FILE_BYTES.
     """
     if path.exists() and not path.is_file():  # opening a pipe would wait for ever
         raise ImageError("not a regular file")
@@ -127,7 +128,7 @@ def bounded(data: bytes) -> bytes:
     """The same bytes, unless there are more than MAX_FILE_BYTES of them.
 
     Raises:
-        ImageError: there are.
+        ImageError: There are.
     """
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
@@ -138,9 +139,9 @@ def listing_identity(layout: str, files: Iterable[tuple[str, int]], facts: Itera
     """The sha256 (hex) behind Source.identity.
 
     Args:
-        layout: the source's layout.
-        files: name and size in bytes of each file, in order.
-        facts: whatever else counts: labels, attributes, names.
+        layout: The source's layout.
+        files: Name and size in bytes of each file, in order.
+        facts: Whatever else counts: labels, attributes, names.
     """
     digest = hashlib.sha256(layout.encode())
     for part in (*(os.fsencode(f"{name}\0{size}") for name, size in files), *facts):
@@ -172,20 +173,19 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
 }
 
 
-def open_source(path: Path, layout: str | None = None) -> Source:
+def open_source(path: str | Path, layout: str | None = None) -> Source:
     """Open the data set at path.
 
     Args:
-        path: a folder, or one of the archives that a layout knows.
-        layout: a name in SOURCES; None recognises it from what is there.
+        path: A folder, or one of the archives that a layout knows.
+        layout: A name in SOURCES; None recognises it from what is there.
 
     Raises:
-        InputError: nothing there, nothing recognised, or something in it is wrong; says what was looked for.
+        InputError: Nothing there, nothing recognised, or something in it is wrong; says what was looked for.
     """
     if layout is not None and layout not in SOURCES:
-        near = get_close_matches(layout, SOURCES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SOURCES)}"
-        raise InputError(f"no layout is called {layout!r}: {hint}")
+        raise InputError(f"no layout is called {layout!r}: {near(layout, SOURCES)}")
+    path = local_path(path)
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist: give the folder that holds the images")

@@ -41,8 +41,8 @@ class CelebASource:
     the attribute file is an error; where there is no attribute file there are no attributes.
 
     Raises:
-        LayoutError: no img_align_celeba with images is there.
-        InputError: the zip is broken, or the attribute file has a line that makes no sense or lacks one.
+        LayoutError: No img_align_celeba with images is there.
+        InputError: The zip is broken, or the attribute file has a line that makes no sense or lacks one.
     """
 
     layout: str = "celeba"
@@ -82,7 +82,7 @@ class CelebASource:
         """Read sample i: the file's bytes and its row of attributes.
 
         Raises:
-            OSError, ImageError: the file or the zip's member cannot be read.
+            OSError, ImageError: The file or the zip's member cannot be read.
         """
         attributes = None if self.attributes is None else self.attributes[i]
         return Sample(self.keys[i], self.images.read(self.names[i]), -1, attributes)
@@ -158,9 +158,7 @@ class _ZipOfImages:
                 return bounded(member.read(MAX_FILE_BYTES + 1))
         except ImageError:
             raise
-        except (
-            Exception
-        ) as error:  # BadZipFile, zlib.error, RuntimeError (encrypted), NotImplementedError, struct.error…
+        except Exception as error:  # BadZipFile, zlib.error, RuntimeError (encrypted), NotImplementedError…
             raise ImageError(f"cannot be read from the zip: {error}") from error
 
 

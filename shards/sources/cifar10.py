@@ -36,8 +36,8 @@ class Cifar10Source:
     The archive is read in memory; nothing is extracted.
 
     Raises:
-        LayoutError: no batch is there.
-        InputError: a batch is missing, or not what it should be.
+        LayoutError: No batch is there.
+        InputError: A batch is missing, or not what it should be.
     """
 
     layout: str = "cifar10"

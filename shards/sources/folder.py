@@ -30,8 +30,8 @@ class FolderSource:
     to folders are followed, each folder once.
 
     Raises:
-        LayoutError: no image is there.
-        InputError: images both with and without a class, or several splits (train, test), of which one has to be named.
+        LayoutError: No image is there.
+        InputError: Images both with and without a class, or several splits (train, test), of which one has to be named.
     """
 
     layout: str = "folder"
@@ -72,7 +72,7 @@ class FolderSource:
         """Read sample i: the file's bytes.
 
         Raises:
-            OSError, ImageError: the file cannot be read.
+            OSError, ImageError: The file cannot be read.
         """
         return Sample(self.keys[i], read_image_file(self.root / self.names[i]), self.labels[i], None)
 

@@ -24,8 +24,8 @@ class MnistSource:
     """The training set: train-images-idx3-ubyte and train-labels-idx1-ubyte, with or without .gz.
 
     Raises:
-        LayoutError: no such images are there.
-        InputError: the labels are missing, or a file is not what its header says.
+        LayoutError: No such images are there.
+        InputError: The labels are missing, or a file is not what its header says.
     """
 
     layout: str = "mnist"

@@ -46,14 +46,14 @@ def synthesize(
     again.
 
     Args:
-        out: the folder to fill; it must not exist, be empty, or be what a stopped run with this seed and count left.
-        count: how many faces, 1 or more.
-        seed: which faces, 0 … 2**64 - 1.
-        workers: how many processes draw; None for one a core, 1 for none but this one.
-        progress: called with (faces done, faces in all).
+        out: The folder to fill; it must not exist, be empty, or be what a stopped run with this seed and count left.
+        count: How many faces, 1 or more.
+        seed: Which faces, 0 … 2**64 - 1.
+        workers: How many processes draw; None for one a core, 1 for none but this one.
+        progress: Called with (faces done, faces in all).
 
     Raises:
-        InputError: a number is out of range, the folder holds something else, or it cannot be written.
+        InputError: A number is out of range, the folder holds something else, or it cannot be written.
     """
     if count < 1:
         raise InputError(f"count is {count}: ask for at least 1 face")

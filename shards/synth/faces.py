@@ -18,8 +18,8 @@ def draw_face(seed: int, i: int) -> tuple[Image.Image, dict[str, int], Landmarks
     """Draw face i of the set with this seed: a pure function, the same on every call.
 
     Args:
-        seed: which set, 0 … 2**64 - 1.
-        i: which face of it, 0 … 2**64 - 1.
+        seed: Which set, 0 … 2**64 - 1.
+        i: Which face of it, 0 … 2**64 - 1.
 
     Returns:
         The picture (RGB, 178×218); CelebA's 40 attributes by name, in CelebA's order, each -1 or 1; and the landmarks

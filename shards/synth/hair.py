@@ -19,11 +19,11 @@ class Hair:
     """Hair ready to be painted.
 
     Attributes:
-        view: the part of the canvas that holds all of it.
+        view: The part of the canvas that holds all of it.
         colour: (3, h, w), shaded.
-        mass: coverage (h, w) of all hair.
-        front: coverage (h, w) of what is nearer than the face.
-        shadow: coverage (h, w) of the shadow it throws on the face.
+        mass: Coverage (h, w) of all hair.
+        front: Coverage (h, w) of what is nearer than the face.
+        shadow: Coverage (h, w) of the shadow it throws on the face.
     """
 
     view: Canvas

@@ -106,9 +106,9 @@ def test_classes_that_yaml_takes_for_numbers(pristine: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ({"smilling": 1}, "no attribute 'smilling': did you mean Smiling"),
+        ({"smilling": 1}, "no attribute 'smilling': did you mean 'Smiling'"),
         ({"xyz": 1}, "there are Smiling, Eyeglasses"),
-        ({"class": "dgo"}, "no class 'dgo': did you mean dog"),
+        ({"class": "dgo"}, "no class 'dgo': did you mean 'dog'"),
         ({"class": ["cat", "whale"]}, "no class 'whale'"),
         ({"Smiling": 2}, "Smiling is 1 or -1, not 2"),
         ({"Smiling": 0}, "Smiling is 1 or -1, not 0"),
@@ -124,7 +124,7 @@ def test_select_says_what_is_wrong(pristine: Path, where: dict[str, Any], said: 
 def test_select_on_a_set_without_names(pristine: Path) -> None:
     index = replace(Index.load(pristine), attribute_names=(), class_names=())
     for where in ({"Smiling": 1}, {"class": "dog"}):
-        with pytest.raises(InputError, match="it has none"):
+        with pytest.raises(InputError, match="there are none"):
             index.select(where)
 
 

@@ -157,12 +157,14 @@ def test_where_there_is_no_set(tmp_path: Path) -> None:
     for root, said in (
         (tmp_path, "holds no packed set"),
         (tmp_path / "x", "does not exist"),
+        (Path(__file__), "is a file"),
         ("s3://x/y", "not on this"),
     ):
         with pytest.raises(InputError, match=said):
             verify(root)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=said) as raised:
             repair(root, tmp_path / "out")
+        assert "repaired" not in str(raised.value)
 
 
 @pytest.mark.parametrize("encoding", ["raw", "original"])
@@ -203,12 +205,14 @@ def test_repair_of_a_sound_set_is_a_copy(pristine: Path, tmp_path: Path) -> None
 
 def test_repair_needs_an_index_an_image_and_a_place(packed: Callable[[], Path], tmp_path: Path) -> None:
     root = packed()
-    with pytest.raises(InputError, match="already holds"):
-        repair(root, root)
+    for out in (root, root / "new"):
+        with pytest.raises(InputError, match="lies in"):
+            repair(root, out)
+    assert not (root / "new").exists()
     for path in root.glob("*.tar"):
         path.unlink()
     with pytest.raises(InputError, match="none of the 40 images"):
         repair(root, tmp_path / "out", workers=1)
     flip(root / "index.npz", 100)
-    with pytest.raises(InputError, match=r"index\.npz is damaged.*pack the source again"):
+    with pytest.raises(InputError, match=r"index\.npz is damaged.*pack the set again.*without the index"):
         repair(root, tmp_path / "out2", workers=1)

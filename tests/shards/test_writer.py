@@ -385,3 +385,18 @@ def test_shards_are_neither_many_nor_few_nor_large(count: int, size: int) -> Non
     if count > 256 * 16:
         assert count >= 16 * samples  # enough for many processes
         assert size_of_a_shard > writer.SHARD_BYTES // 2 or samples * 2 > max(256, count // 16)
+
+
+@pytest.mark.parametrize(("out", "said"), [("file", "is a file"), ("file/x", "Not a directory")])
+def test_a_place_that_is_no_folder_is_named(tmp_path: Path, out: str, said: str) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(InputError, match=said):
+        pack(FakeSource(), tmp_path / out, TRANSFORM, workers=1)
+    assert files_of(tmp_path) == {"file": b"mine"}
+
+
+def test_a_url_is_no_place_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="not on this machine"):
+        pack(FakeSource(), "s3://bucket/set", TRANSFORM, workers=1)
+    assert not files_of(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import threading
 from pathlib import Path
@@ -199,6 +200,23 @@ def test_a_folder_in_use_is_not_written_over(tiny, tmp_path):
     for resume in (False, True):
         with pytest.raises(InputError, match="letters"):
             run(tiny(), tmp_path / "letters", resume=resume)
+
+
+def test_two_processes_do_not_train_in_one_folder(tiny, tmp_path):
+    run(tiny(training__images=16), tmp_path)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process"):
+            run(tiny(), tmp_path, resume=True)
+    assert run(tiny(), tmp_path, resume=True).ended == "finished"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        for resume in (False, True):
+            with pytest.raises(InputError, match="file"):
+                run(tiny(), folder, resume=resume)
 
 
 def test_resuming_with_other_numbers_is_refused_by_name(tiny, tmp_path):

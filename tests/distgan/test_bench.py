@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from distgan import bench
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+
+
+def test_the_loader_is_measured_on_invented_images_and_on_a_set(tiny):
+    invented = bench.bench_loader(None, count=300, size=16)
+    packed = bench.bench_loader(tiny())
+    for figures in (invented, packed):
+        assert figures["reader images/s"] > 0
+        assert figures["batches images/s"] > 0
+    assert invented["images"] == packed["images"] == "16 px, 3 channels, raw"
+
+
+def test_the_step_is_measured(tiny):
+    figures = bench.bench_step(tiny(objective__n_critic=2), steps=1)
+    assert figures["precision"] == "float32"
+    for name in ("images/s", "critic updates/s", "generator updates/s"):
+        assert figures[name] > 0

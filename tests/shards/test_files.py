@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shards.errors import InputError
+from shards.files import refuse_inside, write_atomically
+
+
+def test_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyError), write_atomically(path) as file:  # noqa: PT012
+        file.write(b"ne")
+        raise KeyError
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("x", b"old")]
+    with write_atomically(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("x", b"new")]
+
+
+def test_inside_whatever_the_way_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faces" / "a").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "faces")
+    monkeypatch.chdir(tmp_path)
+    for out in ("faces", "faces/new/set", "./faces/../faces/a", "link/new", tmp_path / "faces" / "x"):
+        with pytest.raises(InputError, match="lies in"):
+            refuse_inside(out, "faces/")
+    for out in ("faces2", "faces/../new", ".", tmp_path):
+        refuse_inside(out, "faces")
