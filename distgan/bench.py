@@ -109,14 +109,15 @@ def _bench_loader(spec: RunSpec) -> Figures:
     }
 
 
-def bench_step(spec: RunSpec, channels: int = 3, steps: int = 10) -> Figures:
+def bench_step(spec: RunSpec | None, channels: int = 3, steps: int = 10) -> Figures:
     """Training speed on random images, without a data set.
 
     Args:
-        spec: The run to measure.
+        spec: The run to measure; None is the DCGAN of the paper, which is what a specification begins with.
         channels: Colour channels of the images.
         steps: Generator steps in a round.
     """
+    spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
     device = local_device()
     batch_size = spec.training.batch_size
     learner = Learner(spec, ImageShape(channels, spec.data.image_size), device, torch.arange(batch_size))

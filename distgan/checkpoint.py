@@ -100,9 +100,10 @@ class Checkpoint:
     def optimizer_state(self, side: str) -> dict[str, Any]:
         """What ``Optimizer.load_state_dict`` takes, for a side."""
         state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in self.tensors(f"optimizer_{side}").items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
+        for name, tensor in self.tensors("optimizers").items():
+            whose, index, key = name.split(".", 2)
+            if whose == side:
+                state.setdefault(int(index), {})[key] = tensor
         groups = [
             {key: tuple(value) if key == "betas" else value for key, value in group.items()}  # JSON has no tuples
             for group in self.state.parameter_groups[side]
@@ -134,13 +135,13 @@ def save_checkpoint(
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
-    files = {name: dict(tensors) for name, tensors in modules.items()}
+    files: dict[str, dict[str, Tensor]] = {name: dict(tensors) for name, tensors in modules.items()}
+    moments = files["optimizers"] = {}
     for side, optimizer in optimizers.items():
         saved = optimizer.state_dict()
         groups[side] = saved["param_groups"]
-        files[f"optimizer_{side}"] = {
-            f"{index}.{key}": tensor for index, entry in saved["state"].items() for key, tensor in entry.items()
-        }
+        for index, entry in saved["state"].items():
+            moments.update({f"{side}.{index}.{key}": tensor for key, tensor in entry.items()})
     final = run / "checkpoints" / f"step-{state.step:08d}"
     if final.exists():  # the same step of the same run holds the same state
         return Checkpoint(final)

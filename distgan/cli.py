@@ -34,8 +34,9 @@ bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(shards_app, name="shards")
 app.add_typer(bench_app, name="bench")
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# Without markup: a path may hold [brackets].
+console = Console(highlight=False, markup=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class Layout(str, Enum):
@@ -121,7 +122,7 @@ def shards_pack(
     images = open_source(source, layout.value if layout else None)
     transform = Transform(
         size=size,
-        channels=channels or images.channels(),
+        channels=images.channels() if channels is None else channels,
         crop=crop,
         crop_top=crop_top,
         fit=fit.value if fit else ("pad" if images.layout == "mnist" else "crop"),
@@ -129,7 +130,7 @@ def shards_pack(
     with _progress("packing") as progress:
         report = pack(images, out, transform, encoding=encoding.value, workers=workers, progress=progress)
     for name, reason in report.skipped:
-        errors.print(f"left out {name}: {reason}", markup=False)
+        errors.print(f"left out {name}: {reason}")
     console.print(
         f"{len(report.index)} samples in {len(report.index.shards)} shards in {out}; {len(report.skipped)} left out"
     )
@@ -148,9 +149,9 @@ def shards_info(root: Shards, as_json: AsJson = False) -> None:
         if isinstance(value, dict):
             console.print(f"{name}:")
             for key, count in value.items():
-                console.print(f"  {key:<24}{count}", markup=False)
+                console.print(f"  {key:<24}{count}")
         else:
-            console.print(f"{name:<14}{value}", markup=False)
+            console.print(f"{name:<14}{value}")
 
 
 @shards_app.command("verify")
@@ -161,7 +162,7 @@ def shards_verify(root: Shards) -> None:
     with _progress("verifying") as progress:
         damages = verify(root, progress=progress)
     for damage in damages:
-        errors.print(str(damage), markup=False)
+        errors.print(str(damage))
     if damages:
         raise DamageError(f"{root} is damaged. distgan shards repair {root} OUT writes a set of what is sound.")
     console.print(f"{root} is sound")
@@ -178,7 +179,7 @@ def shards_repair(
     with _progress("repairing") as progress:
         report = repair(root, out, progress=progress)
     for damage in report.lost:
-        errors.print(str(damage), markup=False)
+        errors.print(str(damage))
     console.print(f"{len(report.index)} samples in {out}")
 
 
@@ -259,12 +260,19 @@ def bench_loader(
 
 
 @bench_app.command("step")
-def bench_step(spec: Spec, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def bench_step(
+    spec: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="The run specification (YAML); without it, the DCGAN for 64 pixels."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Images a second through a specification's training step, without data."""
     from distgan.bench import bench_step as measure
     from distgan.spec import load_spec
 
-    _print_figures(measure(load_spec(spec, overrides or [])), as_json)
+    _print_figures(measure(load_spec(spec, overrides or []) if spec else None), as_json)
 
 
 def main() -> None:
@@ -283,7 +291,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    errors.print(f"error: {message}", markup=False)
+    errors.print(f"error: {message}")
     sys.exit(code)
 
 
@@ -301,4 +309,5 @@ def _print_figures(figures: dict[str, float | str], as_json: bool) -> None:
         console.print_json(json.dumps(figures))
         return
     for name, value in figures.items():
-        console.print(f"{name:<28}{value if isinstance(value, str) else f'{value:,.4g}'}", markup=False)
+        shown = value if isinstance(value, str) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        console.print(f"{name:<28}{shown}")

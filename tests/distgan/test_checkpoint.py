@@ -69,7 +69,7 @@ def test_no_checkpoint_is_said_so(tmp_path):
 @given(st.data())
 def test_every_damaged_byte_is_named(tmp_path_factory, data):
     saved = save(tmp_path_factory.mktemp("run"))
-    file = saved.path / data.draw(st.sampled_from(["critic.safetensors", "optimizer_critic.safetensors"]))
+    file = saved.path / data.draw(st.sampled_from(["critic.safetensors", "optimizers.safetensors"]))
     content = bytearray(file.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     file.write_bytes(content)
