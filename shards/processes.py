@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
+from multiprocessing.context import BaseContext
 
 
 def usable_cpus() -> int:
@@ -15,13 +16,28 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def worker_context() -> BaseContext:
+    """How worker processes are started: a plain fork of a process with threads may hang.
+
+    A terminal sends Ctrl-C to all processes. Those that are still starting would end with a traceback, so they inherit
+    that it is blocked.
+    """
+    resource_tracker.ensure_running()  # first, as it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return get_context("forkserver")
+
+
 def follow_parent() -> None:
     """Called in a new worker process: leave Ctrl-C to the parent, which ends its workers in order, and die with it.
 
     A killed parent cannot end its workers, and whoever goes on with its work must not meet them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+    parent = parent_process()
     assert parent is not None
 
     def watch() -> None:

@@ -13,7 +13,6 @@ import fcntl
 import io
 import itertools
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -52,7 +51,7 @@ from shards.index import (
     unseal,
     write_index,
 )
-from shards.processes import follow_parent, usable_cpus
+from shards.processes import follow_parent, usable_cpus, worker_context
 from shards.progress import Progress
 from shards.sources import Sample, Source
 
@@ -190,9 +189,7 @@ def pack(
     return write_set(job, out, workers, progress)
 
 
-def write_set(
-    job: Job, out: str | Path, workers: int | None = None, progress: Progress | None = None
-) -> PackReport:
+def write_set(job: Job, out: str | Path, workers: int | None = None, progress: Progress | None = None) -> PackReport:
     """Write all shards of a job that are not there yet, and then the index. Arguments and errors are pack's."""
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, not {workers}")
@@ -226,14 +223,15 @@ def write_set(
 def write_tar(file: BinaryIO, records: Iterable[Record], description: Description) -> None:
     """Write samples as a tar file: for each KEY.EXTENSION, then KEY.cls and KEY.json where the set has such.
 
-    The one place that decides a shard's bytes; they depend on the arguments alone.
+    The one place that decides a shard's bytes; they depend on the arguments alone. webdataset's own writer makes the
+    same ones, but imports torch, for which each process would pay seconds and hundreds of megabytes.
     """
-    from webdataset import TarWriter  # takes seconds, and only who writes should wait for it
-
-    with TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644) as tar:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for record in records:
             for extension, data in _members(record, description):
-                tar.write({"__key__": record.key, extension: data})  # one by one: given together they would be sorted
+                member = tarfile.TarInfo(f"{record.key}.{extension}")  # owned by nobody, of no date
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
 
 
 def _members(record: Record, description: Description) -> Iterator[tuple[str, bytes]]:
@@ -298,7 +296,7 @@ def _write_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> N
 
 
 def _read_back(path: Path) -> tuple[list[int], list[tuple[int, int]]]:
-    """Where a tar file's images are, and their (size, crc32), by the standard library's independent reader."""
+    """Where a tar file's images are, and their (size, crc32), as a reader of tar files finds them."""
     offsets, checksums = [], []
     with tarfile.open(path, "r:") as tar, path.open("rb") as file:
         for member in tar:
@@ -469,11 +467,11 @@ def _write_shards(job: Job, out: Path, shards: Sequence[int], workers: int, repo
 def _write_in_processes(
     job: Job, out: Path, shards: Sequence[int], workers: int, report: Callable[[int], None]
 ) -> None:
-    context = multiprocessing.get_context("forkserver")  # a plain fork of a process with threads may hang
+    context = worker_context()
     done, stop = context.Value("q", 0), context.Event()
     with ProcessPoolExecutor(workers, context, _Worker.start, (job, out, done, stop)) as pool:
-        waiting = {pool.submit(_Worker.write, shard) for shard in shards}
         try:
+            waiting = {pool.submit(_Worker.write, shard) for shard in shards}
             while waiting:
                 finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
                 for future in finished:

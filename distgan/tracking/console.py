@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -64,25 +63,30 @@ class Console(Sink):
         self._bar.update(self._task, completed=step)
 
     def message(self, text: str) -> None:
-        """Print a sentence, above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a sentence, above the bar or after the figures that came before it."""
+        self._print_pending()
+        self._print(text)
 
     def close(self, outcome: Outcome) -> None:
         """Leave the bar as it is and give the terminal back."""
         self._bar.stop()
-        if self._pending:
-            self._print_pending()
+        self._print_pending()
 
     def _plain_line(self, summary: str) -> str:
         task = self._bar.tasks[0]
         line = f"step {task.completed:,.0f}/{task.total:,.0f} ({task.percentage:.0f}%): {summary}"
         if task.time_remaining:
-            line += f", {timedelta(seconds=round(task.time_remaining))} left"
+            minutes, seconds = divmod(round(task.time_remaining), 60)
+            line += f", {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
         return line
 
     def _print_pending(self) -> None:
-        self.message(self._pending)
-        self._pending, self._printed_at = "", time.monotonic()
+        if self._pending:
+            self._print(self._pending)
+            self._pending, self._printed_at = "", time.monotonic()
+
+    def _print(self, text: str) -> None:
+        self._bar.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _column(least: int) -> Column:

@@ -175,7 +175,7 @@ def _load_grids(paths: Sequence[Path]) -> tuple[list[Grid], list[str]]:
         huge = path.stat().st_size > MOST_GRID_BYTES // 2
         try:
             grids.append(_load_grid(path, as_jpeg=compress and (huge or path != chosen[-1])))
-        except (OSError, SyntaxError, ValueError):  # SyntaxError is what Pillow raises for a broken PNG
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # SyntaxError: Pillow, of a broken PNG
             unreadable.append(path.name)
     kept = grids
     while len(kept) > 2 and sum(len(grid.data) for grid in kept) > MOST_GRID_BYTES:

@@ -18,6 +18,8 @@ from distgan.tracking.tracker import Outcome, Sink
 if TYPE_CHECKING:
     import wandb
 
+_START_SECONDS = 20.0
+"""To reach the server, at most: without a network, training waits this long to begin."""
 _EXIT_CODES: dict[Outcome, int] = {"finished": 0, "failed": 1, "interrupted": 130}
 _ENVIRONMENT = {
     "WANDB_SILENT": "true",  # what a person should know is said through the tracker
@@ -130,7 +132,7 @@ def _init(spec: RunSpec, run: Path, run_id: str | None, online: bool) -> wandb.R
         resume="allow",
         mode="online" if online else "offline",
         reinit="create_new",  # a process may train several times
-        settings=wandb.Settings(console="off", disable_git=True, save_code=False),
+        settings=wandb.Settings(console="off", disable_git=True, save_code=False, init_timeout=_START_SECONDS),
     )
     found.define_metric("*", step_metric="images")  # the clock by which runs of any batch size compare
     return found

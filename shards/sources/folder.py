@@ -52,9 +52,8 @@ class FolderSource:
         folders = [] if loose else [name.split("/", 1)[0] for name in self.names]
         classes = sorted(set(folders))
         if len(classes) > 1 and SPLITS.issuperset(name.lower() for name in classes):
-            raise InputError(
-                f"{self.root} holds several sets ({', '.join(classes)}): give one, {self.root / classes[0]}"
-            )
+            example = next((name for name in classes if name.lower().startswith("train")), classes[0])
+            raise InputError(f"{self.root} holds several sets ({', '.join(classes)}): give one, {self.root / example}")
         index = {name: i for i, name in enumerate(classes)}
         self.attribute_names: tuple[str, ...] = ()
         self.class_names = tuple(displayed(name) for name in classes)

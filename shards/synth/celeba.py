@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from shards.errors import InputError
 from shards.files import write_atomically
-from shards.processes import follow_parent, usable_cpus
+from shards.processes import follow_parent, usable_cpus, worker_context
 from shards.progress import Progress
 from shards.synth.faces import draw_face, landmarks, person
 from shards.synth.traits import ATTRIBUTES
@@ -114,9 +113,7 @@ def _draw(out: Path, count: int, seed: int, workers: int) -> Iterator[dict[int, 
     if workers == 1:
         yield from map(draw, batches)
         return
-    # spawn: a process made by fork inherits whatever threads and locks the caller has.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=follow_parent) as pool:
+    with ProcessPoolExecutor(workers, worker_context(), initializer=follow_parent) as pool:
         try:
             for batch in as_completed([pool.submit(draw, batch) for batch in batches]):
                 yield batch.result()

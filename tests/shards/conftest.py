@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +86,20 @@ class FakeSource:
 
     def identity(self) -> str:
         return f"{self.count} {self.seed}"  # what is broken may be mended
+
+
+# Here and not beside their tests: a worker process imports the module of its source, and that should be a light one.
+class SlowSource(FakeSource):
+    def sample(self, i: int) -> Any:
+        time.sleep(0.01)
+        return super().sample(i)
+
+
+class DyingSource(FakeSource):
+    def sample(self, i: int) -> Any:
+        if i == 15 and multiprocessing.parent_process() is not None:
+            os._exit(1)  # as if for want of memory
+        return super().sample(i)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

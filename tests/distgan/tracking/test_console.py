@@ -39,12 +39,31 @@ def test_plain_output_has_no_control_codes_and_no_broken_lines(monkeypatch, cloc
     sink = Console(0, 1_000_000, Terminal(file=file, width=40))
     sink.progress(1)
     sink.log(1, figures(1, **{"time/data_wait": 0.25}))
-    sink.message("[bold]as it stands[/bold]: /a/path/that/is/longer/than/the/terminal/is/wide")
+    sink.message("[bold]as it stands[/bold]: /a/:cat:/path/that/is/longer/than/the/terminal/is/wide")
     sink.close("finished")
     assert "\x1b" not in file.getvalue()
     line, message = file.getvalue().splitlines()
     assert "waits for data 25%" in line
-    assert message == "[bold]as it stands[/bold]: /a/path/that/is/longer/than/the/terminal/is/wide"
+    assert message == "[bold]as it stands[/bold]: /a/:cat:/path/that/is/longer/than/the/terminal/is/wide"
+
+
+def test_what_is_said_comes_after_the_figures_before_it(clock):
+    file = io.StringIO()
+    sink = Console(0, 100, Terminal(file=file))
+    for step in (1, 2):
+        sink.log(step, figures(step))
+    sink.message("failed")
+    sink.close("failed")
+    assert [line.split("/")[0] for line in file.getvalue().splitlines()] == ["step 1", "step 2", "failed"]
+
+
+def test_no_number_of_steps_is_too_many(clock):
+    file = io.StringIO()
+    sink = Console(0, 10**22, Terminal(file=file))
+    sink.log(1, figures(1))
+    clock[0] += 20.0
+    sink.log(2, figures(2))
+    assert file.getvalue().splitlines()[1].endswith(" left")
 
 
 def test_standard_output_stays_free(capfd):

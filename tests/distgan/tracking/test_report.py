@@ -186,6 +186,15 @@ def test_a_file_that_is_no_picture_is_named(run):
     assert any("0000000150.png, 0000000200.png" in text for text in page.inside("p"))
 
 
+def test_a_grid_too_large_for_pillow_is_named(run, monkeypatch):
+    a_run(run)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 16)
+    draw_grid(run, 200, size=64)
+    page = Page(write_report(run))
+    assert [image["data-images"] for image in page.all("img")] == ["0", "100"]
+    assert any("0000000200.png" in text for text in page.inside("p"))
+
+
 def test_many_grids_are_thinned_evenly(run):
     a_run(run, grids=150)
     shown = [int(image["data-images"].replace(",", "")) for image in Page(write_report(run)).all("img")]

@@ -79,7 +79,7 @@ def test_a_single_class_is_a_class(tmp_path):
 
 def test_several_splits_are_not_mixed(tmp_path):
     write(tmp_path, "train/cat/1.png", "Val/cat/1.png")
-    with pytest.raises(InputError, match=r"several sets \(Val, train\)"):
+    with pytest.raises(InputError, match=r"several sets \(Val, train\): give one, .*train$"):
         open_source(tmp_path)
 
 
@@ -212,6 +212,8 @@ def test_names_that_are_no_text(tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         open_source(tmp_path / "missing")
+    with pytest.raises(InputError, match="not on this machine"):
+        open_source("s3://bucket/images")
     (tmp_path / "notes.txt").write_text("x")
     for path in (tmp_path, tmp_path / "notes.txt"):
         with pytest.raises(InputError) as error:
