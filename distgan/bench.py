@@ -14,12 +14,12 @@ import torch
 
 from distgan.data.order import Order
 from distgan.data.prefetch import Batches
+from distgan.data.selection import select_samples
 from distgan.launch.local import local_device
 from distgan.networks import ImageShape
 from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
 from shards.images import Transform
-from shards.index import Index
 from shards.reader import Reader
 from shards.sources import Sample
 from shards.writer import pack
@@ -78,8 +78,7 @@ def bench_loader(spec: RunSpec | None, count: int = 20_000, size: int = 64) -> F
 
 def _bench_loader(spec: RunSpec) -> Figures:
     device = local_device()
-    index = Index.load(spec.data.shards)
-    kept = index.select(spec.data.where)
+    index, kept = select_samples(spec)
     batch_size = spec.training.batch_size
     rounds = max(1, min(len(kept), 20_000) // batch_size)  # batches in a round
     order = Order(len(kept), spec.seed, block=spec.data.block_samples, lanes=spec.data.lanes)

@@ -19,13 +19,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
 
 from distgan.spec import RunSpec
 from shards.errors import InputError
+from shards.files import write_atomically
 
 FORMAT = "distgan-checkpoint-1"
+STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
 
 Tensors = Mapping[str, Tensor]
@@ -55,7 +57,18 @@ class State(BaseModel):
     parameter_groups: dict[str, list[dict[str, Any]]] = {}
     """Each optimizer's settings, by side."""
     sha256: dict[str, str] = {}
-    """Of every tensor file."""
+    """Of every tensor file, and of what this file says beside them."""
+
+    def sealed(self, sha256: Mapping[str, str]) -> State:
+        """This state with the checksums of the tensor files, and one of itself with those."""
+        state = self.model_copy(update={"sha256": dict(sha256)})
+        itself = hashlib.sha256(state.model_dump_json().encode()).hexdigest()
+        return self.model_copy(update={"sha256": {**sha256, STATE: itself}})
+
+    @property
+    def sound(self) -> bool:
+        """Whether it says what it said when it was sealed."""
+        return self == self.sealed({name: digest for name, digest in self.sha256.items() if name != STATE})
 
 
 class Checkpoint:
@@ -71,13 +84,28 @@ class Checkpoint:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.state = State.model_validate_json((path / "state.json").read_bytes())
+            self.state = State.model_validate_json((path / STATE).read_bytes())
         except OSError as error:
-            raise InputError(f"{path} is not a checkpoint: cannot read state.json: {error.strerror}") from None
-        except (ValidationError, ValueError) as error:
-            raise self._damaged("state.json", str(error).splitlines()[0]) from None
+            raise InputError(f"{path} is not a checkpoint: cannot read {STATE}: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise self._damaged(STATE, f"{where}: {first['msg']}" if where else first["msg"]) from None
         if self.state.format != FORMAT:
-            raise InputError(f"{path}/state.json: format {self.state.format!r}; this version reads {FORMAT!r}")
+            raise InputError(f"{path}/{STATE}: format {self.state.format!r}; this version reads {FORMAT!r}")
+        if not self.state.sound:
+            raise self._damaged(STATE, "it does not say what was written")
+
+    def load_into(self, network: nn.Module, name: str) -> None:
+        """Give a network the weights and statistics of one file.
+
+        Raises:
+            InputError: The file is damaged, or of another network.
+        """
+        try:
+            network.load_state_dict(self.tensors(name))
+        except RuntimeError as error:
+            raise self._damaged(f"{name}.safetensors", str(error).splitlines()[-1].strip()) from None
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one file, such as ``generator_ema``, on the CPU.
@@ -151,19 +179,17 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         sha256 = {}
         for name, tensors in files.items():
-            file = partial / f"{name}.safetensors"
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, file)
-            sha256[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        complete = state.model_copy(update={"parameter_groups": groups, "sha256": sha256})
-        (partial / "state.json").write_text(complete.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        for file in partial.iterdir():
-            _sync(file)
+            data = save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+            sha256[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
+            with write_atomically(partial / f"{name}.safetensors") as file:
+                file.write(data)
+        complete = state.model_copy(update={"parameter_groups": groups}).sealed(sha256)
+        with write_atomically(partial / STATE) as file:
+            file.write(complete.model_dump_json(indent=1).encode() + b"\n")
         partial.rename(final)
-        _sync(final.parent)
-    except BaseException as error:
+        _sync_names(final.parent)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, SafetensorError):  # how safetensors reports what the file system refused
-            raise OSError(str(error)) from error
         raise
     return Checkpoint(final)
 
@@ -180,7 +206,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: There is none.
     """
-    if (path / "state.json").exists():
+    if (path / STATE).exists():
         return Checkpoint(path)
     found = checkpoints(path)
     if not found:
@@ -208,9 +234,9 @@ def _step(path: Path) -> int:
     return int(match[1])
 
 
-def _sync(path: Path) -> None:
-    """Have the file system put a file's bytes, or a folder's names, on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync_names(folder: Path) -> None:
+    """Have the file system put the names in a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from distgan.errors import RunError
 from shards.errors import DamageError, InputError
 from shards.progress import Progress as OnProgress
+
+if TYPE_CHECKING:
+    from distgan.training.loop import Outcome
 
 app = typer.Typer(
     help="Train face GANs on as many machines as you have.",
@@ -34,9 +37,9 @@ bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 app.add_typer(shards_app, name="shards")
 app.add_typer(bench_app, name="bench")
 
-# Without markup: a path may hold [brackets].
-console = Console(highlight=False, markup=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+# Without markup and emoji: a path may hold [brackets] or :colons:.
+console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class Layout(str, Enum):
@@ -71,7 +74,8 @@ class Weights(str, Enum):
     training = "training"
 
 
-Shards = Annotated[Path, typer.Argument(help="The folder of a packed set.", show_default=False)]
+# Sets are named by strings: a Path would spoil a URL.
+Shards = Annotated[str, typer.Argument(help="The folder of a packed set.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints.", show_default=False)]
 Spec = Annotated[Path, typer.Argument(help="The run specification (YAML).", show_default=False)]
 Overrides = Annotated[
@@ -97,7 +101,7 @@ def shards_synth(
 
 @shards_app.command("pack")
 def shards_pack(
-    source: Annotated[Path, typer.Argument(help="Where the images are.", show_default=False)],
+    source: Annotated[str, typer.Argument(help="Where the images are.", show_default=False)],
     out: Annotated[
         Path, typer.Argument(help="A new folder, or one that an interrupted pack left.", show_default=False)
     ],
@@ -115,10 +119,12 @@ def shards_pack(
     workers: Annotated[Optional[int], typer.Option(help="Processes; every core when not given.")] = None,  # noqa: UP045
 ) -> None:
     """Pack images into shards. Interrupted, the same command goes on; the result is the same to the byte."""
+    from shards.files import refuse_inside
     from shards.images import Transform
     from shards.sources import open_source
     from shards.writer import pack
 
+    refuse_inside(out, source)
     images = open_source(source, layout.value if layout else None)
     transform = Transform(
         size=size,
@@ -132,7 +138,7 @@ def shards_pack(
     for name, reason in report.skipped:
         errors.print(f"left out {name}: {reason}")
     console.print(
-        f"{len(report.index)} samples in {len(report.index.shards)} shards in {out}; {len(report.skipped)} left out"
+        f"{len(report.index)} samples in {len(report.index.shards)} shard(s) in {out}; {len(report.skipped)} left out"
     )
 
 
@@ -147,7 +153,8 @@ def shards_info(root: Shards, as_json: AsJson = False) -> None:
         return
     for name, value in summary.items():
         if isinstance(value, dict):
-            console.print(f"{name}:")
+            if value:
+                console.print(f"{name}:")
             for key, count in value.items():
                 console.print(f"  {key:<24}{count}")
         else:
@@ -198,10 +205,7 @@ def train(
     sets = [*(overrides or []), *([f"cluster.workers={workers}"] if workers is not None else [])]
     run_spec = load_spec(spec, sets)
     run = out or Path("runs") / run_spec.name
-    outcome = train_locally(run_spec, run, resume=resume)
-    console.print(f"{outcome.ended} at step {outcome.step} ({outcome.images} images). Look at {run / 'report.html'}.")
-    if outcome.ended == "interrupted":
-        console.print("Go on with the same command and --resume.")
+    _print_outcome(train_locally(run_spec, run, resume=resume), run, "the same command and --resume")
 
 
 @app.command()
@@ -242,8 +246,7 @@ def demo(
     """Invented faces → shards → training → report, on a CPU in minutes, with no network and no account."""
     from distgan.launch.demo import demo as run_demo
 
-    report_path = run_demo(out, overrides or [], console.print, _progress)
-    console.print(f"Look at {report_path}")
+    _print_outcome(run_demo(out, overrides or [], console.print, _progress), out / "run", "the same command")
 
 
 @bench_app.command("loader")
@@ -286,8 +289,20 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
+    except RuntimeError as error:  # torch says so in its own words, on each device in others
+        if not any(words in str(error) for words in ("out of memory", "allocate memory", "not enough memory")):
+            raise
+        _fail(f"out of memory: lower training.batch_size or the networks' width ({str(error).splitlines()[0]})", 1)
+    except MemoryError:
+        _fail("out of memory", 1)
+
+
+def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:
+    console.print(f"{outcome.ended} at step {outcome.step:,} ({outcome.images:,} images): {run}")
+    if (run / "report.html").exists():
+        console.print(f"Look at {run / 'report.html'}")
+    if outcome.ended == "interrupted":
+        console.print(f"Go on with {go_on}.")
 
 
 def _fail(message: str, code: int) -> None:

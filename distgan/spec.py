@@ -7,25 +7,30 @@ knows (its own options) is validated where that network or objective is declared
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from shards.errors import InputError
+from shards.names import near
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Rate = Annotated[float, Field(gt=0.0, le=1000.0)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Count = Annotated[int, Field(ge=1, le=10**15)]
 
 
 class Options(BaseModel):
     """The base of everything a user can set: unknown keys and wrong types are errors, a docstring documents a field."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class OpenOptions(Options):
@@ -44,19 +49,19 @@ class DataSpec(Options):
 
     shards: str
     """Folder or URL of a packed set (``distgan shards pack``). A relative one is taken from the working directory."""
-    image_size: PositiveInt = 64
+    image_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Height and width of an image in pixels; must be what the shards were packed with."""
     where: dict[str, Any] = {}
     """Train only on the samples that match: ``{Eyeglasses: -1}``, ``{class: [cat, dog]}``. Empty keeps all."""
     flip: bool = False
     """Mirror every image left to right with probability one half."""
-    block_samples: PositiveInt | None = None
+    block_samples: Count | None = None
     """Shuffle within blocks of this many neighbouring samples (and the blocks among themselves), for sets larger than
     a node's disk. Unset shuffles the whole set."""
-    lanes: PositiveInt = 1
+    lanes: Count = 1
     """Deal the set into this many parts, each of which feeds its own slots of every batch, so that a node reads only
     its own part. Divides ``training.batch_size``."""
-    prefetch_batches: PositiveInt = 3
+    prefetch_batches: Annotated[int, Field(ge=1, le=1024)] = 3
     """Batches that the prefetch thread keeps ready."""
     cache: str | None = None
     """Folder for copies of remote shards. Unset uses the user's cache folder."""
@@ -76,7 +81,7 @@ class ModelSpec(Options):
     """The network from latents to images."""
     critic: NetworkSpec = NetworkSpec()
     """The network from images to one number each: the discriminator's logit or the critic's score."""
-    latent_dim: PositiveInt = 100
+    latent_dim: Width = 100
     """Length of a latent vector, drawn from N(0, 1)."""
 
 
@@ -85,7 +90,7 @@ class ObjectiveSpec(OpenOptions):
 
     kind: str = "bce"
     """The name in the registry of :mod:`distgan.objectives`."""
-    n_critic: PositiveInt = 1
+    n_critic: Annotated[int, Field(ge=1, le=1000)] = 1
     """Critic updates for each generator update."""
 
 
@@ -94,11 +99,11 @@ class AdamSpec(Options):
 
     name: Literal["adam"] = "adam"
     """The optimizer."""
-    lr: PositiveFloat = 2e-4
+    lr: Rate = 2e-4
     """Learning rate."""
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.5, 0.999)
     """Decay rates of the first and the second moment."""
-    eps: PositiveFloat = 1e-8
+    eps: Rate = 1e-8
     """Added to the root of the second moment."""
 
 
@@ -114,21 +119,21 @@ class OptimizerSpec(Options):
 class TrainingSpec(Options):
     """How long and how."""
 
-    batch_size: PositiveInt = 128
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128
     """The global batch: real images in one critic update, over all workers."""
-    images: PositiveInt = 5_000_000
+    images: Count = 5_000_000
     """Real images shown to the critic in the whole run. The last step completes its batches."""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that support it, else float32."""
-    ema_half_life_images: PositiveInt = 10_000
+    ema_half_life_images: Count = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights."""
     ema_ramp_up: Annotated[float, Field(ge=0.0)] = 0.05
     """Early on, the half-life is at most this fraction of the images seen so far. 0 switches the ramp off."""
-    checkpoint_every_images: PositiveInt = 100_000
+    checkpoint_every_images: Count = 100_000
     """Images between two checkpoints. One more is written when the run ends or is interrupted."""
-    keep_last: PositiveInt = 2
+    keep_last: Count = 2
     """Newest checkpoints to keep."""
-    keep_every_images: PositiveInt | None = None
+    keep_every_images: Count | None = None
     """Also keep, for good, the first checkpoint in every span of this many images."""
 
 
@@ -148,9 +153,9 @@ class WandbSpec(Options):
 class TrackingSpec(Options):
     """What is written down, and how often."""
 
-    log_every: PositiveInt = 50
+    log_every: Count = 50
     """Generator steps between two lines of metrics.jsonl."""
-    sample_every_images: PositiveInt = 50_000
+    sample_every_images: Count = 50_000
     """Images between two sample grids."""
     sample_count: Annotated[int, Field(ge=1, le=1024)] = 64
     """Fixed latents in a sample grid."""
@@ -162,14 +167,14 @@ class GuardSpec(Options):
     """What is done when training goes wrong."""
 
     nonfinite: Literal["stop", "warn"] = "stop"
-    """A loss or gradient norm that is NaN or infinite at a log step stops the run before it can reach a checkpoint, or
-    is only reported."""
+    """A loss or gradient that is NaN or infinite at a log step, or a weight that is at a checkpoint, stops the run
+    before it is saved, or is only reported."""
 
 
 class ClusterSpec(Options):
     """On how many workers the run is spread."""
 
-    workers: PositiveInt = 1
+    workers: Count = 1
     """Processes that share each global batch. 1 is the local mode."""
 
 
@@ -178,7 +183,7 @@ class RunSpec(Options):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """Names the run folder and the dashboards' run: letters, digits, '.', '_' and '-'."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Every random number of the run follows from it: weights, order, latents, flips."""
     data: DataSpec
     """The images."""
@@ -215,7 +220,11 @@ class RunSpec(Options):
 
 
 FREE_ON_RESUME = (
+    "name",
     "training.images",
+    "training.checkpoint_every_images",
+    "training.keep_last",
+    "training.keep_every_images",
     "data.shards",
     "data.cache",
     "data.prefetch_batches",
@@ -233,6 +242,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"line {key.start_mark.line + 1}: a key is a word, not a list or a mapping")
             if key.value in seen:
                 raise InputError(f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
             seen.add(key.value)
@@ -305,15 +316,6 @@ def validate(model: type[T], tree: Mapping[str, Any], where: str) -> T:
         raise InputError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that is not known: the one it resembles, else all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return "known: " + (", ".join(names) or "none")
-
-
 def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     path = [str(part) for part in detail["loc"]]
     field = ".".join(path)
@@ -343,10 +345,12 @@ def _parse(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InputError(f"{where}: not valid YAML: {line}{error.problem}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML: {error}") from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply") from None
+    except Exception as error:  # what PyYAML's constructors let through: a month 99, an int of 5,000 digits, !!int foo
+        raise InputError(f"{where}: not valid YAML: {error}") from None
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

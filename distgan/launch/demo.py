@@ -8,7 +8,9 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from distgan.launch.local import train_locally
+from distgan.networks import ImageShape, build_networks
 from distgan.spec import load_spec
+from distgan.training.loop import Outcome
 from shards.images import Transform
 from shards.progress import Progress
 from shards.sources import open_source
@@ -24,7 +26,7 @@ def demo(
     say: Callable[[str], None],
     progress: Callable[[str], AbstractContextManager[Progress]],
     faces: int = FACES,
-) -> Path:
+) -> Outcome:
     """Draw faces, pack them, train ``jobs/demo.yaml`` on them, and write the report.
 
     Called again, it goes on where it was interrupted.
@@ -37,7 +39,7 @@ def demo(
         faces: How many to draw.
 
     Returns:
-        The path of the report.
+        How training ended; ``OUT/run/report.html`` shows it.
 
     Raises:
         InputError: The folder cannot be used or an override is wrong.
@@ -46,6 +48,7 @@ def demo(
     drawn, packed, run = out / "faces", out / "shards", out / "run"
     with as_file(files("jobs") / "demo.yaml") as path:
         spec = load_spec(path, [f"data.shards={packed}", *overrides])
+    build_networks(spec.model, ImageShape(3, spec.data.image_size), spec.seed)  # what does not fit is said at once
     if not (drawn / "identity_CelebA.txt").exists():
         say(f"1/3 drawing {faces} faces in CelebA's layout: {drawn}")
         with progress("drawing") as bar:
@@ -55,5 +58,4 @@ def demo(
         with progress("packing") as bar:
             pack(open_source(drawn, "celeba"), packed, Transform(size=spec.data.image_size, channels=3), progress=bar)
     say(f"3/3 training jobs/demo.yaml for {spec.steps} steps: {run}")
-    train_locally(spec, run, resume=run.exists())
-    return run / "report.html"
+    return train_locally(spec, run, resume=run.exists())

@@ -17,10 +17,11 @@ from torch import nn
 from distgan.networks import dcgan
 from distgan.networks.image import ImageShape
 from distgan.networks.initialisation import initialise_normal
-from distgan.spec import ModelSpec, NetworkSpec, Options, near, validate
+from distgan.spec import ModelSpec, NetworkSpec, Options, validate
 from shards.errors import InputError
+from shards.names import near
 
-__all__ = ["CRITICS", "GENERATORS", "ImageShape", "build_networks"]
+__all__ = ["CRITICS", "GENERATORS", "ImageShape", "build_networks", "complete_model"]
 
 Registry = dict[str, tuple[type[Options], Callable[..., nn.Module]]]
 """By name: a network's options, and what makes it."""
@@ -55,8 +56,28 @@ def build_networks(spec: ModelSpec, image: ImageShape, seed: int) -> tuple[nn.Mo
     return generator, critic
 
 
+def complete_model(spec: ModelSpec) -> ModelSpec:
+    """The ``model`` section with every option of its networks written out.
+
+    Raises:
+        InputError: An unknown network or a wrong option.
+    """
+    generator = _options(spec.generator, GENERATORS, "model.generator").model_dump()
+    critic = _options(spec.critic, CRITICS, "model.critic").model_dump()
+    return spec.model_copy(
+        update={
+            "generator": NetworkSpec(name=spec.generator.name, **generator),
+            "critic": NetworkSpec(name=spec.critic.name, **critic),
+        }
+    )
+
+
 def _build(spec: NetworkSpec, registry: Registry, where: str, *shape: Any) -> nn.Module:
+    options = _options(spec, registry, where)
+    return registry[spec.name][1](options, *shape)
+
+
+def _options(spec: NetworkSpec, registry: Registry, where: str) -> Options:
     if spec.name not in registry:
         raise InputError(f"{where}.name: no network is called {spec.name!r}; {near(spec.name, registry)}")
-    options, network = registry[spec.name]
-    return network(validate(options, spec.rest, where), *shape)
+    return validate(registry[spec.name][0], spec.rest, where)

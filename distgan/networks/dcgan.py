@@ -9,11 +9,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from distgan.networks.image import ImageShape
-from distgan.spec import Options
+from distgan.spec import Options, Width
 from shards.errors import InputError
 
 LEAK = 0.2
@@ -23,7 +22,7 @@ LEAK = 0.2
 class GeneratorOptions(Options):
     """Options of the ``dcgan`` generator."""
 
-    width: PositiveInt = 64
+    width: Width = 64
     """Channels of the last hidden layer (the largest feature map); each layer before it has twice as many."""
     activation: Literal["relu", "leaky_relu"] = "relu"
     """The paper's ReLU, or LeakyReLU(0.2)."""
@@ -32,7 +31,7 @@ class GeneratorOptions(Options):
 class CriticOptions(Options):
     """Options of the ``dcgan`` critic."""
 
-    width: PositiveInt = 64
+    width: Width = 64
     """Channels of the first layer (the largest feature map); each layer after it has twice as many."""
 
 

@@ -35,7 +35,7 @@ class BCECritic(Side):
         """The loss of one critic update on real images (N, C, S, S) in [-1, 1]."""
         with torch.no_grad():
             fake = self.opponent(self.latents(draw))
-        real_logits, fake_logits = self.trained(real), self.trained(fake)
+        real_logits, fake_logits = self.judge(self.trained, real), self.judge(self.trained, fake)
         value = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         if self.options.terms == "mean":
             value = value / 2
@@ -50,4 +50,5 @@ class BCEGenerator(Side):
     def forward(self, draw: Draw) -> Loss:
         """The loss of one generator update."""
         with frozen(self.opponent) as critic:
-            return Loss(F.softplus(-critic(self.trained(self.latents(draw)))).mean(), {})
+            logits = self.judge(critic, self.trained(self.latents(draw)))
+        return Loss(F.softplus(-logits).mean(), {})

@@ -47,6 +47,11 @@ class Side(nn.Module):
         """The network that this side plays against and must not change."""
         return self._opponent[0]
 
+    def judge(self, critic: nn.Module, images: Tensor) -> Tensor:
+        """A critic's outputs (N,) in the weights' own type: under autocast they come in less, too little for a loss."""
+        outputs: Tensor = critic(images)
+        return outputs.to(next(self.parameters()).dtype)
+
     def latents(self, draw: Draw) -> Tensor:
         """Fresh latents (N, latent_dim)."""
         return draw.normal("latent", (self.latent_dim,))

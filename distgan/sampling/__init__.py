@@ -25,6 +25,8 @@ from shards.files import write_atomically
 BATCH = 64
 """Images a forward pass draws. Always this many, so that the same kernels run whatever the count."""
 
+MOST_IN_A_GRID = 10_000
+
 Bytes = NDArray[np.uint8]
 
 
@@ -45,16 +47,30 @@ def sample(
         InputError: A number is out of range, the checkpoint is damaged, or ``out`` cannot be written.
     """
     if count < 1 or seed < 0 or (columns is not None and columns < 1):
-        raise InputError(f"--count {count}, --seed {seed}, --columns {columns}: at least 1, 0 and 1")
+        raise InputError("--count and --columns are at least 1, --seed at least 0")
+    grid = out.suffix.lower() == ".png"
+    if out.suffix and not grid:
+        raise InputError(f"{out}: give a file that ends in .png for a grid, or a folder for single images")
+    if grid and count > MOST_IN_A_GRID:
+        raise InputError(f"a grid holds at most {MOST_IN_A_GRID} images, not {count}; give a folder instead of {out}")
     generator = load_generator(checkpoint, ema=ema)
-    latents = sample_latents(seed, 0, count, checkpoint.state.spec.model.latent_dim)
-    images = draw_images(generator, latents.to(next(generator.parameters()).dtype))
+    dtype = next(generator.parameters()).dtype
+    latent_dim = checkpoint.state.spec.model.latent_dim
+    images = (
+        image
+        for first in range(0, count, BATCH)
+        for image in draw_images(
+            generator, sample_latents(seed, first, min(BATCH, count - first), latent_dim).to(dtype)
+        )
+    )
     try:
-        if out.suffix.lower() == ".png":
+        if grid:
             out.parent.mkdir(parents=True, exist_ok=True)
             save_grid(list(images), out, columns)
         else:
             out.mkdir(parents=True, exist_ok=True)
+            if any(out.iterdir()):
+                raise InputError(f"{out} is not empty: give a new folder")
             for i, image in enumerate(images):
                 save_image(image, out / f"{i:08d}.png")
     except OSError as error:
@@ -74,7 +90,7 @@ def load_generator(checkpoint: Checkpoint, *, ema: bool = True) -> nn.Module:
     state = checkpoint.state
     image = ImageShape(state.channels, state.spec.data.image_size)
     generator, _ = build_networks(state.spec.model, image, state.spec.seed)
-    generator.load_state_dict(checkpoint.tensors("generator_ema" if ema else "generator"))
+    checkpoint.load_into(generator, "generator_ema" if ema else "generator")
     return generator.eval()
 
 

@@ -56,6 +56,10 @@ class Records(Sink):
         _append(self._metrics, json.dumps(writable, allow_nan=False) + "\n")
 
     def message(self, text: str) -> None:
+        """Append a message."""
+        self.record(text)
+
+    def record(self, text: str) -> None:
         """Append a message with the time. Its further lines are indented, so an entry is told from the next."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         _append(self._log, f"{now} " + text.replace("\n", "\n    ") + "\n")

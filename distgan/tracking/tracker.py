@@ -25,6 +25,9 @@ class Sink:
     def message(self, text: str) -> None:
         """Take a sentence for the person watching."""
 
+    def record(self, text: str) -> None:
+        """Take a sentence for whoever looks later, which the person watching hears otherwise."""
+
     def close(self, outcome: Outcome) -> None:
         """Take note of how the run ended, and let go of everything."""
 
@@ -85,6 +88,18 @@ class Tracker(Sink):
         """
         for sink in self.sinks:
             sink.message(text)
+
+    def record(self, text: str) -> None:
+        """Keep a sentence with the time in ``log.txt``, without showing it.
+
+        Args:
+            text: A sentence.
+
+        Raises:
+            OSError: ``log.txt`` cannot be written.
+        """
+        for sink in self.sinks:
+            sink.record(text)
 
     def close(self, outcome: Outcome) -> None:
         """End the run. Every sink is closed, also when another one fails at it.

@@ -12,6 +12,9 @@ from distgan.spec import RunSpec, differences, dump_spec, load_spec
 from shards.errors import InputError
 from shards.files import write_atomically
 
+_BEFORE_THE_SPEC = {".lock", "samples", ".spec.yaml.partial"}
+"""What a start that was killed leaves: nothing that anybody could go on with or would miss."""
+
 
 @contextmanager
 def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Iterator[Checkpoint | None]:
@@ -31,7 +34,7 @@ def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Ite
             run: each difference is named.
     """
     with _input_errors(run):
-        used = run.exists() and (not run.is_dir() or any(run.iterdir()))
+        used = run.exists() and (not run.is_dir() or any(path.name not in _BEFORE_THE_SPEC for path in run.iterdir()))
         if used and not resume:
             raise InputError(
                 f"{run} is not empty; add --resume to go on with the run in it, or give another folder with --out"
@@ -45,6 +48,8 @@ def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Ite
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"another process is training in {run}; stop it first, or give another folder") from None
+        except OSError:
+            pass  # a file system without locks
         checkpoint = _newest(spec, run, fingerprint) if used else None
         with _input_errors(run), write_atomically(run / "spec.yaml") as file:
             file.write(dump_spec(spec).encode())

@@ -80,6 +80,12 @@ class Learner:
             for name, network in sides.items()
         }
 
+    def finite(self) -> bool:
+        """Whether every weight and statistic of the networks is a finite number. Waits for the device."""
+        networks = (self.generator, self.critic, self.averaged_generator())
+        tensors = [tensor for network in networks for tensor in network.state_dict().values()]
+        return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
+
     def averaged_generator(self) -> nn.Module:
         """The EMA generator in evaluation mode, BatchNorm statistics matching. Valid until the next call."""
         slots = torch.arange(BATCH, device=self.precision.device)
@@ -119,9 +125,9 @@ class Learner:
         Raises:
             InputError: The checkpoint is damaged.
         """
-        self.generator.load_state_dict(checkpoint.tensors("generator"))
-        self.critic.load_state_dict(checkpoint.tensors("critic"))
-        self._ema.network.load_state_dict(checkpoint.tensors("generator_ema"))
+        checkpoint.load_into(self.generator, "generator")
+        checkpoint.load_into(self.critic, "critic")
+        checkpoint.load_into(self._ema.network, "generator_ema")
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
         self.step = checkpoint.state.step

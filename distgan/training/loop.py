@@ -14,8 +14,9 @@ from torch import Tensor
 from distgan.checkpoint import prune
 from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
-from distgan.networks import ImageShape
-from distgan.objectives import Loss
+from distgan.data.selection import select_samples
+from distgan.networks import ImageShape, complete_model
+from distgan.objectives import Loss, complete_objective
 from distgan.sampling import draw_images, sample_latents, save_grid
 from distgan.spec import RunSpec
 from distgan.tracking import Tracker, open_tracker, write_report
@@ -23,7 +24,6 @@ from distgan.training.folder import open_run
 from distgan.training.guard import Guard
 from distgan.training.learner import Learner
 from shards.errors import InputError
-from shards.index import Index
 from shards.reader import Reader
 
 
@@ -69,9 +69,10 @@ def train(
         OSError: The run's folder could not be written.
     """
     stop = stop or threading.Event()
-    index = Index.load(spec.data.shards)
-    kept = index.select(spec.data.where)
-    _check_data(spec, index, len(kept), place.world_size)
+    spec = spec.model_copy(
+        update={"model": complete_model(spec.model), "objective": complete_objective(spec.objective)}
+    )
+    index, kept = select_samples(spec, place.world_size)
     slots = torch.from_numpy(rank_slots(spec.training.batch_size, place.rank, place.world_size))
     learner = Learner(spec, ImageShape(index.transform.channels, spec.data.image_size), place.device, slots)
     with open_run(spec, run, index.fingerprint, resume=resume) as checkpoint:
@@ -80,24 +81,27 @@ def train(
         tracker = open_tracker(
             spec,
             run,
-            resume_step=learner.step if resume else None,
+            resume_step=learner.step if (run / "metrics.jsonl").exists() else None,
             wandb_run_id=checkpoint.state.wandb_run_id if checkpoint else None,
             total_steps=spec.steps,
             console=console,
         )
-        tracker.message(
-            f"training on {place.device} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} steps of "
-            f"{spec.images_per_step:,} images"
-        )
         ended: Literal["finished", "interrupted", "failed"] = "failed"
         try:
+            tracker.message(
+                f"training on {place.device} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} steps "
+                f"of {spec.images_per_step:,} images"
+            )
             reader = Reader(index, cache=spec.data.cache)
             batches = Batches(reader, kept, slots, spec, learner.critic_updates, place.device, learner.precision.dtype)
             with reader, batches:
                 _take_steps(learner, batches, tracker, run, index.fingerprint, stop)
             ended = "finished" if learner.step >= spec.steps else "interrupted"
+        except KeyboardInterrupt:
+            ended = "interrupted"
+            raise
         except Exception as error:
-            tracker.message(f"failed: {error}")
+            tracker.record(f"failed: {error}")
             raise
         finally:
             tracker.close(ended)
@@ -111,7 +115,7 @@ def _take_steps(
 ) -> None:
     """The loop: critic, critic, …, generator; and now and then a figure, a picture, a checkpoint."""
     spec = learner.spec
-    guard = Guard(spec.guard)
+    guard = Guard(spec.guard, tracker.message)
     meter = _Meter(learner, batches)
     if learner.step == 0:
         _picture(learner, run, tracker)
@@ -128,34 +132,17 @@ def _take_steps(
         saving = leaving or learner.crossed(spec.training.checkpoint_every_images)
         if logging or saving:  # the only places where the host waits for the device
             figures = _figures(critic_loss, generator_loss, learner.gradient_norms())
-            guard.check(learner.step, figures, tracker.message)
+            guard.check_figures(learner.step, figures)
             if logging:
                 tracker.log(learner.step, {**meter.clock(), **figures, **meter.rates()})
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
+        if leaving and not last:
+            tracker.message("stopping: saving a checkpoint; another signal ends the run at once")
         if saving:
+            guard.check_weights(learner.step, learner.finite())
             learner.save(run, fingerprint, tracker.wandb_run_id)
             prune(run, spec.training.keep_last, spec.keep_every_steps)
-
-
-def _check_data(spec: RunSpec, index: Index, samples: int, world_size: int) -> None:
-    """Refuse, before anything is written, data that the run cannot train on."""
-    index.check_files()
-    if index.transform.size != spec.data.image_size:
-        raise InputError(
-            f"data.image_size is {spec.data.image_size}, but the shards in {index.root} hold images of "
-            f"{index.transform.size} pixels; set data.image_size={index.transform.size} or pack with "
-            f"--size {spec.data.image_size}"
-        )
-    batch_size = spec.training.batch_size
-    if batch_size > samples:
-        raise InputError(
-            f"training.batch_size is {batch_size}, but there are only {samples} samples to train on; "
-            f"set training.batch_size to at most {samples}"
-        )
-    for divisor, field in ((world_size, "cluster.workers"), (spec.data.lanes, "data.lanes")):
-        if batch_size % divisor:
-            raise InputError(f"training.batch_size is {batch_size}, which {field} = {divisor} does not divide")
 
 
 def _figures(critic_loss: Loss, generator_loss: Loss, norms: dict[str, Tensor]) -> dict[str, float]:

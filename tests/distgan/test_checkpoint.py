@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from distgan import checkpoint as module
 from distgan.checkpoint import Checkpoint, State, checkpoints, find_checkpoint, prune, save_checkpoint
 from distgan.spec import DataSpec, RunSpec
 from shards.errors import InputError
+from shards.files import write_atomically
 
 
 def state(step: int = 3) -> State:
@@ -23,6 +26,7 @@ def state(step: int = 3) -> State:
 
 
 def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.9))
     for _ in range(3):
@@ -113,18 +117,37 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, files_before):
     save(tmp_path, 1)
     written = 0
 
-    def failing(path: Path) -> None:
+    def failing(path: Path) -> AbstractContextManager[BinaryIO]:
         nonlocal written
         written += 1
         if written > files_before:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write_atomically(path)
 
-    monkeypatch.setattr(module, "_sync", failing)
+    monkeypatch.setattr(module, "write_atomically", failing)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
     assert find_checkpoint(tmp_path).tensors("critic")
+
+
+@given(st.data())
+def test_every_changed_number_in_the_state_is_noticed(tmp_path_factory, data):
+    saved = save(tmp_path_factory.mktemp("run"))
+    path = saved.path / "state.json"
+    text = path.read_text()
+    digits = [i for i, character in enumerate(text) if character.isdigit()]
+    place = data.draw(st.sampled_from(digits))
+    digit = data.draw(st.sampled_from([d for d in "123456789" if d != text[place]]))
+    path.write_text(text[:place] + digit + text[place + 1 :])
+    with pytest.raises(InputError, match=r"state\.json"):
+        Checkpoint(saved.path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"critic\.safetensors"):
+        save(tmp_path).load_into(nn.Linear(2, 2), "critic")
 
 
 def test_what_a_kill_left_is_not_taken_for_a_checkpoint(tmp_path):

@@ -5,14 +5,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 from PIL import Image
 
 from distgan import cli
 from distgan.checkpoint import find_checkpoint
+from distgan.errors import RunError
 from distgan.spec import dump_spec
 
 
@@ -43,10 +44,10 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_help_explains_every_command(distgan):
-    def commands(group: click.Group, path: list[str]) -> Iterator[list[str]]:
+    def commands(group: Any, path: list[str]) -> Iterator[list[str]]:
         for name, command in group.commands.items():
             yield [*path, name]
-            if isinstance(command, click.Group):
+            if hasattr(command, "commands"):
                 yield from commands(command, [*path, name])
 
     paths = [[], *commands(typer.main.get_group(cli.app), [])]
@@ -157,8 +158,33 @@ def test_wrong_input_is_one_clear_message_and_status_2(distgan, tmp_path, monkey
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_fails_for_another_reason_is_status_1(distgan, tiny, tmp_path):
-    (tmp_path / "spec.yaml").write_text(dump_spec(tiny(optimizer__critic={"lr": 1e30})))
+def test_what_fails_for_another_reason_is_status_1(distgan, tiny, tmp_path, monkeypatch):
+    def fails(*arguments: object, **options: object) -> None:
+        raise RunError("step 3: training has diverged")
+
+    monkeypatch.setattr("distgan.launch.local.train", fails)
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny()))
     status, text = distgan("train", tmp_path / "spec.yaml", "--out", tmp_path / "run")
     assert status == 1
     assert "diverged" in text
+
+
+def test_too_little_memory_is_said_so(distgan, tiny, tmp_path):
+    spec = tiny(model__generator__width=65_536, model__latent_dim=65_536)
+    (tmp_path / "spec.yaml").write_text(dump_spec(spec))
+    status, text = distgan("train", tmp_path / "spec.yaml", "--out", tmp_path / "run")
+    assert status == 1
+    assert "out of memory" in text
+
+
+def test_odd_names_are_printed_as_they_are(distgan, images, tmp_path):
+    odd = tmp_path / "o [red] :cat: [/x]"
+    status, text = distgan("shards", "pack", images, odd, "--size", 16, "--workers", 1)
+    assert status == 0
+    assert "o [red] :cat: [/x]" in text
+
+
+def test_nothing_is_packed_into_its_source(distgan, images):
+    status, _ = distgan("shards", "pack", images, images / "out", "--size", 16)
+    assert status == 2
+    assert not (images / "out").exists()

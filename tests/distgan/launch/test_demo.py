@@ -3,8 +3,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from distgan.checkpoint import find_checkpoint
 from distgan.launch.demo import demo
+from shards.errors import InputError
 from shards.index import Index
 from shards.progress import Progress
 
@@ -18,9 +21,9 @@ def silent(title: str) -> Iterator[Progress]:
 
 def test_it_goes_all_the_way_and_again_on_from_where_it_was(tmp_path):
     said: list[str] = []
-    report = demo(tmp_path, [*SMALL, "training.images=16"], said.append, silent, faces=12)
-    assert report == tmp_path / "run" / "report.html"
-    assert report.exists()
+    outcome = demo(tmp_path, [*SMALL, "training.images=16"], said.append, silent, faces=12)
+    assert (outcome.ended, outcome.images) == ("finished", 16)
+    assert (tmp_path / "run" / "report.html").exists()
     assert len(list((tmp_path / "faces" / "img_align_celeba").glob("*.jpg"))) == 12
     index = Index.load(tmp_path / "shards")
     assert len(index) == 12
@@ -37,3 +40,9 @@ def test_it_goes_all_the_way_and_again_on_from_where_it_was(tmp_path):
 def test_no_account_is_needed(tmp_path):
     demo(tmp_path, [*SMALL, "training.images=8"], lambda text: None, silent, faces=8)
     assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_what_does_not_fit_is_said_before_anything_is_drawn(tmp_path):
+    with pytest.raises(InputError, match="image_size"):
+        demo(tmp_path / "demo", ["data.image_size=48"], lambda text: None, silent)
+    assert not (tmp_path / "demo").exists()

@@ -88,6 +88,15 @@ def test_numbers_out_of_range_are_refused(checkpoint, tmp_path, wrong):
     assert not (tmp_path / "x.png").exists()
 
 
+def test_other_places_are_refused(checkpoint, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").touch()
+    for name, count in (("x.jpg", 1), ("huge.png", 10**12), ("full", 1)):
+        with pytest.raises(InputError, match=name):
+            sample(checkpoint, tmp_path / name, count=count)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix] == []
+
+
 def test_an_unwritable_place_is_named(checkpoint, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):

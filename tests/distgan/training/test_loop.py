@@ -11,6 +11,7 @@ import torch
 
 from distgan.checkpoint import checkpoints, find_checkpoint
 from distgan.errors import RunError
+from distgan.spec import load_spec
 from distgan.tracking import read_metrics
 from distgan.training.learner import Learner
 from distgan.training.loop import Place, train
@@ -262,20 +263,79 @@ def test_a_flipped_bit_stops_the_run_by_name(tiny, tmp_path, pack_discs):
         run(tiny(data__shards=str(shards)), tmp_path)
 
 
-def test_divergence_stops_the_run_before_a_checkpoint(tiny, tmp_path):
-    spec = tiny(optimizer__generator={"lr": 1e30}, optimizer__critic={"lr": 1e30})
-    with pytest.raises(RunError, match=r"step \d+: .*(nan|inf)"):
-        run(spec, tmp_path)
-    for path in checkpoints(tmp_path):
-        for tensor in find_checkpoint(path).tensors("generator").values():
-            assert torch.isfinite(tensor.float()).all()
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes a weight of a network infinite after a number of generator updates."""
+
+    def make(network: str, after: int) -> None:
+        update = Learner.update_generator
+
+        def poisoned(self):
+            loss = update(self)
+            if self.step == after:
+                next(getattr(self, network).parameters()).data[0, 0, 0, 0] = float("inf")
+            return loss
+
+        monkeypatch.setattr(Learner, "update_generator", poisoned)
+
+    return make
 
 
-def test_divergence_can_be_watched(tiny, tmp_path):
-    spec = tiny(optimizer__critic={"lr": 1e30}, guard__nonfinite="warn")
-    assert run(spec, tmp_path).ended == "finished"
+@pytest.mark.parametrize("network", ["generator", "critic"])
+@pytest.mark.parametrize("after", [3, 4])
+def test_divergence_stops_the_run_before_a_checkpoint(tiny, tmp_path, poison, network, after):
+    """Checkpoints are at steps 4 and 8; at step 4 the figures are still finite and the weights are not."""
+    poison(network, after)
+    with pytest.raises(RunError, match=rf"step {4 if after == 4 else after + 1}: .*(nan|inf)"):
+        run(tiny(), tmp_path)
+    assert not checkpoints(tmp_path)
+    assert "diverged" in (tmp_path / "log.txt").read_text()
+
+
+def test_after_divergence_the_run_goes_on_from_before(tiny, tmp_path, poison, monkeypatch):
+    run(tiny(), tmp_path / "whole")
+    poison("generator", 6)
+    with pytest.raises(RunError):
+        run(tiny(), tmp_path / "parts")
+    monkeypatch.undo()
+    run(tiny(), tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+def test_divergence_can_be_watched(tiny, tmp_path, poison):
+    poison("critic", 2)
+    assert run(tiny(guard__nonfinite="warn"), tmp_path).ended == "finished"
     assert any(not np.isfinite(line["loss/critic"]) for line in read_metrics(tmp_path))
     assert "diverged" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_start_that_was_killed_is_no_run_yet(tiny, tmp_path):
+    """All that is there before the specification is."""
+    (tmp_path / "samples").mkdir()
+    for name in (".lock", ".spec.yaml.partial"):
+        (tmp_path / name).touch()
+    assert run(tiny(), tmp_path).ended == "finished"
+
+
+def test_what_changes_no_number_may_change(tiny, tmp_path):
+    run(tiny(training__images=48), tmp_path)
+    changed = tiny(
+        name="renamed",
+        training__checkpoint_every_images=16,
+        training__keep_last=9,
+        objective={"kind": "bce", "terms": "sum"},
+        model__generator__activation="relu",
+    )
+    assert run(changed, tmp_path, resume=True).ended == "finished"
+    spec = load_spec(tmp_path / "spec.yaml")
+    assert spec.objective.rest == {"terms": "sum"}
+    assert spec.model.critic.rest == {"width": 2}
+
+
+def test_bfloat16_keeps_its_figures_in_float32(tiny, tmp_path):
+    run(tiny(training__precision="bfloat16", training__images=16), tmp_path)
+    values = [line["loss/critic"] for line in read_metrics(tmp_path)]
+    assert any(value != torch.tensor(value).bfloat16().item() for value in values)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

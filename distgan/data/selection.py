@@ -1,0 +1,42 @@
+"""Which samples a run trains on, and whether it can."""
+
+from __future__ import annotations
+
+from distgan.data.order import Ids
+from distgan.spec import RunSpec
+from shards.errors import InputError
+from shards.index import Index
+
+
+def select_samples(spec: RunSpec, world_size: int = 1) -> tuple[Index, Ids]:
+    """Open a run's shards, without reading them, and choose its samples.
+
+    Args:
+        spec: The run.
+        world_size: Number of workers.
+
+    Returns:
+        The index, and the ids of the samples that ``data.where`` keeps: int64, ascending.
+
+    Raises:
+        InputError: The shards are missing, damaged or of another image size, or the batch does not fit them.
+    """
+    index = Index.load(spec.data.shards)
+    kept = index.select(spec.data.where)
+    index.check_files()
+    if index.transform.size != spec.data.image_size:
+        raise InputError(
+            f"data.image_size is {spec.data.image_size}, but the shards in {index.root} hold images of "
+            f"{index.transform.size} pixels; set data.image_size={index.transform.size} or pack with "
+            f"--size {spec.data.image_size}"
+        )
+    batch_size = spec.training.batch_size
+    if batch_size > len(kept):
+        raise InputError(
+            f"training.batch_size is {batch_size}, but there are only {len(kept)} samples to train on; "
+            f"set training.batch_size to at most {len(kept)}"
+        )
+    for divisor, field in ((world_size, "cluster.workers"), (spec.data.lanes, "data.lanes")):
+        if batch_size % divisor:
+            raise InputError(f"training.batch_size is {batch_size}, which {field} = {divisor} does not divide")
+    return index, kept
