@@ -70,6 +70,18 @@ def test_members_in_order_and_owned_by_nobody(pristine: Path) -> None:
         assert json.loads(attributes) == dict(zip(source.attribute_names, source.attributes(i).tolist(), strict=True))
 
 
+def test_webdataset_s_own_writer_makes_the_same_bytes(tmp_path: Path, pristine: Path) -> None:
+    with tarfile.open(pristine / "shard-000001.tar") as tar:
+        contents = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}  # type: ignore[union-attr]
+    with webdataset.TarWriter(
+        str(tmp_path / "theirs.tar"), encoder=False, mtime=0, user="", group="", mode=0o644
+    ) as theirs:
+        for name, data in contents.items():
+            key, _, extension = name.partition(".")
+            theirs.write({"__key__": key, extension: data})
+    assert (tmp_path / "theirs.tar").read_bytes() == (pristine / "shard-000001.tar").read_bytes()
+
+
 def test_no_labels_and_attributes_where_the_source_has_none(tmp_path: Path) -> None:
     report = pack(FakeSource(3, attribute_names=(), class_names=()), tmp_path / "set", TRANSFORM, workers=1)
     with tarfile.open(tmp_path / "set/shard-000000.tar") as tar:
