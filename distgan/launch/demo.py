@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
@@ -47,7 +48,7 @@ def demo(
     """
     drawn, packed, run = out / "faces", out / "shards", out / "run"
     with as_file(files("jobs") / "demo.yaml") as path:
-        spec = load_spec(path, [f"data.shards={packed}", *overrides])
+        spec = load_spec(path, [f"data.shards={json.dumps(str(packed))}", *overrides])
     build_networks(spec.model, ImageShape(3, spec.data.image_size), spec.seed)  # what does not fit is said at once
     if not (drawn / "identity_CelebA.txt").exists():
         say(f"1/3 drawing {faces} faces in CelebA's layout: {drawn}")

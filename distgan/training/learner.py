@@ -46,6 +46,7 @@ class Learner:
             "critic": build_optimizer(spec.optimizer.critic, self.critic.parameters()),
         }
         self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up)
+        self._averaged_at: int | None = None  # the step that the average's BatchNorm statistics are of
 
     @property
     def images(self) -> int:
@@ -87,7 +88,10 @@ class Learner:
         return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
     def averaged_generator(self) -> nn.Module:
-        """The EMA generator in evaluation mode, BatchNorm statistics matching. Valid until the next call."""
+        """The EMA generator in evaluation mode, BatchNorm statistics matching. Valid until the next update."""
+        if self._averaged_at == self.step:
+            return self._ema.network
+        self._averaged_at = self.step
         slots = torch.arange(BATCH, device=self.precision.device)
 
         def latents(batch: int) -> Tensor:
@@ -131,6 +135,7 @@ class Learner:
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
         self.step = checkpoint.state.step
+        self._averaged_at = None
 
     def _draw(self, update: str) -> Draw:
         return Noise(self.spec.seed, self._slots, update, self.precision.dtype)

@@ -330,7 +330,7 @@ def test_a_full_disk_is_named_and_packing_goes_on_later(tmp_path: Path, pristine
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (15_000, hard))  # a write beyond it fails as on a full disk
     try:
-        with pytest.raises(InputError, match=r"set cannot be written: .*the same command goes on"):
+        with pytest.raises(InputError, match=r"shard-\d{6}\.tar cannot be written: .*the same command goes on"):
             pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
