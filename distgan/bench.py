@@ -12,11 +12,13 @@ from statistics import median
 import numpy as np
 import torch
 
+from distgan.data.conditions import LabelDistribution, label_vectors
 from distgan.data.order import Order
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
 from distgan.launch.local import local_device
 from distgan.networks import ImageShape
+from distgan.objectives import Batch
 from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
 from shards.images import Transform
@@ -91,7 +93,8 @@ def _bench_loader(spec: RunSpec) -> Figures:
 
         read()  # warm the page cache
         reading = _rate(read, rounds * batch_size)
-        with Batches(reader, kept, torch.from_numpy(slots), spec, 0, device) as batches:
+        vectors = label_vectors(spec.model.condition, index, kept)
+        with Batches(reader, kept, vectors, torch.from_numpy(slots), spec, 0, device) as batches:
 
             def load() -> None:
                 for _ in range(rounds):
@@ -119,17 +122,19 @@ def bench_step(spec: RunSpec | None, channels: int = 3, steps: int = 10) -> Figu
     spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
     device = local_device()
     batch_size = spec.training.batch_size
-    learner = Learner(spec, ImageShape(channels, spec.data.image_size), device, torch.arange(batch_size))
+    labels = _random_labels(spec)
+    learner = Learner(spec, ImageShape(channels, spec.data.image_size), device, torch.arange(batch_size), labels)
     shape = (batch_size, channels, spec.data.image_size, spec.data.image_size)
-    real = torch.rand(shape, device=device, dtype=learner.precision.dtype).mul_(2).sub_(1)
-    real = real.to(memory_format=torch.channels_last)
+    images = torch.rand(shape, device=device, dtype=learner.precision.dtype).mul_(2).sub_(1)
+    drawn = labels.draw(torch.rand(batch_size, device=device)).to(learner.precision.dtype)
+    real = Batch(images.to(memory_format=torch.channels_last), drawn)
 
     def run(critic: bool, generator: bool) -> None:
         for _ in range(steps):
             for repeat in range(spec.objective.n_critic if critic else 0):
                 learner.update_critic(real, repeat)
             if generator:
-                learner.update_generator()
+                learner.update_generator(real.labels)
         _synchronise(device)
 
     run(True, True)  # warm up: kernels are chosen, memory is taken
@@ -144,6 +149,16 @@ def bench_step(spec: RunSpec | None, channels: int = 3, steps: int = 10) -> Figu
     if device.type == "cuda":
         figures["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
     return figures
+
+
+def _random_labels(spec: RunSpec) -> LabelDistribution:
+    """Label vectors for a specification whose data set is not at hand: any attributes, and one of ten classes."""
+    condition = spec.model.condition
+    attributes = condition.attributes if condition else []
+    classes = 10 if condition and condition.classes else 0
+    signs = np.random.Generator(np.random.Philox(key=0)).choice(np.array([-1, 1], np.int8), (100, len(attributes)))
+    one_hot = np.eye(classes, dtype=np.int8)[np.arange(100) % 10] if classes else np.zeros((100, 0), np.int8)
+    return LabelDistribution.of((*attributes, *(f"class={i}" for i in range(classes))), np.hstack([signs, one_hot]))
 
 
 def _rate(work: Callable[[], None], items: int) -> float:

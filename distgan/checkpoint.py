@@ -26,7 +26,7 @@ from distgan.spec import RunSpec
 from shards.errors import InputError
 from shards.files import write_atomically
 
-FORMAT = "distgan-checkpoint-1"
+FORMAT = "distgan-checkpoint-2"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -47,7 +47,17 @@ class State(BaseModel):
     position: NonNegativeInt
     """Where the training stream goes on."""
     spec: RunSpec
-    """The run. Its seed and the step are all that the random numbers depend on."""
+    """The run. Its seed and the step are all that order and flips depend on."""
+    seeds: dict[str, NonNegativeInt]
+    """``noise``: what latents and all other random numbers of the updates depend on, beside the step."""
+    rate_scale: float = 1.0
+    """What the learning rates are multiplied by, after roll-backs."""
+    rollbacks: NonNegativeInt = 0
+    """How often the guard went back to an earlier checkpoint."""
+    guard: dict[str, Any] = {}
+    """What the guard remembers."""
+    label_names: tuple[str, ...] = ()
+    """The entries of the label vector; how often each vector occurs in the data is in ``labels.safetensors``."""
     channels: NonNegativeInt
     """Colour channels of an image."""
     fingerprint: str
@@ -214,10 +224,19 @@ def find_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(found[-1])
 
 
-def prune(run: Path, keep_last: int, keep_every_steps: int | None) -> None:
-    """Remove all but the newest checkpoints and, of each span of ``keep_every_steps`` steps, the first."""
+def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspect_from: int | None = None) -> None:
+    """Remove checkpoints that nobody will want.
+
+    Args:
+        run: The run's folder.
+        keep_last: How many of the newest to keep.
+        keep_every_steps: Of each span of so many steps, the first is kept.
+        suspect_from: A step from which on the guard has doubts: the newest from before is kept, to go back to.
+    """
     found = checkpoints(run)
     kept = set(found[-keep_last:])
+    if suspect_from is not None:
+        kept.update([path for path in found if _step(path) < suspect_from][-1:])
     if keep_every_steps is not None:
         spans: dict[int, Path] = {}
         for path in found:
@@ -226,6 +245,20 @@ def prune(run: Path, keep_last: int, keep_every_steps: int | None) -> None:
     for path in found:
         if path not in kept:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def go_back(run: Path, suspect_from: int) -> Checkpoint | None:
+    """Remove the checkpoints of a step and later, and return the newest from before, if there is one.
+
+    Raises:
+        InputError: That one is damaged.
+    """
+    found = checkpoints(run)
+    for path in found:
+        if _step(path) >= suspect_from:
+            shutil.rmtree(path)
+    good = [path for path in found if _step(path) < suspect_from]
+    return Checkpoint(good[-1]) if good else None
 
 
 def _step(path: Path) -> int:

@@ -82,6 +82,14 @@ Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads it at run time on Python 3.10)
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field of the specification. Repeatable."),
 ]
+Where = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        metavar="NAME=VALUE,...",
+        help="What the pictures are to show, of what the run was conditioned on: Smiling=1,Eyeglasses=-1 or class=cat. "
+        "The rest is as the data has it. Repeatable.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -209,6 +217,38 @@ def train(
 
 
 @app.command()
+def describe(
+    spec: Annotated[Optional[Path], typer.Argument(help="The run specification (YAML).", show_default=False)] = None,  # noqa: UP045
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    options: Annotated[bool, typer.Option("--options", help="Every field, its value and what it means.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="The JSON schema of specifications, for editors; needs no SPEC.")
+    ] = False,
+) -> None:
+    """Say what a specification asks for: layers, parameters, FLOPs, memory, steps. Trains nothing, reads no images."""
+    from distgan import describe as describer
+    from distgan.spec import load_spec
+
+    if schema:
+        console.print_json(json.dumps(describer.schema()))
+        return
+    if spec is None:
+        raise InputError("describe needs a SPEC; only --schema does without one")
+    run_spec = load_spec(spec, overrides or [])
+    if options:
+        found = describer.options(run_spec)
+        text = describer.to_json(found) if as_json else describer.options_text(found)
+    else:
+        described = describer.describe(run_spec)
+        text = describer.to_json(described) if as_json else describer.description_text(described)
+    if as_json:
+        console.print_json(text)
+    else:
+        console.print(text)
+
+
+@app.command()
 def sample(
     run: Run,
     out: Annotated[
@@ -220,13 +260,15 @@ def sample(
     weights: Annotated[
         Weights, typer.Option(help="The averaged weights, or those that training goes on with.")
     ] = Weights.ema,
+    where: Where = None,
 ) -> None:
     """Draw images with a trained generator."""
     from distgan.checkpoint import find_checkpoint
     from distgan.sampling import sample as draw
 
+    asked = _asked(where or [])
     checkpoint = find_checkpoint(run)
-    draw(checkpoint, out, count=count, seed=seed, columns=columns, ema=weights is Weights.ema)
+    draw(checkpoint, out, count=count, seed=seed, columns=columns, ema=weights is Weights.ema, where=asked)
     console.print(f"{count} images of step {checkpoint.state.step} in {out}")
 
 
@@ -295,6 +337,30 @@ def main() -> None:
         _fail(f"out of memory: lower training.batch_size or the networks' width ({str(error).splitlines()[0]})", 1)
     except MemoryError:
         _fail("out of memory", 1)
+
+
+def _asked(texts: list[str]) -> dict[str, object]:
+    """What ``--where`` asks for: attribute to whether it is to be there, "class" to a list of names.
+
+    Raises:
+        InputError: Something is not written as it should be, or asked for twice.
+    """
+    asked: dict[str, object] = {}
+    classes: list[str] = []
+    truths = {"1": True, "true": True, "-1": False, "false": False}
+    for whole, wish in ((text, each) for text in texts for each in text.split(",")):
+        name, _, value = map(str.strip, wish.partition("="))
+        if not name or not value:
+            raise InputError(f"--where {whole}: write NAME=VALUE, for example Smiling=1,Eyeglasses=-1 or class=cat")
+        if name == "class":
+            classes.append(value)
+        elif value.lower() not in truths:
+            raise InputError(f"--where {whole}: {name} is 1 or -1, not {value!r}")
+        elif name in asked:
+            raise InputError(f"--where {whole}: {name} is asked for twice")
+        else:
+            asked[name] = truths[value.lower()]
+    return {**asked, "class": classes} if classes else asked
 
 
 def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from shards.errors import InputError
@@ -23,6 +23,7 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1000.0)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
+Weight = Annotated[float, Field(ge=0.0, le=1e6)]
 
 
 class Options(BaseModel):
@@ -53,6 +54,8 @@ class DataSpec(Options):
     """Height and width of an image in pixels; must be what the shards were packed with."""
     where: dict[str, Any] = {}
     """Train only on the samples that match: ``{Eyeglasses: -1}``, ``{class: [cat, dog]}``. Empty keeps all."""
+    limit: Count | None = None
+    """Train only on the first so many of the samples that match."""
     flip: bool = False
     """Mirror every image left to right with probability one half."""
     block_samples: Count | None = None
@@ -74,15 +77,38 @@ class NetworkSpec(OpenOptions):
     """The name in the registry of :mod:`distgan.networks`."""
 
 
+class ConditionSpec(Options):
+    """What a picture is asked to show: a label vector that the generator takes and the critic judges with."""
+
+    attributes: list[str] = []
+    """Attributes of the data set, such as ``[Smiling, Eyeglasses]``: 1 or -1 each in the label vector."""
+    classes: bool = False
+    """The class of a sample, one-hot in the label vector."""
+    generator: Literal["concatenation", "batchnorm"] = "concatenation"
+    """How the generator takes the label vector: appended to the latent, or as the scale and shift of its BatchNorm
+    layers (de Vries et al. 2017). The critic projects it onto its features (Miyato and Koyama 2018)."""
+
+    @model_validator(mode="after")
+    def _on_something(self) -> ConditionSpec:
+        if not self.attributes and not self.classes:
+            raise ValueError("a condition needs attributes: [NAME, ...] or classes: true")
+        if len(set(self.attributes)) < len(self.attributes):
+            raise ValueError("an attribute is named twice")
+        return self
+
+
 class ModelSpec(Options):
     """The two networks and what goes into the generator."""
 
     generator: NetworkSpec = NetworkSpec()
     """The network from latents to images."""
     critic: NetworkSpec = NetworkSpec()
-    """The network from images to one number each: the discriminator's logit or the critic's score."""
+    """The network from images to one number each: the discriminator's logit or the critic's score. A variational
+    autoencoder has its encoder here."""
     latent_dim: Width = 100
     """Length of a latent vector, drawn from N(0, 1)."""
+    condition: ConditionSpec | None = None
+    """Attributes or classes to draw at will. Unset, the networks know of none."""
 
 
 class ObjectiveSpec(OpenOptions):
@@ -94,25 +120,52 @@ class ObjectiveSpec(OpenOptions):
     """Critic updates for each generator update."""
 
 
-class AdamSpec(Options):
-    """Adam (Kingma and Ba 2015)."""
+class ScheduleSpec(Options):
+    """How a learning rate changes; it is multiplied by a factor in [0, 1]."""
 
-    name: Literal["adam"] = "adam"
-    """The optimizer."""
+    kind: Literal["constant", "linear", "inverse_time"] = "constant"
+    """``linear`` falls to 0; ``inverse_time`` is 1 / (1 + decay · updates), Keras's ``decay``."""
+    warm_up_images: Annotated[int, Field(ge=0, le=10**15)] = 0
+    """Rise from 0 over so many images first, whatever the kind."""
+    hold_images: Annotated[int, Field(ge=0, le=10**15)] = 0
+    """``linear``: images before the rate begins to fall."""
+    until_images: Count | None = None
+    """``linear``: images at which the rate reaches 0. Later it stays there."""
+    decay: Weight = 0.0
+    """``inverse_time``: how fast."""
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> ScheduleSpec:
+        if self.kind == "linear" and (self.until_images is None or self.until_images <= self.hold_images):
+            raise ValueError("a linear schedule needs until_images, greater than hold_images")
+        if self.kind != "linear" and (self.until_images is not None or self.hold_images):
+            raise ValueError("hold_images and until_images belong to kind: linear")
+        if (self.kind == "inverse_time") != (self.decay > 0):
+            raise ValueError("decay > 0 belongs to kind: inverse_time, which needs it")
+        return self
+
+
+class SideOptimizerSpec(OpenOptions):
+    """One side's optimizer, by its registered name, with that optimizer's own options beside it."""
+
+    name: str = "adam"
+    """The name in the registry of :mod:`distgan.training.optimizers`."""
     lr: Rate = 2e-4
     """Learning rate."""
-    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.5, 0.999)
-    """Decay rates of the first and the second moment."""
-    eps: Rate = 1e-8
-    """Added to the root of the second moment."""
+    schedule: ScheduleSpec = ScheduleSpec()
+    """How the learning rate changes."""
+    clip_value: Rate | None = None
+    """Cut each element of the gradient to ±this."""
+    clip_norm: Rate | None = None
+    """Shorten the side's whole gradient to this Euclidean norm, after ``clip_value``."""
 
 
 class OptimizerSpec(Options):
     """One optimizer for each side."""
 
-    generator: AdamSpec = AdamSpec()
+    generator: SideOptimizerSpec = SideOptimizerSpec()
     """Updates the generator."""
-    critic: AdamSpec = AdamSpec()
+    critic: SideOptimizerSpec = SideOptimizerSpec()
     """Updates the critic."""
 
 
@@ -159,16 +212,45 @@ class TrackingSpec(Options):
     """Images between two sample grids."""
     sample_count: Annotated[int, Field(ge=1, le=1024)] = 64
     """Fixed latents in a sample grid."""
+    sample_scale: Rate = 1.0
+    """The grid's latents are drawn from N(0, 1) and multiplied by this."""
     wandb: WandbSpec = WandbSpec()
     """Weights & Biases."""
 
 
-class GuardSpec(Options):
-    """What is done when training goes wrong."""
+Action = Literal["warn", "stop", "rollback"]
 
-    nonfinite: Literal["stop", "warn"] = "stop"
-    """A loss or gradient that is NaN or infinite at a log step, or a weight that is at a checkpoint, stops the run
-    before it is saved, or is only reported."""
+
+class GuardSpec(Options):
+    """What is done when training goes wrong.
+
+    ``warn`` says so and goes on; ``stop`` ends the run; ``rollback`` goes back to the last good checkpoint, with fresh
+    noise and lower learning rates.
+    """
+
+    nonfinite: Action = "stop"
+    """A loss, a gradient or a weight is NaN or infinite."""
+    exploding: Action = "warn"
+    """A gradient's norm has grown beyond ``explosion`` times what it was."""
+    won: Action = "warn"
+    """The critic has won: it tells nearly every image right, for long, or the generator's gradient is gone."""
+    collapse: Action = "warn"
+    """The generator's images are all (nearly) the same."""
+    explosion: Annotated[float, Field(gt=1.0)] = 1000.0
+    """Norm of a gradient, as a multiple of its median so far, that counts as exploding."""
+    won_accuracy: Annotated[float, Field(gt=0.5, le=1.0)] = 0.99
+    """Share of right answers from which on the critic is winning."""
+    collapse_ratio: Fraction = 0.1
+    """Diversity of a batch of generated images, as a share of the data's own, below which it counts as collapsed.
+    Diversity is the mean distance of an image to the nearest other in its batch, at 16 pixels."""
+    grace_images: Annotated[int, Field(ge=0, le=10**15)] = 20_000
+    """Before so many images nothing counts as collapsed or won: an untrained generator draws one grey."""
+    patience: Annotated[int, Field(ge=1, le=10**6)] = 10
+    """Log steps in a row for which the critic must be winning, or the images collapsed, before anything is done."""
+    max_rollbacks: Count = 3
+    """After so many, the run stops instead."""
+    rollback_lr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """What a roll-back multiplies both learning rates by."""
 
 
 class ClusterSpec(Options):
@@ -298,13 +380,14 @@ def differences(before: RunSpec, after: RunSpec) -> list[str]:
     return [f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in changed]
 
 
-def validate(model: type[T], tree: Mapping[str, Any], where: str) -> T:
+def validate(model: type[T], tree: Mapping[str, Any], where: str, beside: Iterable[str] = ()) -> T:
     """Validate a mapping, with errors for people.
 
     Args:
         model: What the mapping should be.
         tree: The mapping.
         where: What the errors are about: a file, or a field such as ``model.generator``.
+        beside: Fields that are declared elsewhere but written beside these, for hints.
 
     Raises:
         InputError: Names every wrong field and, for an unknown one, the known one it resembles.
@@ -312,31 +395,44 @@ def validate(model: type[T], tree: Mapping[str, Any], where: str) -> T:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, detail) for detail in error.errors(include_url=False)]
+        lines = [_explain(model, detail, beside) for detail in error.errors(include_url=False)]
         raise InputError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
+def _explain(model: type[BaseModel], detail: ErrorDetails, beside: Iterable[str]) -> str:
     path = [str(part) for part in detail["loc"]]
     field = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        return f"unknown field '{field}'; {near(path[-1], _fields(model, path[:-1]))}"
+        known = [*_fields(model, path[:-1]), *(beside if len(path) == 1 else ())]
+        return f"unknown field '{field}'; {near(path[-1], known)}"
     if detail["type"] == "missing":
         return f"the field '{field}' is missing"
-    value = detail["input"]
-    shown = "nothing" if value is None else repr(value)
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if detail["type"] == "model_type":  # pydantic names our class
+        message = "should be a mapping of fields"
+    if detail["type"] == "value_error":  # of a model's own validator: about several fields, in a sentence of its own
+        return f"'{field}': {message}" if field else message
+    shown = "nothing" if detail["input"] is None else repr(detail["input"])
     return f"'{field}' {message}, not {shown}" if field else message
 
 
 def _fields(model: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
     """The field names at a path of nested models."""
     for part in path:
-        inner = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = section_of(annotation)
+        if inner is None:
             return ()
         model = inner
     return model.model_fields
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field of this type holds, if it holds one: of ``ConditionSpec | None``, ``ConditionSpec``."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
 
 
 def _parse(text: str, where: str) -> Any:

@@ -162,6 +162,16 @@ class Index(Description):
             raise InputError(f"no sample of {self.root} meets all of {dict(where)}: ask for less")
         return np.flatnonzero(kept).astype(np.int64)
 
+    def attribute(self, name: str) -> np.ndarray:
+        """Which samples have an attribute: bool (n,).
+
+        Raises:
+            InputError: There is no such attribute; near names are suggested.
+        """
+        if name not in self.attribute_names:
+            raise InputError(f"{self.root} has no attribute {name!r}: {near(name, self.attribute_names)}")
+        return self._bit(self.attribute_names.index(name))
+
     def check_files(self) -> None:
         """See that every shard is there and of the right size, without reading them.
 
@@ -215,11 +225,9 @@ class Index(Description):
         return bits.astype(bool)
 
     def _has_attribute(self, name: str, value: object) -> np.ndarray:
-        if name not in self.attribute_names:
-            raise InputError(f"{self.root} has no attribute {name!r}: {near(name, self.attribute_names)}")
+        has = self.attribute(name)
         if value not in (1, -1) and value is not False:
             raise InputError(f"attribute {name} is 1 or -1, not {value!r}")
-        has = self._bit(self.attribute_names.index(name))
         return has if value == 1 else ~has
 
     def _in_classes(self, value: object) -> np.ndarray:

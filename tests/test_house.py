@@ -20,6 +20,7 @@ ROOMS = [
     "sampling",
     "tracking",
     "training",
+    "describe",
     "launch",
     "bench",
     "cli",

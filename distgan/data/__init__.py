@@ -1,1 +1,1 @@
-"""Which sample comes when, and how it gets to the device: an index and a position become device batches."""
+"""Which samples there are, with which labels, which comes when: an index and a position become device batches."""

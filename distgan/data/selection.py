@@ -16,13 +16,25 @@ def select_samples(spec: RunSpec, world_size: int = 1) -> tuple[Index, Ids]:
         world_size: Number of workers.
 
     Returns:
-        The index, and the ids of the samples that ``data.where`` keeps: int64, ascending.
+        The index, and the ids of the samples that ``data.where`` and ``data.limit`` keep: int64, ascending.
 
     Raises:
         InputError: The shards are missing, damaged or of another image size, or the batch does not fit them.
     """
     index = Index.load(spec.data.shards)
-    kept = index.select(spec.data.where)
+    try:
+        kept = index.select(spec.data.where)
+    except InputError as error:
+        raise InputError(f"data.where: {error}") from None
+    limit = spec.data.limit
+    if limit is not None:
+        if limit > len(kept):
+            matching = " that data.where keeps" if spec.data.where else ""
+            raise InputError(
+                f"data.limit is {limit}, but there are only {len(kept)} samples{matching} in {index.root}; "
+                f"set it to at most {len(kept)}, or to null for all"
+            )
+        kept = kept[:limit]
     index.check_files()
     if index.transform.size != spec.data.image_size:
         raise InputError(

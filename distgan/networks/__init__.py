@@ -1,59 +1,99 @@
 """The networks, by name.
 
-A generator maps latents (N, latent_dim), drawn from N(0, 1), to images (N, C, S, S) in [-1, 1]; a critic maps such
-images to one number each, (N,). To add one: a file with the network and its options, and one line in a registry below.
-A generator is made with (options, image, latent_dim), a critic with (options, image).
+To add one: a file with the network and its options, and one line in a registry below. What networks are to the rest of
+distgan is said in :mod:`distgan.networks.base`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
-from distgan.networks import dcgan
-from distgan.networks.image import ImageShape
-from distgan.networks.initialisation import initialise_normal
+from distgan.networks import dcgan, dcgan_keras, gan_rmsprop
+from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
+from distgan.networks.initialisation import initialise_glorot, initialise_normal
+from distgan.networks.layers import ConditionalBatchNorm2d
 from distgan.spec import ModelSpec, NetworkSpec, Options, validate
 from shards.errors import InputError
 from shards.names import near
 
-__all__ = ["CRITICS", "GENERATORS", "ImageShape", "build_networks", "complete_model"]
+__all__ = [
+    "CRITICS",
+    "ENCODERS",
+    "GENERATORS",
+    "Critic",
+    "Encoder",
+    "Generator",
+    "ImageShape",
+    "build_networks",
+    "complete_model",
+]
 
-Registry = dict[str, tuple[type[Options], Callable[..., nn.Module]]]
-"""By name: a network's options, and what makes it."""
+N = TypeVar("N", bound=nn.Module, covariant=True)
 
-GENERATORS: Registry = {
-    "dcgan": (dcgan.GeneratorOptions, dcgan.DCGANGenerator),
+
+class Entry(NamedTuple, Generic[N]):
+    """A network: its options, what makes it of them, and what its weights begin as."""
+
+    options: type[Options]
+    build: Callable[..., N]
+    initialise: Callable[[nn.Module, torch.Generator], None]
+
+
+GENERATORS: dict[str, Entry[Generator]] = {
+    "dcgan": Entry(dcgan.GeneratorOptions, dcgan.DCGANGenerator, initialise_normal),
+    "dcgan_keras": Entry(dcgan_keras.GeneratorOptions, dcgan_keras.KerasGenerator, initialise_glorot),
+    "gan_rmsprop": Entry(gan_rmsprop.GeneratorOptions, gan_rmsprop.RMSpropGenerator, initialise_glorot),
 }
-CRITICS: Registry = {
-    "dcgan": (dcgan.CriticOptions, dcgan.DCGANCritic),
+"""Made with (options, ImageShape, GeneratorInput)."""
+
+CRITICS: dict[str, Entry[Critic]] = {
+    "dcgan": Entry(dcgan.CriticOptions, dcgan.dcgan_critic, initialise_normal),
+    "dcgan_keras": Entry(dcgan_keras.CriticOptions, dcgan_keras.keras_critic, initialise_glorot),
+    "gan_rmsprop": Entry(gan_rmsprop.CriticOptions, gan_rmsprop.rmsprop_critic, initialise_glorot),
 }
+"""Made with (options, ImageShape, labels)."""
+
+ENCODERS: dict[str, Entry[Encoder]] = {
+    "dcgan_encoder": Entry(dcgan.CriticOptions, dcgan.dcgan_encoder, initialise_normal),
+}
+"""They stand where a critic would, in ``model.critic``. Made with (options, ImageShape, labels, latent_dim)."""
 
 
-def build_networks(spec: ModelSpec, image: ImageShape, seed: int) -> tuple[nn.Module, nn.Module]:
+def build_networks(
+    spec: ModelSpec, image: ImageShape, seed: int, labels: int = 0
+) -> tuple[Generator, Critic | Encoder]:
     """The generator and the critic of a specification, initialised: equal seeds give equal weights on every machine.
 
     Args:
         spec: The ``model`` section.
         image: What the images of the data set are.
         seed: The run's seed.
+        labels: Length of the label vector that ``spec.condition`` makes; 0 without a condition.
 
     Returns:
-        (generator, critic), float32, on the CPU, in training mode.
+        (generator, critic), float32, on the CPU, in training mode. The critic of an autoencoder is its encoder.
 
     Raises:
-        InputError: An unknown network, a wrong option, or an image size that the network cannot have.
+        InputError: An unknown network, a wrong option, an image size that the network cannot have, or a condition that
+            it cannot take.
     """
-    generator = _build(spec.generator, GENERATORS, "model.generator", image, spec.latent_dim)
-    critic = _build(spec.critic, CRITICS, "model.critic", image)
-    for name, network in (("generator", generator), ("critic", critic)):
-        digest = hashlib.blake2b(f"{seed}/weights/{name}".encode(), digest_size=8).digest()
-        initialise_normal(network, torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1))
-    return generator, critic
+    by_batchnorm = spec.condition is not None and spec.condition.generator == "batchnorm"
+    given = GeneratorInput(spec.latent_dim, labels, by_batchnorm)
+    generator = _build(spec.generator, GENERATORS, "generator", seed, image, given)
+    if labels and by_batchnorm and not any(isinstance(m, ConditionalBatchNorm2d) for m in generator.modules()):
+        raise InputError(
+            f"model.condition.generator is batchnorm, but the {spec.generator.name} generator has no BatchNorm; "
+            "set it to concatenation"
+        )
+    if spec.critic.name in ENCODERS:
+        encoder = _build(spec.critic, ENCODERS, "critic", seed, image, labels, spec.latent_dim)
+        return generator, encoder
+    return generator, _build(spec.critic, CRITICS, "critic", seed, image, labels)
 
 
 def complete_model(spec: ModelSpec) -> ModelSpec:
@@ -63,7 +103,7 @@ def complete_model(spec: ModelSpec) -> ModelSpec:
         InputError: An unknown network or a wrong option.
     """
     generator = _options(spec.generator, GENERATORS, "model.generator").model_dump()
-    critic = _options(spec.critic, CRITICS, "model.critic").model_dump()
+    critic = _options(spec.critic, {**CRITICS, **ENCODERS}, "model.critic").model_dump()
     return spec.model_copy(
         update={
             "generator": NetworkSpec(name=spec.generator.name, **generator),
@@ -72,12 +112,15 @@ def complete_model(spec: ModelSpec) -> ModelSpec:
     )
 
 
-def _build(spec: NetworkSpec, registry: Registry, where: str, *shape: Any) -> nn.Module:
-    options = _options(spec, registry, where)
-    return registry[spec.name][1](options, *shape)
+def _build(spec: NetworkSpec, registry: Mapping[str, Entry[N]], role: str, seed: int, *shape: Any) -> N:
+    options = _options(spec, registry, f"model.{role}")
+    network = registry[spec.name].build(options, *shape)
+    digest = hashlib.blake2b(f"{seed}/weights/{role}".encode(), digest_size=8).digest()
+    registry[spec.name].initialise(network, torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1))
+    return network
 
 
-def _options(spec: NetworkSpec, registry: Registry, where: str) -> Options:
+def _options(spec: NetworkSpec, registry: Mapping[str, Entry[Any]], where: str) -> Options:
     if spec.name not in registry:
         raise InputError(f"{where}.name: no network is called {spec.name!r}; {near(spec.name, registry)}")
-    return validate(registry[spec.name][0], spec.rest, where)
+    return validate(registry[spec.name].options, spec.rest, where)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
 def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
     """DCGAN's initialisation, in place: weights N(0, 0.02), BatchNorm's scale N(1, 0.02), every bias 0.
 
-    The paper names the weights; BatchNorm's scale is as in its authors' code.
+    The paper names the weights; BatchNorm's scale is as in its authors' code. Layers that normalise single images keep
+    scale 1 and shift 0.
 
     Args:
         network: Convolutional, transposed convolutional, linear and BatchNorm layers are initialised.
@@ -19,9 +21,24 @@ def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             module.weight.normal_(0.0, 0.02, generator=random)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, _BatchNorm):
             module.weight.normal_(1.0, 0.02, generator=random)
         else:
             continue
         if module.bias is not None:
             module.bias.zero_()
+
+
+@torch.no_grad()
+def initialise_glorot(network: nn.Module, random: torch.Generator) -> None:
+    """Keras's default initialisation, in place: weights uniform as Glorot and Bengio (2010) have them, every bias 0.
+
+    Args:
+        network: Convolutional, transposed convolutional and linear layers are initialised.
+        random: The CPU generator to draw from, in the order of ``network.modules()``.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=random)
+            if module.bias is not None:
+                module.bias.zero_()

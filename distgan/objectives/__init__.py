@@ -1,7 +1,7 @@
 """What each side minimises, by name.
 
-To add an objective: a file with its options and its two sides (:class:`~distgan.objectives.side.Side`), and one line in
-the registry below.
+To add an objective: a file with its options and its sides (:class:`~distgan.objectives.side.Side`), and one line in the
+registry below.
 """
 
 from __future__ import annotations
@@ -9,31 +9,53 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from distgan.networks import Critic, Encoder
 from distgan.objectives.bce import BCECritic, BCEGenerator, BCEOptions
-from distgan.objectives.side import Draw, Loss, Side
+from distgan.objectives.elbo import ELBO, ELBOOptions
+from distgan.objectives.hinge import HingeCritic, HingeGenerator, HingeOptions
+from distgan.objectives.least_squares import LeastSquaresCritic, LeastSquaresGenerator, LeastSquaresOptions
+from distgan.objectives.side import Batch, Draw, Loss, Side
+from distgan.objectives.wasserstein import (
+    ClippedCritic,
+    ClippedOptions,
+    PenalisedCritic,
+    PenalisedOptions,
+    WassersteinGenerator,
+)
 from distgan.spec import ObjectiveSpec, Options, validate
 from shards.errors import InputError
 from shards.names import near
 
-__all__ = ["OBJECTIVES", "Draw", "Game", "Loss", "Side", "build_game", "complete_objective"]
+__all__ = ["OBJECTIVES", "Batch", "Draw", "Game", "Loss", "Side", "build_game", "complete_objective"]
 
 
 class Game(NamedTuple):
-    """The two sides: ``critic(real, draw)`` and ``generator(draw)`` are their losses."""
+    """The two sides: ``critic(batch, draw)`` and ``generator(labels, draw)`` are their losses.
 
-    generator: Side
+    Where the critic's side trains both networks there is no other.
+    """
+
     critic: Side
+    generator: Side | None
 
 
 class _Entry(NamedTuple):
     options: type[Options]
-    generator: type[Side]
     critic: type[Side]
+    generator: type[Side] | None
+    judge: type[nn.Module] = Critic
+    """What ``model.critic`` must be."""
 
 
 OBJECTIVES: dict[str, _Entry] = {
-    "bce": _Entry(BCEOptions, BCEGenerator, BCECritic),
+    "bce": _Entry(BCEOptions, BCECritic, BCEGenerator),
+    "hinge": _Entry(HingeOptions, HingeCritic, HingeGenerator),
+    "least_squares": _Entry(LeastSquaresOptions, LeastSquaresCritic, LeastSquaresGenerator),
+    "wasserstein_clip": _Entry(ClippedOptions, ClippedCritic, WassersteinGenerator),
+    "wasserstein_gp": _Entry(PenalisedOptions, PenalisedCritic, WassersteinGenerator),
+    "elbo": _Entry(ELBOOptions, ELBO, None, Encoder),
 }
 
 
@@ -41,13 +63,23 @@ def build_game(spec: ObjectiveSpec, generator: nn.Module, critic: nn.Module, lat
     """The game that a specification has two networks play.
 
     Raises:
-        InputError: An unknown objective or a wrong option.
+        InputError: An unknown objective, a wrong option, or a network that the objective cannot train.
     """
     options, entry = _options(spec), OBJECTIVES[spec.kind]
-    return Game(
-        generator=entry.generator(options, trained=generator, opponent=critic, latent_dim=latent_dim),
-        critic=entry.critic(options, trained=critic, opponent=generator, latent_dim=latent_dim),
-    )
+    if not isinstance(critic, entry.judge):
+        wanted = "an encoder, such as dcgan_encoder" if entry.judge is Encoder else "a critic, such as dcgan"
+        raise InputError(f"objective.kind {spec.kind} needs {wanted}, as model.critic")
+    if entry.generator is None and spec.n_critic != 1:
+        raise InputError(f"objective.n_critic is {spec.n_critic}, but {spec.kind} trains both networks at once: set 1")
+    critic_side = entry.critic(options, trained=critic, opponent=generator, latent_dim=latent_dim)
+    if critic_side.penalised and any(isinstance(module, _BatchNorm) for module in critic.modules()):
+        raise InputError(
+            f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
+            "other images of the batch; set model.critic.normalisation to layer, instance or none"
+        )
+    if entry.generator is None:
+        return Game(critic_side, None)
+    return Game(critic_side, entry.generator(options, trained=generator, opponent=critic, latent_dim=latent_dim))
 
 
 def complete_objective(spec: ObjectiveSpec) -> ObjectiveSpec:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from distgan.networks.layers import dropout_from
 from distgan.spec import Options
 
 
@@ -21,19 +23,35 @@ class Draw(Protocol):
         """U[0, 1), (slots of this rank, *shape)."""
 
 
+class Batch(NamedTuple):
+    """This rank's part of a global batch."""
+
+    images: Tensor
+    """(N, C, S, S) in [-1, 1]."""
+    labels: Tensor
+    """(N, K): what ``model.condition`` asks of each image; K is 0 without it."""
+
+
 class Loss(NamedTuple):
-    """A scalar to go down, and scalars to look at (detached, on the device: reading one there costs a wait)."""
+    """A scalar to go down, and what there is to look at (detached, on the device: reading it there costs a wait)."""
 
     value: Tensor
     figures: dict[str, Tensor]
+    """Scalars, by the names they are logged under."""
+    fake: Tensor
+    """The generator's images of this update, (N, C, S, S)."""
 
 
 class Side(nn.Module):
-    """One side of the game: the network it trains is a submodule, the opponent is not.
+    """One side of the game: the networks it trains are submodules, the opponent is not.
 
-    So ``side.parameters()`` are what this side's optimizer moves, and DistributedDataParallel around a side reduces
-    exactly those, once for the one backward of the one forward.
+    So ``side.parameters()`` are what this side moves, and DistributedDataParallel around a side reduces exactly those,
+    once for the one backward of the one forward. A critic's side is called with (Batch, Draw), a generator's side with
+    (labels, Draw): the labels of the last real batch, which have the data's own distribution.
     """
+
+    trains: ClassVar[tuple[str, ...]]
+    """The networks that this side moves: "generator", "critic" or both."""
 
     def __init__(self, options: Options, trained: nn.Module, opponent: nn.Module, latent_dim: int) -> None:
         super().__init__()
@@ -47,9 +65,30 @@ class Side(nn.Module):
         """The network that this side plays against and must not change."""
         return self._opponent[0]
 
-    def judge(self, critic: nn.Module, images: Tensor) -> Tensor:
-        """A critic's outputs (N,) in the weights' own type: under autocast they come in less, too little for a loss."""
-        outputs: Tensor = critic(images)
+    @property
+    def penalised(self) -> bool:
+        """Whether the loss holds gradients of the critic for single images, which BatchNorm would mix."""
+        return False
+
+    def constrain(self) -> None:
+        """Bring the weights back to where they may be. Called after each update of this side."""
+
+    def judge(self, critic: nn.Module, images: Tensor, labels: Tensor, draw: Draw, *parts: str) -> Tensor:
+        """A critic's outputs (N,) in the weights' own type: under autocast they come in less, too little for a loss.
+
+        Args:
+            critic: The network.
+            images: (N, C, S, S): as many times the slots of this rank as there are parts.
+            labels: (N, K).
+            draw: Where dropout draws from.
+            parts: What the images are, such as "real" or "real", "fake": keys of the dropout.
+        """
+
+        def uniform(purpose: str, shape: Sequence[int]) -> Tensor:
+            return torch.cat([draw.uniform(f"{purpose}/{part}", shape) for part in parts])
+
+        with dropout_from(critic, uniform):
+            outputs: Tensor = critic(images, labels)
         return outputs.to(next(self.parameters()).dtype)
 
     def latents(self, draw: Draw) -> Tensor:

@@ -1,12 +1,13 @@
 """From a trained generator to pictures.
 
-A picture depends on (seed, index) alone: not on how many are drawn, and not on the training run's own random numbers.
+A picture depends on (seed, index) and on what it is asked to show: not on how many are drawn, and not on the training
+run's own random numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from distgan.checkpoint import Checkpoint
+from distgan.data.conditions import LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
 from shards.errors import InputError
@@ -31,7 +33,14 @@ Bytes = NDArray[np.uint8]
 
 
 def sample(
-    checkpoint: Checkpoint, out: Path, *, count: int = 64, seed: int = 0, columns: int | None = None, ema: bool = True
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    count: int = 64,
+    seed: int = 0,
+    columns: int | None = None,
+    ema: bool = True,
+    where: Mapping[str, object] | None = None,
 ) -> None:
     """Draw images with a trained generator.
 
@@ -39,12 +48,15 @@ def sample(
         checkpoint: The trained state.
         out: A ``.png`` file for one grid, else a folder (made if need be) for ``00000000.png``, ….
         count: How many.
-        seed: Picture i depends on the seed and on i alone.
+        seed: Picture i depends on the seed, on i and on ``where`` alone.
         columns: Images in a row of the grid; None for the squarest grid.
         ema: The averaged weights, else those that training goes on with.
+        where: What the pictures are to show, for a run with ``model.condition``: ``{"Smiling": 1, "class": "cat"}``.
+            What is not asked for is as the data has it. The latents do not depend on it.
 
     Raises:
-        InputError: A number is out of range, the checkpoint is damaged, or ``out`` cannot be written.
+        InputError: A number is out of range, the run does not know what is asked for, the checkpoint is damaged, or
+            ``out`` cannot be written.
     """
     if count < 1 or seed < 0 or (columns is not None and columns < 1):
         raise InputError("--count and --columns are at least 1, --seed at least 0")
@@ -53,16 +65,19 @@ def sample(
         raise InputError(f"{out}: give a file that ends in .png for a grid, or a folder for single images")
     if grid and count > MOST_IN_A_GRID:
         raise InputError(f"a grid holds at most {MOST_IN_A_GRID} images, not {count}; give a folder instead of {out}")
+    distribution = load_labels(checkpoint).given(where or {})
     generator = load_generator(checkpoint, ema=ema)
     dtype = next(generator.parameters()).dtype
     latent_dim = checkpoint.state.spec.model.latent_dim
-    images = (
-        image
-        for first in range(0, count, BATCH)
-        for image in draw_images(
-            generator, sample_latents(seed, first, min(BATCH, count - first), latent_dim).to(dtype)
-        )
-    )
+
+    def drawn() -> Iterator[Bytes]:
+        for first in range(0, count, BATCH):
+            some = min(BATCH, count - first)
+            latents = sample_latents(seed, first, some, latent_dim)
+            labels = sample_labels(distribution, seed, first, some)
+            yield from draw_images(generator, latents.to(dtype), labels.to(dtype))
+
+    images = drawn()
     try:
         if grid:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +104,33 @@ def load_generator(checkpoint: Checkpoint, *, ema: bool = True) -> nn.Module:
     """
     state = checkpoint.state
     image = ImageShape(state.channels, state.spec.data.image_size)
-    generator, _ = build_networks(state.spec.model, image, state.spec.seed)
+    generator, _ = build_networks(state.spec.model, image, state.spec.seed, len(state.label_names))
     checkpoint.load_into(generator, "generator_ema" if ema else "generator")
     return generator.eval()
+
+
+def load_labels(checkpoint: Checkpoint) -> LabelDistribution:
+    """How often each label vector occurs in the data that a checkpoint has learnt from.
+
+    Raises:
+        InputError: The checkpoint is damaged.
+    """
+    names = checkpoint.state.label_names
+    if not names:
+        return LabelDistribution.of((), np.zeros((1, 0), np.int8))
+    return LabelDistribution.from_tensors(names, checkpoint.tensors("labels"))
+
+
+def sample_labels(
+    distribution: LabelDistribution, seed: int, first: int, count: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Labels (count, K) of the pictures first, first + 1, … of a seed: as the data has them.
+
+    Where the distribution is what is :meth:`~distgan.data.conditions.LabelDistribution.given` a condition, another
+    condition leaves most of the entries that neither speaks of as they are.
+    """
+    noise = Noise(seed, torch.arange(first, first + count, device=device), "sample")
+    return distribution.draw(noise.uniform("labels", (distribution.choices,)))
 
 
 def sample_latents(seed: int, first: int, count: int, latent_dim: int, device: torch.device | str = "cpu") -> Tensor:
@@ -100,16 +139,16 @@ def sample_latents(seed: int, first: int, count: int, latent_dim: int, device: t
 
 
 @torch.inference_mode()
-def draw_images(generator: nn.Module, latents: Tensor) -> Iterator[Bytes]:
-    """Images of latents (N, latent_dim): one uint8 (H, W, C) after the other.
+def draw_images(generator: nn.Module, latents: Tensor, labels: Tensor) -> Iterator[Bytes]:
+    """Images of latents (N, latent_dim) and labels (N, K): one uint8 (H, W, C) after the other.
 
     The generator should be in evaluation mode: in training mode an image would depend on its neighbours.
     """
     assert not generator.training
     for start in range(0, len(latents), BATCH):
-        batch = latents[start : start + BATCH]
-        padded = torch.cat([batch, batch.new_zeros(BATCH - len(batch), batch.shape[1])])
-        yield from image_bytes(generator(padded)[: len(batch)])
+        batch = [inputs[start : start + BATCH] for inputs in (latents, labels)]
+        padded = [torch.cat([each, each.new_zeros(BATCH - len(each), each.shape[1])]) for each in batch]
+        yield from image_bytes(generator(*padded)[: len(batch[0])])
 
 
 def image_bytes(images: Tensor) -> Bytes:

@@ -21,8 +21,12 @@ _NORMS = "Gradient norms"
 _TITLES = (
     ("loss/*", "Losses"),
     ("critic/accuracy*", "Critic accuracy"),
+    ("critic/penalty", "Gradient penalty"),
     ("critic/*", "Critic outputs, mean"),
+    ("elbo/*", "Terms of the ELBO"),
+    ("diversity", "Diversity of the images, share of the data's"),
     ("grad_norm/*", _NORMS),
+    ("learning_rate/*", "Learning rates"),
     ("time/images_per_second", "Images per second"),
     ("time/data_wait", "Waiting for data, share of the time"),
 )

@@ -67,6 +67,11 @@ class Console(Sink):
         self._print_pending()
         self._print(text)
 
+    def rewind(self, step: int) -> None:
+        """Set the bar back."""
+        self._print_pending()
+        self._bar.update(self._task, completed=step)
+
     def close(self, outcome: Outcome) -> None:
         """Leave the bar as it is and give the terminal back."""
         self._bar.stop()

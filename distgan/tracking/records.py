@@ -42,8 +42,10 @@ class Records(Sink):
         """
         self._metrics = run / "metrics.jsonl"
         self._log = run / "log.txt"
+        self._samples = run / "samples"
+        self._images_per_step = images_per_step
         if resume_step is not None:
-            self._rewind(run / "samples", resume_step, images_per_step)
+            self.rewind(resume_step)
         elif self._metrics.exists() and self._metrics.stat().st_size:
             raise InputError(f"{self._metrics} already holds the figures of a run; resume it or choose another folder")
         self._metrics.touch()
@@ -64,18 +66,19 @@ class Records(Sink):
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         _append(self._log, f"{now} " + text.replace("\n", "\n    ") + "\n")
 
-    def close(self, outcome: Outcome) -> None:
-        """Write down how the run ended: the report reads it from the last entry."""
-        self.message(outcome)
-
-    def _rewind(self, samples: Path, step: int, images_per_step: int) -> None:
+    def rewind(self, step: int) -> None:
+        """Drop the lines and grids of later steps."""
         if self._metrics.exists():
             kept = [line for line, figures in _lines(self._metrics) if figures["step"] <= step]
             with write_atomically(self._metrics) as file:
                 file.writelines(line + b"\n" for line in kept)
-        for images, path in sample_grids(samples):
-            if images > step * images_per_step:
+        for images, path in sample_grids(self._samples):
+            if images > step * self._images_per_step:
                 path.unlink()
+
+    def close(self, outcome: Outcome) -> None:
+        """Write down how the run ended: the report reads it from the last entry."""
+        self.message(outcome)
 
 
 def read_metrics(run: Path) -> list[dict[str, float]]:

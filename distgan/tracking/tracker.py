@@ -28,6 +28,9 @@ class Sink:
     def record(self, text: str) -> None:
         """Take a sentence for whoever looks later, which the person watching hears otherwise."""
 
+    def rewind(self, step: int) -> None:
+        """Take note that training has gone back to an earlier step, and forget what came after it."""
+
     def close(self, outcome: Outcome) -> None:
         """Take note of how the run ended, and let go of everything."""
 
@@ -100,6 +103,20 @@ class Tracker(Sink):
         """
         for sink in self.sinks:
             sink.record(text)
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after a step, since training goes back to it.
+
+        Weights & Biases forgets nothing: there, the repeated steps keep their first figures.
+
+        Args:
+            step: Generator steps done.
+
+        Raises:
+            OSError: ``metrics.jsonl`` cannot be written.
+        """
+        for sink in self.sinks:
+            sink.rewind(step)
 
     def close(self, outcome: Outcome) -> None:
         """End the run. Every sink is closed, also when another one fails at it.

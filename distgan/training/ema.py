@@ -41,22 +41,25 @@ class EMA:
         keep = 0.5 ** (images_per_step / half_life)
         torch._foreach_lerp_(self._averages, self._weights, 1.0 - keep)
 
-    def calibrated(self, latents: Callable[[int], Tensor], batches: int = 8) -> nn.Module:
+    def calibrated(self, inputs: Callable[[int], tuple[Tensor, Tensor]], batches: int = 8) -> nn.Module:
         """The averaged generator in evaluation mode, with BatchNorm statistics of its own.
 
         The statistics that training gathers belong to the training weights. The averaged weights produce other
         activations, so their mean and variance are measured anew, over latents of their own.
 
         Args:
-            latents: Batch number to latents (N, latent_dim).
+            inputs: Batch number to latents (N, latent_dim) and labels (N, K).
             batches: How many to average over.
         """
         norms = [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain average over all batches
         self.network.train()
         with torch.no_grad():
             for batch in range(batches if norms else 0):
-                self.network(latents(batch))
+                self.network(*inputs(batch))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
         return self.network.eval()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint, State, save_checkpoint
+from distgan.data.conditions import LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
-from distgan.objectives import Draw, Loss, Side, build_game
+from distgan.objectives import Batch, Draw, Loss, Side, build_game
 from distgan.sampling import BATCH
 from distgan.spec import RunSpec
 from distgan.training.ema import EMA
-from distgan.training.optimizers import build_optimizer
+from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
 from distgan.training.precision import Precision
 
 
@@ -26,25 +31,42 @@ class Learner:
         image: What the images of the data set are.
         device: Where to compute.
         slots: int64 (n,): the slots of each global batch that this process computes.
+        labels: The label vectors of the data set; None without ``model.condition``.
 
     Raises:
         InputError: A network or objective that is unknown, wrongly set or does not fit the images.
     """
 
-    def __init__(self, spec: RunSpec, image: ImageShape, device: torch.device, slots: Tensor) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        image: ImageShape,
+        device: torch.device,
+        slots: Tensor,
+        labels: LabelDistribution | None = None,
+    ) -> None:
         self.spec = spec
         self.image = image
+        self.labels = labels or LabelDistribution.of((), np.zeros((1, 0), np.int8))
         self.step = 0
+        self.rollbacks = 0
+        self.rate_scale = 1.0
+        self.noise_seed = spec.seed
         self.precision = Precision(spec.training.precision, device)
         self._slots = slots.to(device)
         self.generator, self.critic = (
-            self.precision.place(network) for network in build_networks(spec.model, image, spec.seed)
+            self.precision.place(network) for network in build_networks(spec.model, image, spec.seed, self.labels.width)
         )
         self._game = build_game(spec.objective, self.generator, self.critic, spec.model.latent_dim)
-        self._optimizers = {
-            "generator": build_optimizer(spec.optimizer.generator, self.generator.parameters()),
-            "critic": build_optimizer(spec.optimizer.critic, self.critic.parameters()),
+        self._parameters = {
+            "generator": list(self.generator.parameters()),
+            "critic": list(self.critic.parameters()),
         }
+        self._optimizers = {
+            name: build_optimizer(getattr(spec.optimizer, name), parameters)
+            for name, parameters in self._parameters.items()
+        }
+        self._norms: dict[str, Tensor] = {}
         self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up)
         self._averaged_at: int | None = None  # the step that the average's BatchNorm statistics are of
 
@@ -62,24 +84,36 @@ class Learner:
         """Whether the last step reached or passed a multiple of so many images."""
         return self.images // images > (self.images - self.spec.images_per_step) // images
 
-    def update_critic(self, real: Tensor, repeat: int) -> Loss:
-        """One critic update on this process's real images (n, C, S, S); the ``repeat``-th, from 0, of this step."""
-        return self._descend("critic", self._game.critic, real, self._draw(f"critic/{self.critic_updates + repeat}"))
+    def update_critic(self, real: Batch, repeat: int) -> Loss:
+        """One critic update on this process's real images; the ``repeat``-th, from 0, of this step."""
+        update = self.critic_updates + repeat
+        images = update * self.spec.training.batch_size
+        return self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
 
-    def update_generator(self) -> Loss:
-        """One generator update, which ends the step."""
-        loss = self._descend("generator", self._game.generator, self._draw(f"generator/{self.step}"))
+    def update_generator(self, labels: Tensor) -> Loss | None:
+        """One generator update, which ends the step.
+
+        Args:
+            labels: (n, K), of the last real batch.
+
+        Returns:
+            None where the critic's update has trained both networks.
+        """
+        loss = None
+        if self._game.generator:
+            draw = self._draw(f"generator/{self.step}")
+            loss = self._descend(self._game.generator, self.step, self.images, labels, draw)
         self.step += 1
         self._ema.update(self.images, self.spec.images_per_step)
         return loss
 
     def gradient_norms(self) -> dict[str, Tensor]:
-        """The Euclidean norm of each side's last gradient, on the device."""
-        sides = {"critic": self.critic, "generator": self.generator}
-        return {
-            name: torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-            for name, network in sides.items()
-        }
+        """The Euclidean norm of each network's last gradient, before any clipping, on the device."""
+        return dict(self._norms)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Each network's last learning rate."""
+        return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self._optimizers.items()}
 
     def finite(self) -> bool:
         """Whether every weight and statistic of the networks is a finite number. Waits for the device."""
@@ -94,19 +128,34 @@ class Learner:
         self._averaged_at = self.step
         slots = torch.arange(BATCH, device=self.precision.device)
 
-        def latents(batch: int) -> Tensor:
+        def inputs(batch: int) -> tuple[Tensor, Tensor]:
             noise = Noise(self.spec.seed, slots, f"calibration/{batch}", self.precision.dtype)
-            return noise.normal("latent", (self.spec.model.latent_dim,))
+            labels = self.labels.draw(noise.uniform("labels"))
+            return noise.normal("latent", (self.spec.model.latent_dim,)), labels.to(self.precision.dtype)
 
-        return self._ema.calibrated(latents)
+        return self._ema.calibrated(inputs)
 
-    def save(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
+    def set_back(self, rollbacks: int, rate_scale: float) -> None:
+        """Go on from here with other noise and other learning rates than before.
+
+        Args:
+            rollbacks: How often this has been done, this time included.
+            rate_scale: What the specification's learning rates are multiplied by from now on.
+        """
+        self.rollbacks, self.rate_scale = rollbacks, rate_scale
+        digest = hashlib.blake2b(f"{self.spec.seed}/rollback/{rollbacks}".encode(), digest_size=8).digest()
+        self.noise_seed = int.from_bytes(digest, "big") >> 1
+
+    def save(
+        self, run: Path, fingerprint: str, wandb_run_id: str | None, guard: Mapping[str, Any] | None = None
+    ) -> Checkpoint:
         """Write a checkpoint into a run's folder.
 
         Args:
             run: The run's folder.
             fingerprint: Of the shards.
             wandb_run_id: The run in Weights & Biases, if any.
+            guard: What the guard remembers.
 
         Raises:
             OSError: It could not be written; nothing is left behind.
@@ -116,12 +165,20 @@ class Learner:
             images=self.images,
             position=self.images,
             spec=self.spec,
+            seeds={"noise": self.noise_seed},
+            rate_scale=self.rate_scale,
+            rollbacks=self.rollbacks,
+            guard=dict(guard or {}),
+            label_names=self.labels.names,
             channels=self.image.channels,
             fingerprint=fingerprint,
             wandb_run_id=wandb_run_id,
         )
         networks = {"generator": self.generator, "generator_ema": self.averaged_generator(), "critic": self.critic}
-        return save_checkpoint(run, state, {k: v.state_dict() for k, v in networks.items()}, self._optimizers)
+        files = {name: network.state_dict() for name, network in networks.items()}
+        if self.labels.width:
+            files["labels"] = self.labels.tensors()
+        return save_checkpoint(run, state, files, self._optimizers)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Become what a checkpoint of the same specification holds.
@@ -134,18 +191,26 @@ class Learner:
         checkpoint.load_into(self._ema.network, "generator_ema")
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
-        self.step = checkpoint.state.step
+        state = checkpoint.state
+        self.step, self.rollbacks, self.rate_scale = state.step, state.rollbacks, state.rate_scale
+        self.noise_seed = state.seeds["noise"]
         self._averaged_at = None
 
     def _draw(self, update: str) -> Draw:
-        return Noise(self.spec.seed, self._slots, update, self.precision.dtype)
+        return Noise(self.noise_seed, self._slots, update, self.precision.dtype)
 
-    def _descend(self, name: str, side: Side, *inputs: Tensor | Draw) -> Loss:
-        """One step of a side down its own loss."""
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
+    def _descend(self, side: Side, updates: int, images: int, *inputs: Batch | Tensor | Draw) -> Loss:
+        """One step of a side down its own loss, after so many updates and images."""
+        for name in side.trains:
+            self._optimizers[name].zero_grad(set_to_none=True)
         with self.precision.autocast():
             loss: Loss = side(*inputs)
         loss.value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        for name in side.trains:
+            spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
+            self._norms[name] = clip_gradients(spec, self._parameters[name])
+            for group in optimizer.param_groups:
+                group["lr"] = spec.lr * self.rate_scale * rate_factor(spec.schedule, images, updates)
+            optimizer.step()
+        side.constrain()
         return loss

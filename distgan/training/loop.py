@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,18 +12,20 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distgan.checkpoint import prune
+from distgan.checkpoint import Checkpoint, go_back, prune
+from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
 from distgan.networks import ImageShape, complete_model
 from distgan.objectives import Loss, complete_objective
-from distgan.sampling import draw_images, sample_latents, save_grid
+from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid
 from distgan.spec import RunSpec
 from distgan.tracking import Tracker, open_tracker, write_report
 from distgan.training.folder import open_run
-from distgan.training.guard import Guard
+from distgan.training.guard import Guard, RollBack, Trouble, diversity
 from distgan.training.learner import Learner
+from distgan.training.optimizers import complete_optimizer
 from shards.errors import InputError
 from shards.reader import Reader
 
@@ -70,14 +73,28 @@ def train(
     """
     stop = stop or threading.Event()
     spec = spec.model_copy(
-        update={"model": complete_model(spec.model), "objective": complete_objective(spec.objective)}
+        update={
+            "model": complete_model(spec.model),
+            "objective": complete_objective(spec.objective),
+            "optimizer": complete_optimizer(spec.optimizer),
+        }
     )
     index, kept = select_samples(spec, place.world_size)
+    vectors = label_vectors(spec.model.condition, index, kept)
+    labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
     slots = torch.from_numpy(rank_slots(spec.training.batch_size, place.rank, place.world_size))
-    learner = Learner(spec, ImageShape(index.transform.channels, spec.data.image_size), place.device, slots)
-    with open_run(spec, run, index.fingerprint, resume=resume) as checkpoint:
+
+    def begin(checkpoint: Checkpoint | None) -> tuple[Learner, Guard]:
+        image = ImageShape(index.transform.channels, spec.data.image_size)
+        learner = Learner(spec, image, place.device, slots, labels)
         if checkpoint:
             learner.load(checkpoint)
+        return learner, Guard(spec.guard, checkpoint.state.guard if checkpoint else None)
+
+    learner, guard = begin(None)  # before anything is written: what does not fit together is said here
+    with open_run(spec, run, index.fingerprint, resume=resume) as checkpoint:
+        if checkpoint:
+            learner, guard = begin(checkpoint)
         tracker = open_tracker(
             spec,
             run,
@@ -92,10 +109,16 @@ def train(
                 f"training on {place.device} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} steps "
                 f"of {spec.images_per_step:,} images"
             )
-            reader = Reader(index, cache=spec.data.cache)
-            batches = Batches(reader, kept, slots, spec, learner.critic_updates, place.device, learner.precision.dtype)
-            with reader, batches:
-                _take_steps(learner, batches, tracker, run, index.fingerprint, stop)
+            with Reader(index, cache=spec.data.cache) as reader:
+                while True:
+                    update, dtype = learner.critic_updates, learner.precision.dtype
+                    batches = Batches(reader, kept, vectors, slots, spec, update, place.device, dtype)
+                    try:
+                        with batches:
+                            _take_steps(learner, guard, batches, tracker, run, index.fingerprint, stop)
+                        break
+                    except RollBack as rollback:
+                        learner, guard = _roll_back(run, learner, rollback.trouble, begin, tracker)
             ended = "finished" if learner.step >= spec.steps else "interrupted"
         except KeyboardInterrupt:
             ended = "interrupted"
@@ -111,51 +134,89 @@ def train(
 
 
 def _take_steps(
-    learner: Learner, batches: Batches, tracker: Tracker, run: Path, fingerprint: str, stop: threading.Event
+    learner: Learner,
+    guard: Guard,
+    batches: Batches,
+    tracker: Tracker,
+    run: Path,
+    fingerprint: str,
+    stop: threading.Event,
 ) -> None:
-    """The loop: critic, critic, …, generator; and now and then a figure, a picture, a checkpoint."""
+    """The loop: critic, critic, …, generator; and now and then a figure, a picture, a checkpoint.
+
+    Raises:
+        RollBack: Training should go back to before a trouble.
+    """
     spec = learner.spec
-    guard = Guard(spec.guard, tracker.message)
     meter = _Meter(learner, batches)
     if learner.step == 0:
         _picture(learner, run, tracker)
     leaving = learner.step >= spec.steps or stop.is_set()
     while not leaving:
         for repeat in range(spec.objective.n_critic):
-            critic_loss = learner.update_critic(next(batches), repeat)
-        generator_loss = learner.update_generator()
+            real = next(batches)
+            critic_loss = learner.update_critic(real, repeat)
+        generator_loss = learner.update_generator(real.labels)
+        figures = _figures(spec, critic_loss, generator_loss, learner.gradient_norms())
+        guard.observe(figures)
         tracker.progress(learner.step)
 
         last = learner.step == spec.steps
         leaving = last or stop.is_set()
-        logging = last or learner.step % spec.tracking.log_every == 0
         saving = leaving or learner.crossed(spec.training.checkpoint_every_images)
-        if logging or saving:  # the only places where the host waits for the device
-            figures = _figures(critic_loss, generator_loss, learner.gradient_norms())
-            guard.check_figures(learner.step, figures)
-            if logging:
-                tracker.log(learner.step, {**meter.clock(), **figures, **meter.rates()})
+        if last or learner.step % spec.tracking.log_every == 0:  # here the host waits for the device
+            if len(real.images) > 1:
+                figures["diversity"] = diversity(critic_loss.fake) / diversity(real.images).clamp_min(1e-12)
+            values = _to_host(figures)
+            rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
+            tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
+            for trouble in guard.judge(learner.step, learner.images, values.get("diversity")):
+                tracker.message(guard.handle(trouble, learner.rollbacks))
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
         if leaving and not last:
             tracker.message("stopping: saving a checkpoint; another signal ends the run at once")
         if saving:
-            guard.check_weights(learner.step, learner.finite())
-            learner.save(run, fingerprint, tracker.wandb_run_id)
-            prune(run, spec.training.keep_last, spec.keep_every_steps)
+            for trouble in guard.check_state(learner.step, learner.finite()):
+                tracker.message(guard.handle(trouble, learner.rollbacks))
+            learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
+            prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspect_from)
 
 
-def _figures(critic_loss: Loss, generator_loss: Loss, norms: dict[str, Tensor]) -> dict[str, float]:
-    """The step's figures on the host, in one transfer."""
-    tensors = {
-        "loss/critic": critic_loss.value.detach(),
-        "loss/generator": generator_loss.value.detach(),
-        **critic_loss.figures,
-        **generator_loss.figures,
-        **{f"grad_norm/{side}": norm for side, norm in norms.items()},
+def _roll_back(
+    run: Path,
+    learner: Learner,
+    trouble: Trouble,
+    begin: Callable[[Checkpoint | None], tuple[Learner, Guard]],
+    tracker: Tracker,
+) -> tuple[Learner, Guard]:
+    """The learner and the guard from before a trouble, with fresh noise and lower learning rates."""
+    rollbacks, rate_scale = learner.rollbacks + 1, learner.rate_scale * learner.spec.guard.rollback_lr
+    learner, guard = begin(go_back(run, trouble.since))
+    learner.set_back(rollbacks, rate_scale)
+    tracker.rewind(learner.step)
+    tracker.message(
+        f"{trouble.text}. Going back to step {learner.step} with fresh noise and learning rates times {rate_scale:g}: "
+        f"roll-back {rollbacks} of at most {learner.spec.guard.max_rollbacks}."
+    )
+    return learner, guard
+
+
+def _figures(spec: RunSpec, critic: Loss, generator: Loss | None, norms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The step's figures, on the device."""
+    losses = {"loss/critic": critic.value, "loss/generator": generator.value} if generator else {}
+    return {
+        **(losses or {f"loss/{spec.objective.kind}": critic.value}),
+        **critic.figures,
+        **(generator.figures if generator else {}),
+        **{f"grad_norm/{name}": norm for name, norm in norms.items()},
     }
-    values = torch.stack([tensor.double() for tensor in tensors.values()]).tolist()
-    return dict(zip(tensors, values, strict=True))
+
+
+def _to_host(figures: dict[str, Tensor]) -> dict[str, float]:
+    """Figures as numbers, in one transfer."""
+    values = torch.stack([figure.detach().double() for figure in figures.values()]).tolist()
+    return dict(zip(figures, values, strict=True))
 
 
 class _Meter:
@@ -180,8 +241,10 @@ class _Meter:
 def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:
     """Write the grid of the run's fixed latents, drawn by the averaged generator."""
     spec = learner.spec
-    latents = sample_latents(spec.seed, 0, spec.tracking.sample_count, spec.model.latent_dim, learner.precision.device)
-    images = list(draw_images(learner.averaged_generator(), latents.to(learner.precision.dtype)))
+    device, dtype, count = learner.precision.device, learner.precision.dtype, spec.tracking.sample_count
+    latents = sample_latents(spec.seed, 0, count, spec.model.latent_dim, device) * spec.tracking.sample_scale
+    labels = sample_labels(learner.labels, spec.seed, 0, count, device=device)
+    images = list(draw_images(learner.averaged_generator(), latents.to(dtype), labels.to(dtype)))
     path = run / "samples" / f"{learner.images:010d}.png"
     save_grid(images, path)
     tracker.picture(learner.step, learner.images, path)

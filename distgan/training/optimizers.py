@@ -1,15 +1,132 @@
-"""From an optimizer's specification to the optimizer."""
+"""From an optimizer's specification to the optimizer, by name; its learning rate; and what is done to gradients first.
+
+To add an optimizer: its options and one line in the registry below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from torch import nn
+from pydantic import Field
+from torch import Tensor, nn
 
-from distgan.spec import AdamSpec
+from distgan.spec import Fraction, OptimizerSpec, Options, Rate, ScheduleSpec, SideOptimizerSpec, validate
+from shards.errors import InputError
+from shards.names import near
 
 
-def build_optimizer(spec: AdamSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of one side."""
-    return torch.optim.Adam(parameters, lr=spec.lr, betas=spec.betas, eps=spec.eps)
+class AdamOptions(Options):
+    """Options of ``adam`` (Kingma and Ba 2015)."""
+
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.5, 0.999)
+    """Decay rates of the first and the second moment."""
+    eps: Rate = 1e-8
+    """Added to the root of the second moment."""
+
+
+class RMSpropOptions(Options):
+    """Options of ``rmsprop`` (Tieleman and Hinton 2012)."""
+
+    alpha: Fraction = 0.99
+    """Decay rate of the mean square; Keras's default is 0.9."""
+    eps: Rate = 1e-8
+    """Added to the root of the mean square; Keras's default is 1e-7."""
+    momentum: Fraction = 0.0
+    """Share of the last update that is kept."""
+
+
+class Entry(NamedTuple):
+    """An optimizer: its options, and what makes it of (parameters, lr=…, **options)."""
+
+    options: type[Options]
+    build: Callable[..., torch.optim.Optimizer]
+
+
+OPTIMIZERS: dict[str, Entry] = {
+    "adam": Entry(AdamOptions, torch.optim.Adam),
+    "rmsprop": Entry(RMSpropOptions, torch.optim.RMSprop),
+}
+
+
+def build_optimizer(spec: SideOptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of one side.
+
+    Raises:
+        InputError: An unknown optimizer or a wrong option.
+    """
+    options = _options(spec, "optimizer").model_dump()
+    return OPTIMIZERS[spec.name].build(parameters, lr=spec.lr, **options)
+
+
+def complete_optimizer(spec: OptimizerSpec) -> OptimizerSpec:
+    """The ``optimizer`` section with every option written out.
+
+    Raises:
+        InputError: An unknown optimizer or a wrong option.
+    """
+
+    def complete(side: str) -> SideOptimizerSpec:
+        own: SideOptimizerSpec = getattr(spec, side)
+        declared: dict[str, Any] = {name: getattr(own, name) for name in SideOptimizerSpec.model_fields}
+        return SideOptimizerSpec(**declared, **_options(own, f"optimizer.{side}").model_dump(mode="json"))
+
+    return OptimizerSpec(generator=complete("generator"), critic=complete("critic"))
+
+
+def rate_factor(spec: ScheduleSpec, images: int, updates: int) -> float:
+    """What a schedule multiplies the learning rate by, in [0, 1].
+
+    The warm-up's factor, min(1, (images + 1) / (warm_up_images + 1)), so that no update is wasted on a rate of 0, times
+    the kind's own:
+
+    - ``constant``: 1;
+    - ``linear``: (until_images − images) / (until_images − hold_images), kept in [0, 1];
+    - ``inverse_time``: 1 / (1 + decay · updates), as ``decay`` was in Keras's optimizers.
+
+    Args:
+        spec: The schedule.
+        images: Real images that the run has shown before this update.
+        updates: Updates that this optimizer has done before this one.
+    """
+    warm = min(1.0, (images + 1) / (spec.warm_up_images + 1))
+    if spec.kind == "linear":
+        assert spec.until_images is not None
+        left = (spec.until_images - images) / (spec.until_images - spec.hold_images)
+        return warm * min(1.0, max(0.0, left))
+    if spec.kind == "inverse_time":
+        return warm / (1.0 + spec.decay * updates)
+    return warm
+
+
+@torch.no_grad()
+def clip_gradients(spec: SideOptimizerSpec, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Cut a network's gradient as its specification asks, in place: each element first, then the whole.
+
+    A gradient that is not finite is not made to look finite: it becomes NaN.
+
+    Args:
+        spec: The network's optimizer.
+        parameters: The network's; those without a gradient are left out.
+
+    Returns:
+        The Euclidean norm that the whole gradient had before, a scalar on the device, which is not waited for.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if not gradients or (spec.clip_value is None and spec.clip_norm is None):
+        return norm
+    if spec.clip_value is not None:
+        torch.nn.utils.clip_grad_value_(parameters, spec.clip_value)
+    scale = 1 + 0 * norm  # NaN where the norm is infinite: the elements that made it so may have just been cut
+    if spec.clip_norm is not None:
+        scale = scale * (spec.clip_norm / torch.nn.utils.get_total_norm(gradients)).clamp(max=1)
+    torch._foreach_mul_(gradients, scale)
+    return norm
+
+
+def _options(spec: SideOptimizerSpec, where: str) -> Options:
+    if spec.name not in OPTIMIZERS:
+        raise InputError(f"{where}.name: no optimizer is called {spec.name!r}; {near(spec.name, OPTIMIZERS)}")
+    return validate(OPTIMIZERS[spec.name].options, spec.rest, where, beside=SideOptimizerSpec.model_fields)

@@ -18,7 +18,7 @@ from shards.writer import pack
 
 @dataclasses.dataclass
 class Discs:
-    """Bright discs on dark ground: sample i's place, size and colour depend on i alone."""
+    """Bright discs on dark ground: sample i's place, size, colour and attributes depend on i alone."""
 
     count: int
     size: int
@@ -40,7 +40,13 @@ class Discs:
         grid = np.mgrid[: self.size, : self.size]
         disc = ((grid[0] - y) ** 2 + (grid[1] - x) ** 2 < (radius / 2) ** 2)[..., None]
         image = (30 + disc * random.integers(100, 225, self.channels_)).astype(np.uint8)
-        return Sample(self.name(i), image if self.channels_ == 3 else image[..., 0], i % 2, None)
+        attributes = (2 * (random.random(len(self.attribute_names)) < 0.4) - 1).astype(np.int8)
+        return Sample(
+            self.name(i),
+            image if self.channels_ == 3 else image[..., 0],
+            i % len(self.class_names) if self.class_names else -1,
+            attributes if self.attribute_names else None,
+        )
 
     def channels(self) -> int:
         return self.channels_
@@ -53,9 +59,17 @@ class Discs:
 def pack_discs(tmp_path_factory) -> Callable[..., Path]:
     """Packs discs into a new folder."""
 
-    def packed(count: int = 50, size: int = 16, channels: int = 3, seed: int = 0, **options: Any) -> Path:
+    def packed(
+        count: int = 50,
+        size: int = 16,
+        channels: int = 3,
+        seed: int = 0,
+        attributes: tuple[str, ...] = (),
+        classes: tuple[str, ...] = ("even", "odd"),
+        **options: Any,
+    ) -> Path:
         out = tmp_path_factory.mktemp("discs") / "shards"
-        source = Discs(count, size, channels, seed)
+        source = Discs(count, size, channels, seed, attribute_names=attributes, class_names=classes)
         pack(source, out, Transform(size=size, channels=channels), workers=1, **{"shard_samples": 20, **options})
         return out
 
@@ -68,7 +82,13 @@ def discs(pack_discs) -> Path:
     return pack_discs()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def labelled(pack_discs) -> Path:
+    """Such discs with attributes, and with three classes. Not to be changed."""
+    return pack_discs(attributes=("Smiling", "Eyeglasses", "Male"), classes=("cat", "dog", "emu"))
+
+
+@pytest.fixture(scope="session")
 def tiny(discs) -> Callable[..., RunSpec]:
     """A run of 12 steps on the discs; arguments replace whole fields, by path with ``__`` for a dot."""
 

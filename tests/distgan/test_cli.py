@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from PIL import Image
 
@@ -15,6 +16,7 @@ from distgan import cli
 from distgan.checkpoint import find_checkpoint
 from distgan.errors import RunError
 from distgan.spec import dump_spec
+from distgan.training.loop import Place, train
 
 
 @pytest.fixture
@@ -111,6 +113,94 @@ def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path):
     assert text.strip().endswith("report.html")
 
 
+def test_a_specification_is_described(distgan, tiny, tmp_path):
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(dump_spec(tiny()))
+    status, text = distgan("describe", spec, "--set", "model.generator.width=4")
+    assert status == 0
+    assert "ConvTranspose2d" in text
+    assert "an epoch of 50" in text
+    status, text = distgan("describe", spec, "--json", "--set", "data.shards=nowhere")
+    described = json.loads(text)
+    assert described["run"]["steps"] == 12
+    assert described["run"]["samples"] is None
+    status, text = distgan("describe", spec, "--options")
+    assert "model.generator.width: 2\n" in text
+    status, text = distgan("describe", spec, "--options", "--json")
+    assert {"path": "name", "value": "tiny"}.items() <= json.loads(text)[0].items()
+    status, text = distgan("describe", "--schema")
+    assert status == 0
+    assert json.loads(text)["title"] == "RunSpec"
+
+
+@pytest.fixture(scope="module")
+def conditional(tiny, labelled, tmp_path_factory) -> Path:
+    """A run that was conditioned on attributes and on the class."""
+    folder = tmp_path_factory.mktemp("conditional")
+    condition = {"attributes": ["Smiling", "Eyeglasses"], "classes": True}
+    spec = tiny(data__shards=str(labelled), model__condition=condition, training__images=16)
+    train(spec, folder / "run", Place(0, 1, torch.device("cpu")), console=False)
+    return folder / "run"
+
+
+def test_pictures_show_what_is_asked_for(distgan, conditional, tmp_path):
+    def pictures(*wishes: str) -> list[bytes]:
+        folder = tmp_path / f"pictures {' '.join(wishes)}"
+        options = [each for wish in wishes for each in ("--where", wish)]
+        status, text = distgan("sample", conditional, "--out", folder, "--count", 6, *options)
+        assert status == 0, text
+        return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+    asked = pictures("Smiling=1,Eyeglasses=-1", "class=cat")
+    assert asked == pictures("class = cat", "Eyeglasses=false", "Smiling=TRUE")
+    for others in ("Smiling=1,Eyeglasses=1,class=cat", "Smiling=1,Eyeglasses=-1,class=dog"):
+        assert all(one != other for one, other in zip(asked, pictures(others), strict=True))
+    assert pictures("class=cat,class=dog,class=emu") == pictures()
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ("Smilng=1", "did you mean 'Smiling'?"),
+        ("Male=1", "there are Smiling, Eyeglasses, class"),
+        ("class=cats", "did you mean 'cat'?"),
+        ("Smiling=yes", "--where Smiling=yes: Smiling is 1 or -1, not 'yes'"),
+        ("Smiling=1,Smiling=-1", "asked for twice"),
+        ("Smiling", "write NAME=VALUE"),
+        ("Smiling=", "write NAME=VALUE"),
+        ("=1", "write NAME=VALUE"),
+        ("", "write NAME=VALUE"),
+        ("Smiling=1,", "write NAME=VALUE"),
+    ],
+)
+def test_a_wrong_wish_is_named(distgan, conditional, tmp_path, wish, message):
+    status, text = distgan("sample", conditional, "--out", tmp_path / "grid.png", "--where", wish)
+    assert status == 2
+    assert message in text
+    assert not (tmp_path / "grid.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.where={Eyeglases: -1}", "data.where: {shards} has no attribute 'Eyeglases': did you mean 'Eyeglasses'?"),
+        ("data.where={class: cow}", "data.where: {shards} has no class 'cow': "),
+        ("data.where={Eyeglasses: 0}", "data.where: attribute Eyeglasses is 1 or -1, not 0"),
+        ("data.where={Male: 1, class: []}", "data.where: no sample of {shards} meets all of"),
+        ("data.where=Male", "'data.where' "),
+        ("data.limit=51", "data.limit is 51, but there are only 50 samples"),
+        ("model.condition={attributes: [Mal]}", "model.condition.attributes: {shards} has no attribute 'Mal'"),
+        ("model.condition={}", "'model.condition': a condition needs attributes"),
+    ],
+)
+def test_a_wrong_choice_of_samples_or_condition_is_named(distgan, tiny, labelled, tmp_path, setting, message):
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny(data__shards=str(labelled))))
+    status, text = distgan("train", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--set", setting)
+    assert status == 2
+    assert message.replace("{shards}", str(labelled)) in text
+    assert not (tmp_path / "run").exists()
+
+
 def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
     shards = pack_discs()
     path = shards / "shard-000001.tar"
@@ -142,7 +232,13 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["shards", "verify", "nowhere"], "nowhere"),
         (["shards", "repair", "nowhere", "OUT"], "nowhere"),
         (["shards", "synth", "OUT", "--count", "0"], "count"),
+        (["describe"], "SPEC"),
+        (["describe", "nowhere.yaml"], "nowhere.yaml"),
+        (["describe", "SPEC", "--set", "model.generator.name=dcgam"], "did you mean 'dcgan'"),
+        (["describe", "SPEC", "--options", "--set", "optimizer.critic.name=adm"], "did you mean 'adam'"),
+        (["describe", "SPEC", "--set", "objective.kind=wasserstein_gp"], "BatchNorm"),
         (["sample", "EMPTY", "--out", "x.png"], "EMPTY"),
+        (["sample", "EMPTY", "--out", "x.png", "--where", "Smiling"], "NAME=VALUE"),
         (["report", "EMPTY"], "EMPTY"),
         (["shards", "pack", "EMPTY", "OUT", "--size", "many"], "size"),
     ],

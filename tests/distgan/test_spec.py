@@ -7,7 +7,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan.spec import FREE_ON_RESUME, DataSpec, Options, RunSpec, differences, dump_spec, load_spec
+from distgan.spec import (
+    FREE_ON_RESUME,
+    ConditionSpec,
+    DataSpec,
+    Options,
+    RunSpec,
+    ScheduleSpec,
+    differences,
+    dump_spec,
+    load_spec,
+    section_of,
+    validate,
+)
 from shards.errors import InputError
 
 MINIMAL = "name: tiny\ndata: {shards: somewhere}\n"
@@ -32,14 +44,29 @@ def test_a_dumped_specification_reads_back_the_same(tmp_path):
 
 
 def test_numbers_as_people_write_them(tmp_path):
-    text = MINIMAL + "training: {images: 5_000_000}\noptimizer: {critic: {lr: 2e-4, betas: [0, 0.9], eps: 1E-8}}\n"
+    text = MINIMAL + "training: {images: 5_000_000}\noptimizer: {critic: {lr: 2e-4, clip_norm: 1E+2, clip_value: 1}}\n"
     spec = load_spec(write(tmp_path, text))
     assert spec.training.images == 5_000_000
-    assert (spec.optimizer.critic.lr, spec.optimizer.critic.betas, spec.optimizer.critic.eps) == (
-        2e-4,
-        (0.0, 0.9),
-        1e-8,
-    )
+    critic = spec.optimizer.critic
+    assert (critic.lr, critic.clip_norm, critic.clip_value) == (2e-4, 100.0, 1.0)
+
+
+def test_what_a_name_selects_keeps_its_own_options(tmp_path):
+    text = MINIMAL + "optimizer: {critic: {name: rmsprop, lr: 1e-4, alpha: 0.9}}\nobjective: {kind: hinge, r1: 10}\n"
+    spec = load_spec(write(tmp_path, text), ["model.critic.normalisation=layer"])
+    assert spec.optimizer.critic.rest == {"alpha": 0.9}
+    assert spec.objective.rest == {"r1": 10}
+    assert spec.model.critic.rest == {"normalisation": "layer"}
+
+
+def test_a_condition_is_a_section_that_may_be_absent(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    assert load_spec(path).model.condition is None
+    condition = load_spec(
+        path, ["model.condition.attributes=[Smiling]", "model.condition.classes=true"]
+    ).model.condition
+    assert condition is not None
+    assert (condition.attributes, condition.classes, condition.generator) == (["Smiling"], True, "concatenation")
 
 
 @given(st.floats(1e-12, 1e3))
@@ -55,15 +82,21 @@ def test_every_float_survives_an_override(tmp_path_factory, lr):
         ("name: tiny\n", ["data", "missing"]),
         (MINIMAL + "trainning: {}\n", ["trainning", "did you mean 'training'"]),
         (MINIMAL + "training: {batchsize: 3}\n", ["training.batchsize", "did you mean 'batch_size'"]),
-        (MINIMAL + "optimizer: {critic: {learning_rate: 1}}\n", ["optimizer.critic.learning_rate"]),
+        (MINIMAL + "optimizer: {criticc: {}}\n", ["optimizer.criticc", "did you mean 'critic'"]),
+        (MINIMAL + "guard: {nonfinit: warn}\n", ["guard.nonfinit", "did you mean 'nonfinite'"]),
+        (MINIMAL + "guard: {exploding: rolback}\n", ["guard.exploding", "'rollback'", "'rolback'"]),
+        (MINIMAL + "guard: {won_accuracy: 0.5}\n", ["guard.won_accuracy", "greater than 0.5"]),
+        (MINIMAL + "optimizer: {critic: {schedule: {knd: linear}}}\n", ["schedule.knd", "did you mean 'kind'"]),
+        (MINIMAL + "optimizer: {critic: {clip_norm: 0}}\n", ["optimizer.critic.clip_norm", "greater than 0"]),
+        (MINIMAL + "model: {condition: {attributs: [x]}}\n", ["condition.attributs", "did you mean 'attributes'"]),
+        ("name: tiny\ndata: {shards: x, limit: 0}\n", ["data.limit", "greater than or equal to 1"]),
         (MINIMAL + "tracking: {wandb: {mod: auto}}\n", ["tracking.wandb.mod", "did you mean 'mode'"]),
         (MINIMAL + "training: {batch_size: many}\n", ["training.batch_size", "integer", "'many'"]),
         (MINIMAL + "training: {batch_size: '64'}\n", ["training.batch_size", "integer", "'64'"]),
         (MINIMAL + "training: {batch_size: 0}\n", ["training.batch_size", "greater than or equal to 1"]),
         (MINIMAL + "training: {batch_size: true}\n", ["training.batch_size", "integer", "True"]),
         (MINIMAL + "training: {precision: half}\n", ["training.precision", "'float32'", "'half'"]),
-        (MINIMAL + "training: 3\n", ["training", "3"]),
-        (MINIMAL + "optimizer: {critic: {betas: [0.5, 1.0]}}\n", ["optimizer.critic.betas.1", "less than 1"]),
+        (MINIMAL + "training: 3\n", ["'training' should be a mapping of fields", "3"]),
         (MINIMAL + "seed: -1\n", ["seed"]),
         (MINIMAL + "name: twice\n", ["line 3", "'name'", "twice"]),
         ("name: ../up\ndata: {shards: x}\n", ["name", "'../up'"]),
@@ -85,6 +118,39 @@ def test_a_wrong_specification_is_named(tmp_path, text, words):
         load_spec(path)
     for word in [str(path), *words]:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.critic.schedule={kind: linear}", ["'optimizer.critic.schedule'", "until_images"]),
+        (
+            "optimizer.critic.schedule={kind: linear, hold_images: 9, until_images: 9}",
+            ["'optimizer.critic.schedule'", "greater than hold_images"],
+        ),
+        ("optimizer.generator.schedule={until_images: 9}", ["'optimizer.generator.schedule'", "kind: linear"]),
+        ("optimizer.generator.schedule={hold_images: 9}", ["'optimizer.generator.schedule'", "kind: linear"]),
+        ("optimizer.critic.schedule={kind: inverse_time}", ["'optimizer.critic.schedule'", "decay > 0"]),
+        ("optimizer.critic.schedule={decay: 0.1}", ["'optimizer.critic.schedule'", "kind: inverse_time"]),
+        ("model.condition={}", ["'model.condition'", "attributes: [NAME, ...]"]),
+        ("model.condition={attributes: [Male, Male]}", ["'model.condition'", "twice"]),
+    ],
+)
+def test_fields_that_do_not_go_together_are_named_with_their_section(tmp_path, override, words):
+    with pytest.raises(InputError) as caught:
+        load_spec(write(tmp_path, MINIMAL), [override])
+    for word in words:
+        assert word in str(caught.value)
+    assert "{'" not in str(caught.value), "what was written is not shown once more"
+
+
+def test_a_hint_knows_the_fields_that_are_declared_elsewhere():
+    class Own(Options):
+        alpha: float = 0.9
+
+    for wrong, meant in (("alfa", "alpha"), ("clipnorm", "clip_norm")):
+        with pytest.raises(InputError, match=f"optimizer.critic: unknown field '{wrong}'; did you mean '{meant}'"):
+            validate(Own, {wrong: 1.0}, "optimizer.critic", beside=["lr", "clip_norm"])
 
 
 def test_all_wrong_fields_are_named_at_once(tmp_path):
@@ -117,17 +183,25 @@ def test_what_would_change_the_numbers_is_named_and_the_rest_is_free(tmp_path):
         "training.images=9",
         "training.keep_last=7",
         "tracking.log_every=1",
-        "guard.nonfinite=warn",
+        "guard.nonfinite=rollback",
+        "guard.rollback_lr=0.1",
+        "tracking.sample_scale=0.5",
         "data.shards=moved",
         "data.cache=c",
     ]
     assert differences(before, load_spec(path, free)) == []
-    after = load_spec(path, ["seed=1", "model.generator.width=8", "training.batch_size=3"])
-    assert differences(before, after) == [
+    binding = ["seed=1", "model.generator.width=8", "training.batch_size=3", "data.limit=9"]
+    binding += ["optimizer.critic.clip_norm=1", "optimizer.critic.schedule.warm_up_images=5"]
+    assert differences(before, load_spec(path, binding)) == [
         "seed: 0 -> 1",
+        "data.limit: None -> 9",
+        "optimizer.critic.schedule.warm_up_images: 0 -> 5",
+        "optimizer.critic.clip_norm: None -> 1.0",
         "training.batch_size: 128 -> 3",
         "model.generator.width: unset -> 8",
     ]
+    conditioned = load_spec(path, ["model.condition.attributes=[Smiling]"])
+    assert any(line.startswith("model.condition.attributes") for line in differences(before, conditioned))
 
 
 def test_the_free_fields_exist():
@@ -141,9 +215,11 @@ def test_every_field_is_documented():
     def sections(model):
         yield model
         for field in model.model_fields.values():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Options):
-                yield from sections(field.annotation)
+            inner = section_of(field.annotation)
+            if inner is not None:
+                yield from sections(inner)
 
+    assert {ConditionSpec, ScheduleSpec} <= set(sections(RunSpec))
     for model in sections(RunSpec):
         assert all(field.description for field in model.model_fields.values()), model
 

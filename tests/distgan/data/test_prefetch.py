@@ -5,25 +5,51 @@ import threading
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
+from distgan.data.conditions import label_vectors
 from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
+from distgan.objectives import Batch
 from shards.errors import DamageError
 from shards.index import Index
 from shards.reader import Reader
 
 CPU = torch.device("cpu")
+CONDITION = {"attributes": ["Male", "Smiling"], "classes": True}
 
 
-def batches(spec, reader, *, rank=0, world_size=1, first_update=0, kept=None) -> Batches:
+def batches(
+    spec, reader, *, rank=0, world_size=1, first_update=0, kept=None, dtype=torch.float32, device=CPU
+) -> Batches:
     slots = torch.from_numpy(rank_slots(spec.training.batch_size, rank, world_size))
     kept = np.arange(50) if kept is None else kept
-    return Batches(reader, kept, slots, spec, first_update, CPU)
+    labels = label_vectors(spec.model.condition, reader.index, kept)
+    return Batches(reader, kept, labels, slots, spec, first_update, device, dtype)
 
 
-def take(loader: Batches, count: int) -> list[torch.Tensor]:
+def take(loader: Batches, count: int) -> list[Batch]:
     with loader:
         return [next(loader) for _ in range(count)]
+
+
+def take_images(loader: Batches, count: int) -> list[Tensor]:
+    return [batch.images for batch in take(loader, count)]
+
+
+def samples_of(images: Tensor, everything: Tensor) -> list[int]:
+    """Which samples these are, mirrored or not: the nearest of all images."""
+    distances = torch.stack([torch.cdist(x.flatten(1), everything.flatten(1)) for x in (images, images.flip(-1))])
+    nearest, which = distances.amin(0).min(1)
+    assert nearest.max() < 1e-2
+    return which.tolist()
+
+
+def all_images(reader: Reader, ids: np.ndarray | None = None) -> Tensor:
+    pixels = reader.read(np.arange(50) if ids is None else ids)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() * (2 / 255) - 1
 
 
 @pytest.fixture
@@ -32,16 +58,20 @@ def reader(discs):
         yield reader
 
 
+@pytest.fixture(scope="module")
+def labelled_reader(labelled):
+    with Reader(Index.load(labelled)) as reader:
+        yield reader
+
+
 def test_every_image_comes_once_an_epoch_for_any_number_of_workers(tiny, discs, reader):
     spec = tiny(training__batch_size=10, data__flip=False)
-    everything = torch.from_numpy(reader.read(np.arange(50))).permute(0, 3, 1, 2).float() * (2 / 255) - 1
+    everything = all_images(reader)
     for world_size in (1, 2, 5):
-        streams = [take(batches(spec, reader, rank=r, world_size=world_size), 15) for r in range(world_size)]
+        streams = [take_images(batches(spec, reader, rank=r, world_size=world_size), 15) for r in range(world_size)]
         for epoch in range(3):
             seen = torch.cat([batch for stream in streams for batch in stream[5 * epoch : 5 * epoch + 5]])
-            distances = torch.cdist(seen.flatten(1), everything.flatten(1))
-            assert sorted(distances.argmin(1).tolist()) == list(range(50))
-            assert distances.min(1).values.max() < 1e-2
+            assert sorted(samples_of(seen, everything)) == list(range(50))
 
 
 def test_workers_share_the_batches_of_one_worker_exactly(tiny, reader):
@@ -51,7 +81,7 @@ def test_workers_share_the_batches_of_one_worker_exactly(tiny, reader):
         for rank in range(world_size):
             part = take(batches(spec, reader, rank=rank, world_size=world_size), 9)
             for mine, all_of_it in zip(part, whole, strict=True):
-                assert torch.equal(mine, all_of_it[rank::world_size])
+                assert torch.equal(mine.images, all_of_it.images[rank::world_size])
 
 
 def test_starting_later_is_having_skipped(tiny, reader):
@@ -59,11 +89,11 @@ def test_starting_later_is_having_skipped(tiny, reader):
     whole = take(batches(spec, reader), 12)
     for first_update in (1, 7):
         rest = take(batches(spec, reader, first_update=first_update), 12 - first_update)
-        assert all(torch.equal(a, b) for a, b in zip(rest, whole[first_update:], strict=True))
+        assert all(torch.equal(a.images, b.images) for a, b in zip(rest, whole[first_update:], strict=True))
 
 
 def test_images_are_scaled_and_channels_last(tiny, reader):
-    batch = take(batches(tiny(), reader), 1)[0]
+    batch = take_images(batches(tiny(), reader), 1)[0]
     assert batch.shape == (8, 3, 16, 16)
     assert batch.dtype == torch.float32
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -72,8 +102,8 @@ def test_images_are_scaled_and_channels_last(tiny, reader):
 
 
 def test_half_of_the_images_are_mirrored(tiny, reader):
-    plain = torch.cat(take(batches(tiny(data__flip=False), reader), 60))
-    flipped = torch.cat(take(batches(tiny(), reader), 60))
+    plain = torch.cat(take_images(batches(tiny(data__flip=False), reader), 60))
+    flipped = torch.cat(take_images(batches(tiny(), reader), 60))
     same = torch.tensor([torch.equal(a, b) for a, b in zip(plain, flipped, strict=True)])
     mirrored = torch.tensor([torch.equal(a, b.flip(-1)) for a, b in zip(plain, flipped, strict=True)])
     assert (same | mirrored).all()
@@ -84,9 +114,57 @@ def test_a_filter_limits_the_stream(tiny, discs, reader):
     index = Index.load(discs)
     odd = index.select({"class": "odd"})
     spec = tiny(training__batch_size=5, data__flip=False)
-    seen = torch.cat(take(batches(spec, reader, kept=odd), 5))
-    expected = torch.from_numpy(reader.read(odd)).permute(0, 3, 1, 2).float() * (2 / 255) - 1
-    assert sorted(torch.cdist(seen.flatten(1), expected.flatten(1)).argmin(1).tolist()) == list(range(25))
+    seen = torch.cat(take_images(batches(spec, reader, kept=odd), 5))
+    assert sorted(samples_of(seen, all_images(reader, odd))) == list(range(25))
+
+
+@given(
+    world_size=st.sampled_from([1, 2, 3]),
+    lanes=st.sampled_from([1, 2, 6]),
+    block=st.none() | st.integers(1, 30),
+    first_update=st.integers(0, 30),
+    keep=st.sampled_from([{}, {"Smiling": 1}, {"class": ["cat", "emu"], "Eyeglasses": -1}]),
+    flip=st.booleans(),
+)
+def test_labels_travel_with_their_images(tiny, labelled_reader, world_size, lanes, block, first_update, keep, flip):
+    """For any workers, lanes, blocks and filter, and after a restart."""
+    spec = tiny(
+        model__condition=CONDITION,
+        training__batch_size=12,
+        data__lanes=lanes,
+        data__block_samples=block,
+        data__flip=flip,
+    )
+    index = labelled_reader.index
+    everything = all_images(labelled_reader)
+    for rank in range(world_size):
+        options = {"rank": rank, "world_size": world_size, "kept": index.select(keep)}
+        for batch in take(batches(spec, labelled_reader, first_update=first_update, **options), 2):
+            expected = label_vectors(spec.model.condition, index, np.array(samples_of(batch.images, everything)))
+            assert torch.equal(batch.labels, torch.from_numpy(expected).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_labels_are_of_the_type_of_the_images(tiny, labelled_reader, dtype):
+    batch = take(batches(tiny(model__condition=CONDITION), labelled_reader, dtype=dtype), 1)[0]
+    assert batch.images.dtype == batch.labels.dtype == dtype
+    assert batch.labels.shape == (8, 5)
+
+
+def test_without_a_condition_labels_are_empty(tiny, reader):
+    assert take(batches(tiny(), reader), 1)[0].labels.shape == (8, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("condition", [None, CONDITION])
+def test_the_gpu_gets_what_the_cpu_gets(tiny, labelled_reader, condition):
+    spec = tiny(model__condition=condition)
+    cpu = take(batches(spec, labelled_reader), 12)
+    gpu = take(batches(spec, labelled_reader, device=torch.device("cuda")), 12)
+    for one, other in zip(cpu, gpu, strict=True):
+        assert torch.equal(one.labels, other.labels.cpu())
+        assert torch.allclose(one.images, other.images.cpu(), atol=1e-6)
 
 
 def test_damage_reaches_the_loop_by_name(tiny, pack_discs):

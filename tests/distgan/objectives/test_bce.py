@@ -1,118 +1,195 @@
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from distgan.data.noise import Noise
-from distgan.networks import ImageShape, build_networks
 from distgan.objectives import build_game
-from distgan.spec import ModelSpec, ObjectiveSpec
+from distgan.spec import ObjectiveSpec
 from shards.errors import InputError
+from tests.distgan.objectives.conftest import (
+    COUNT,
+    LATENT,
+    Duel,
+    assert_same_gradients,
+    batch,
+    dcgan_networks,
+    draw,
+    small_networks,
+)
 
-IMAGE = ImageShape(3, 16)
-LATENT = 6
-MODEL = ModelSpec.model_validate({"generator": {"width": 3}, "critic": {"width": 3}, "latent_dim": LATENT})
+R4 = {
+    "kind": "bce",
+    "terms": "mean",
+    "batches": "one",
+    "real_label": 0.0,
+    "fake_label": 1.0,
+    "label_noise": 0.05,
+}
+"""`jobs/gan128_rmsprop.yaml`."""
+
+outputs = st.lists(st.floats(-100, 100), min_size=1, max_size=5)
+labels = st.floats(0, 1)
 
 
-def networks() -> tuple[nn.Module, nn.Module]:
-    generator, critic = build_networks(MODEL, IMAGE, seed=0)
-    return generator.double(), critic.double()
+def cross_entropy(logit: float, label: float) -> float:
+    """−t log σ(l) − (1 − t) log(1 − σ(l))."""
+    log_sigmoid = -math.log1p(math.exp(-logit)) if logit > 0 else logit - math.log1p(math.exp(logit))
+    return -label * log_sigmoid - (1 - label) * (log_sigmoid - logit)
 
 
-def draw(update: str = "x") -> Noise:
-    return Noise(0, torch.arange(5), update, torch.float64)
+def naive(logit: torch.Tensor, label: float | torch.Tensor) -> torch.Tensor:
+    """As the paper writes it; good for small logits in float64."""
+    probability = 1 / (1 + torch.exp(-logit))
+    return -label * torch.log(probability) - (1 - label) * torch.log(1 - probability)
 
 
-def real() -> torch.Tensor:
-    return torch.rand(5, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+@given(outputs, outputs, labels, labels, st.sampled_from(["sum", "mean"]))
+def test_the_critic_s_loss_is_the_cross_entropy(real, fake, real_label, fake_label, terms):
+    if real_label == fake_label:
+        return
+    duel = Duel({"kind": "bce", "terms": terms, "real_label": real_label, "fake_label": fake_label})
+    given_outputs = (torch.tensor(each, dtype=torch.float64) for each in (real, fake))
+    value = duel.game.critic.loss(*given_outputs, draw())
+    expected = sum(cross_entropy(logit, real_label) for logit in real) / len(real)
+    expected += sum(cross_entropy(logit, fake_label) for logit in fake) / len(fake)
+    assert value.item() == pytest.approx(expected / (2 if terms == "mean" else 1), rel=1e-12, abs=1e-12)
 
 
-def reference_critic(generator: nn.Module, critic: nn.Module, scale: float) -> torch.Tensor:
-    """The loss as the paper writes it, sample by sample, in float64."""
-    fake = generator(draw().normal("latent", (LATENT,))).detach()
-    total = torch.zeros((), dtype=torch.float64)
-    for logit in critic(real()):
-        total = total - torch.log(1 / (1 + torch.exp(-logit))) / 5
-    for logit in critic(fake):
-        total = total - torch.log(1 - 1 / (1 + torch.exp(-logit))) / 5
-    return total * scale
+@given(outputs, labels, labels, st.sampled_from(["nonsaturating", "saturating"]))
+def test_the_generator_s_target_is_a_hard_label(fake, real_label, fake_label, generator):
+    if real_label == fake_label:
+        return
+    options = {"real_label": real_label, "fake_label": fake_label, "label_noise": 0.3, "generator": generator}
+    value = Duel({"kind": "bce", **options}).game.generator.loss(torch.tensor(fake, dtype=torch.float64))
+    real = 1 if real_label > fake_label else 0
+    sign, target = (1, real) if generator == "nonsaturating" else (-1, 1 - real)
+    expected = sign * sum(cross_entropy(logit, target) for logit in fake) / len(fake)
+    assert value.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize(("terms", "scale"), [("sum", 1.0), ("mean", 0.5)])
-def test_the_critic_s_loss_and_gradient_are_the_paper_s(terms, scale):
-    generator, critic = networks()
-    other_generator, other_critic = copy.deepcopy((generator, critic))
-    game = build_game(ObjectiveSpec.model_validate({"kind": "bce", "terms": terms}), generator, critic, LATENT)
-    loss = game.critic(real(), draw())
+@pytest.mark.parametrize("batches", ["two", "one"])
+def test_the_critic_s_loss_and_gradient_are_the_paper_s(terms, scale, batches):
+    """With BatchNorm in both networks: it sees real and generated images together where they are one batch."""
+    duel = Duel({"kind": "bce", "terms": terms, "batches": batches}, dcgan_networks())
+    real = batch(size=16)
+    loss = duel.game.critic(real, draw())
     loss.value.backward()
-    expected = reference_critic(other_generator, other_critic, scale)
+    fake = duel.fakes(real.labels).detach()
+    if batches == "two":
+        logits = [duel.plain_critic(real.images, real.labels), duel.plain_critic(fake, real.labels)]
+    else:
+        together = duel.plain_critic(torch.cat([real.images, fake]), torch.cat([real.labels, real.labels]))
+        logits = [together[:COUNT], together[COUNT:]]
+    expected = sum(naive(logit, 1.0) for logit in logits[0]) + sum(naive(logit, 0.0) for logit in logits[1])
+    expected = expected / COUNT * scale
     expected.backward()
     torch.testing.assert_close(loss.value, expected, rtol=1e-12, atol=0)
-    for ours, theirs in zip(critic.parameters(), other_critic.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-15)
-    assert all(parameter.grad is None for parameter in generator.parameters())
+    assert_same_gradients(duel.critic, duel.plain_critic)
+    for name, statistic in duel.plain_critic.named_buffers():
+        torch.testing.assert_close(duel.critic.get_buffer(name), statistic)
 
 
-def test_the_generator_s_loss_and_gradient_are_the_paper_s():
-    generator, critic = networks()
-    other_generator, other_critic = copy.deepcopy((generator, critic))
-    loss = build_game(ObjectiveSpec(), generator, critic, LATENT).generator(draw())
+@pytest.mark.parametrize("generator", ["nonsaturating", "saturating"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_the_generator_s_loss_and_gradient_are_the_paper_s(generator, inverted):
+    labels = {"real_label": 0.2, "fake_label": 0.7} if inverted else {"real_label": 0.9}
+    duel = Duel({"kind": "bce", "generator": generator, "label_noise": 0.5, **labels}, dcgan_networks())
+    real = batch(size=16)
+    loss = duel.game.generator(real.labels, draw())
     loss.value.backward()
-    logits = other_critic(other_generator(draw().normal("latent", (LATENT,))))
-    expected = -sum(torch.log(1 / (1 + torch.exp(-logit))) for logit in logits) / 5
+    logits = duel.plain_critic(duel.fakes(real.labels), real.labels)
+    probabilities = 1 / (1 + torch.exp(logits if inverted else -logits))  # of being real
+    terms = torch.log(probabilities) if generator == "nonsaturating" else -torch.log(1 - probabilities)
+    expected = -sum(terms) / COUNT
     expected.backward()
     torch.testing.assert_close(loss.value, expected, rtol=1e-12, atol=0)
-    for ours, theirs in zip(generator.parameters(), other_generator.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-15)
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in critic.parameters())
+    assert_same_gradients(duel.generator, duel.plain_generator)
 
 
-def test_the_figures_are_the_mean_logits_and_carry_no_gradient():
-    generator, critic = networks()
-    game = build_game(ObjectiveSpec(), generator, critic, LATENT)
-    figures = game.critic(real(), draw()).figures
-    torch.testing.assert_close(figures["critic/real"], critic(real()).mean().detach())
-    assert not any(figure.requires_grad for figure in figures.values())
+@pytest.mark.parametrize("batches", ["two", "one"])
+def test_the_rmsprop_recipe_s_loss_is_its_source_s(batches):
+    """Two vectors of labels, ones for generated and zeros for real images, each + 0.05·U, and one mean over both."""
+    duel = Duel({**R4, "batches": batches})
+    real = batch()
+    loss = duel.game.critic(real, draw())
+    loss.value.backward()
+    noise = [draw().uniform(f"label_noise/{part}", ()) for part in ("fake", "real")]
+    targets = torch.cat([torch.ones(COUNT) + 0.05 * noise[0], torch.zeros(COUNT) + 0.05 * noise[1]])
+    assert len(set(targets.tolist())) == 2 * COUNT
+    assert targets.max() > 1  # outside of [0, 1], as in the source
+    images = torch.cat([duel.fakes(real.labels).detach(), real.images])
+    logits = duel.judged(images, torch.cat([real.labels, real.labels]))
+    expected = sum(naive(logit, target) for logit, target in zip(logits, targets, strict=True)) / (2 * COUNT)
+    expected.backward()
+    torch.testing.assert_close(loss.value, expected, rtol=1e-12, atol=0)
+    assert_same_gradients(duel.critic, duel.plain_critic)
+
+
+def test_label_noise_belongs_to_the_slot():
+    """∂ loss / ∂ logit = σ(l) − t shows an image's label: the same whatever other slots there are."""
+    duel = Duel({"kind": "bce", "label_noise": 0.5})
+
+    def shown(slots):
+        logits = torch.zeros(2, len(slots), dtype=torch.float64, requires_grad=True)
+        duel.game.critic.loss(logits[0], logits[1], draw(slots)).backward()
+        return 0.5 - logits.grad * len(slots)
+
+    whole = shown(range(COUNT))
+    for slots in ([4, 1], [3], [5, 4, 3]):
+        torch.testing.assert_close(shown(slots), whole[:, slots])
+    noise = whole - torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    assert ((noise >= 0) & (noise < 0.5)).all()
+    assert len(set(noise.flatten().tolist())) == 2 * COUNT
+
+
+def test_in_two_batches_batchnorm_sees_real_images_apart_from_generated_ones():
+    """Nothing else depends on it: dropout and labels are keyed by the image."""
+    for objective in ({"kind": "bce"}, R4):
+        losses = [
+            Duel({**objective, "batches": batches}, small_networks(dropout=0.4)).game.critic(batch(), draw())
+            for batches in ("two", "one")
+        ]
+        assert losses[0].value.item() == pytest.approx(losses[1].value.item(), rel=1e-12)
+    values = {}
+    for batches in ("two", "one"):
+        for normalisation in ("batch", "layer"):
+            duel = Duel({"kind": "bce", "batches": batches}, dcgan_networks(normalisation))
+            values[batches, normalisation] = duel.game.critic(batch(size=16), draw()).value.item()
+    assert values["one", "layer"] == pytest.approx(values["two", "layer"], rel=1e-12, abs=1e-12)
+    assert values["one", "batch"] != pytest.approx(values["two", "batch"], rel=1e-3)
 
 
 def test_an_undecided_critic_costs_what_theory_says():
-    generator, critic = networks()
-    nn.init.zeros_(list(critic.parameters())[-1])
+    generator, critic = small_networks(labels=0)
+    nn.init.zeros_(critic.head[-1].weight)
+    nn.init.zeros_(critic.head[-1].bias)
     for terms, expected in (("sum", 2 * math.log(2)), ("mean", math.log(2))):
-        game = build_game(ObjectiveSpec.model_validate({"kind": "bce", "terms": terms}), generator, critic, LATENT)
-        assert game.critic(real(), draw()).value.item() == pytest.approx(expected)
-        assert game.generator(draw()).value.item() == pytest.approx(math.log(2))
-
-
-def test_extreme_logits_stay_finite():
-    generator, critic = networks()
-    with torch.no_grad():
-        list(critic.parameters())[-1].mul_(1e6)
-    game = build_game(ObjectiveSpec(), generator, critic, LATENT)
-    for loss in (game.critic(real(), draw()), game.generator(draw())):
-        assert torch.isfinite(loss.value)
-
-
-def test_a_side_trains_its_own_network_alone():
-    generator, critic = networks()
-    game = build_game(ObjectiveSpec(), generator, critic, LATENT)
-    assert set(game.critic.parameters()) == set(critic.parameters())
-    assert set(game.generator.parameters()) == set(generator.parameters())
+        game = build_game(ObjectiveSpec(kind="bce", terms=terms), generator, critic, LATENT)
+        assert game.critic(batch(labels=0), draw()).value.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("tree", "words"),
+    ("options", "words"),
     [
-        ({"kind": "bse"}, ["objective.kind", "did you mean 'bce'"]),
-        ({"kind": "bce", "term": "sum"}, ["objective", "term", "did you mean 'terms'"]),
+        ({"real_label": 0.0}, ["real_label", "fake_label", "must differ"]),
+        ({"real_label": 0.5, "fake_label": 0.5}, ["must differ"]),
+        ({"real_label": 1.1}, ["real_label", "less than or equal to 1"]),
+        ({"fake_label": -0.1}, ["fake_label", "greater than or equal to 0"]),
+        ({"label_noise": -1.0}, ["label_noise", "greater than or equal to 0"]),
+        ({"terms": "max"}, ["terms", "'sum' or 'mean'"]),
+        ({"batches": "three"}, ["batches", "'two' or 'one'"]),
+        ({"generator": "saturated"}, ["generator", "'nonsaturating' or 'saturating'"]),
+        ({"label_nose": 0.1}, ["label_nose", "did you mean 'label_noise'"]),
     ],
 )
-def test_wrong_options_are_named(tree, words):
+def test_wrong_options_are_named(options, words):
     with pytest.raises(InputError) as caught:
-        build_game(ObjectiveSpec.model_validate(tree), *networks(), LATENT)
-    for word in words:
+        Duel({"kind": "bce", **options})
+    for word in ("objective", *words):
         assert word in str(caught.value)

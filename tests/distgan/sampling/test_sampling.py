@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,28 +12,70 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distgan.checkpoint import Checkpoint, State, save_checkpoint
+from distgan.data.conditions import LabelDistribution
 from distgan.networks import ImageShape, build_networks
-from distgan.sampling import draw_images, image_bytes, load_generator, sample, sample_latents, save_grid
+from distgan.sampling import (
+    draw_images,
+    image_bytes,
+    load_generator,
+    load_labels,
+    sample,
+    sample_labels,
+    sample_latents,
+    save_grid,
+)
 from distgan.spec import RunSpec
 from shards.errors import InputError
 
+NAMES = ("Smiling", "Male", "class=cat", "class=dog", "class=emu")
+ROWS = {(-1, 1, 1, 0, 0): 3, (1, -1, 1, 0, 0): 2, (1, 1, 0, 0, 1): 4, (-1, -1, 0, 0, 1): 5}
+"""Label vectors, and how often each of them occurs. No sample is a dog."""
 
-@pytest.fixture(params=[1, 3])
-def checkpoint(request, tmp_path) -> Checkpoint:
+
+def saved(run: Path, channels: int, condition: dict[str, Any] | None = None) -> Checkpoint:
     spec = RunSpec.model_validate(
         {
             "name": "tiny",
             "data": {"shards": "x", "image_size": 16},
-            "model": {"generator": {"width": 4}, "critic": {"width": 1}, "latent_dim": 5},
+            "model": {"generator": {"width": 4}, "critic": {"width": 1}, "latent_dim": 5, "condition": condition},
         }
     )
-    image = ImageShape(request.param, 16)
-    state = State(step=1, images=1, position=1, spec=spec, channels=request.param, fingerprint="f")
-    weights = {
-        name: build_networks(spec.model, image, seed)[0].state_dict()
+    names = NAMES if condition else ()
+    image = ImageShape(channels, 16)
+    state = State(
+        step=1,
+        images=1,
+        position=1,
+        spec=spec,
+        seeds={"noise": 0},
+        label_names=names,
+        channels=channels,
+        fingerprint="f",
+    )
+    files = {
+        name: build_networks(spec.model, image, seed, len(names))[0].state_dict()
         for name, seed in (("generator", 1), ("generator_ema", 2))
     }
-    return save_checkpoint(tmp_path / "run", state, weights, {})
+    if condition:
+        vectors = np.array([row for row, count in ROWS.items() for _ in range(count)], np.int8)
+        files["labels"] = LabelDistribution.of(names, vectors).tensors()
+    return save_checkpoint(run, state, files, {})
+
+
+@pytest.fixture(params=[1, 3])
+def checkpoint(request, tmp_path) -> Checkpoint:
+    return saved(tmp_path / "run", request.param)
+
+
+@pytest.fixture(params=["concatenation", "batchnorm"])
+def conditional(request, tmp_path) -> Checkpoint:
+    condition = {"attributes": ["Smiling", "Male"], "classes": True, "generator": request.param}
+    return saved(tmp_path / "conditional", 1, condition)
+
+
+def pictures(checkpoint: Checkpoint, folder: Path, **options: Any) -> list[bytes]:
+    sample(checkpoint, folder, **options)
+    return [path.read_bytes() for path in sorted(folder.iterdir())]
 
 
 def test_a_picture_depends_on_seed_and_index_alone(checkpoint, tmp_path):
@@ -65,8 +111,64 @@ def test_the_averaged_weights_are_the_default(checkpoint):
 def test_images_do_not_depend_on_their_neighbours(checkpoint):
     generator = load_generator(checkpoint)
     latents = sample_latents(0, 0, 10, 5)
-    alone = next(draw_images(generator, latents[7:8]))
-    assert np.array_equal(alone, list(draw_images(generator, latents))[7])
+    alone = next(draw_images(generator, latents[7:8], torch.empty(1, 0)))
+    assert np.array_equal(alone, list(draw_images(generator, latents, torch.empty(10, 0)))[7])
+
+
+def test_labels_are_as_in_the_data_unless_asked_for(conditional):
+    distribution = load_labels(conditional)
+    count = 14 * 200
+    seen = Counter(map(tuple, sample_labels(distribution, 0, 0, count).int().tolist()))
+    assert set(seen) == set(ROWS)
+    assert all(abs(seen[row] / count - share / 14) < 5 * 0.5 / count**0.5 for row, share in ROWS.items())
+    asked = sample_labels(distribution.given({"Male": 1}), 0, 0, count)
+    assert {tuple(row) for row in asked.int().tolist()} == {row for row in ROWS if row[1] == 1}
+
+
+def test_labels_depend_on_seed_and_index_alone(conditional):
+    distribution = load_labels(conditional)
+    whole = sample_labels(distribution, 3, 0, 100)
+    assert torch.equal(sample_labels(distribution, 3, 40, 7), whole[40:47])
+    assert not torch.equal(sample_labels(distribution, 4, 0, 100), whole)
+
+
+def test_a_conditional_picture_depends_on_seed_index_and_wish_alone(conditional, tmp_path):
+    wish = {"Smiling": 1, "class": ["cat", "emu"]}
+    many = pictures(conditional, tmp_path / "many", count=70, where=wish)
+    assert pictures(conditional, tmp_path / "few", count=5, where=wish) == many[:5]
+    other = pictures(conditional, tmp_path / "other", count=70, where={"Smiling": -1, "class": ["cat", "emu"]})
+    assert all(one != another for one, another in zip(many, other, strict=True))
+    assert pictures(conditional, tmp_path / "any", count=70) == pictures(
+        conditional, tmp_path / "also any", count=70, where={}
+    )
+
+
+def test_a_picture_is_of_its_latent_and_the_labels_asked_for(conditional, tmp_path):
+    """The latents are those of any other picture of the seed; a dog is drawn though no sample is one."""
+    generator = load_generator(conditional)
+    sample(conditional, tmp_path / "dogs", count=3, seed=5, where={"Smiling": 1, "Male": -1, "class": "dog"})
+    labels = torch.tensor([[1.0, -1.0, 0.0, 1.0, 0.0]]).expand(3, 5)
+    for i, expected in enumerate(draw_images(generator, sample_latents(5, 0, 3, 5), labels)):
+        drawn = np.asarray(Image.open(tmp_path / "dogs" / f"{i:08d}.png"))
+        assert np.array_equal(drawn, expected[..., 0])
+
+
+def test_a_wish_that_the_run_does_not_know_is_refused_before_anything_is_written(checkpoint, conditional, tmp_path):
+    for run, wish, message in (
+        (checkpoint, {"Smiling": 1}, r"without model\.condition"),
+        (conditional, {"Smilng": 1}, "did you mean 'Smiling'"),
+        (conditional, {"class": "cow"}, "'cow'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            sample(run, tmp_path / "folder", where=wish)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_damaged_labels_are_named(conditional, tmp_path):
+    path = conditional.path / "labels.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"labels\.safetensors"):
+        sample(conditional, tmp_path / "grid.png")
 
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=30))

@@ -11,6 +11,7 @@ from distgan.networks import ImageShape, build_networks
 from distgan.spec import ModelSpec
 from distgan.training.ema import EMA
 
+NO_LABELS = torch.empty(256, 0, dtype=torch.float64)
 MODEL = ModelSpec.model_validate({"generator": {"width": 3}, "critic": {"width": 1}, "latent_dim": 5})
 
 
@@ -62,7 +63,7 @@ def test_calibrated_statistics_are_those_of_the_averaged_weights():
             parameter.mul_(1.5).add_(0.01)
     ema.update(1000, 1000)
     batch = torch.randn(256, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    average = ema.calibrated(lambda number: batch, batches=1)
+    average = ema.calibrated(lambda number: (batch, NO_LABELS), batches=1)
     evaluated = average(batch)
     trained = copy.deepcopy(average).train()(batch)
     # The running variance is the unbiased one, which over 256·16 values and more is 1.0001 of the batch's own.
@@ -75,8 +76,8 @@ def test_calibrated_statistics_are_those_of_the_averaged_weights():
 def test_calibration_averages_over_all_batches_and_repeats():
     ema = EMA(generator(), 1000, ramp_up=0.05)
     draws = [torch.randn(64, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    first = copy.deepcopy(ema.calibrated(lambda i: draws[i], batches=3).state_dict())
-    again = ema.calibrated(lambda i: draws[i], batches=3)
+    first = copy.deepcopy(ema.calibrated(lambda i: (draws[i], NO_LABELS[:64]), batches=3).state_dict())
+    again = ema.calibrated(lambda i: (draws[i], NO_LABELS[:64]), batches=3)
     assert not again.training
     for name, value in again.state_dict().items():
         assert torch.equal(value, first[name])

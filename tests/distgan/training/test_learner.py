@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
+from distgan.objectives import Batch
 from distgan.training.learner import Learner
 
 IMAGE = ImageShape(3, 16)
@@ -18,9 +19,10 @@ def learner(spec) -> Learner:
     return Learner(spec, IMAGE, CPU, torch.arange(spec.training.batch_size))
 
 
-def real(spec, number: int) -> torch.Tensor:
+def real(spec, number: int, dtype: torch.dtype = torch.float64) -> Batch:
     random = torch.Generator().manual_seed(number)
-    return torch.rand(spec.training.batch_size, 3, 16, 16, dtype=torch.float64, generator=random) * 2 - 1
+    images = torch.rand(spec.training.batch_size, 3, 16, 16, dtype=torch.float64, generator=random) * 2 - 1
+    return Batch(images.to(dtype), torch.zeros(len(images), 0, dtype=dtype))
 
 
 @pytest.mark.parametrize("n_critic", [1, 3])
@@ -40,17 +42,17 @@ def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
 
     for step in range(4):
         for repeat in range(n_critic):
-            batch = real(spec, update)
-            ours.update_critic(batch, repeat)
+            real_batch = real(spec, update)
+            ours.update_critic(real_batch, repeat)
             optimizer_d.zero_grad()
             fake = generator(latents(f"critic/{update}")).detach()
-            logits_real, logits_fake = critic(batch), critic(fake)
+            logits_real, logits_fake = critic(real_batch.images), critic(fake)
             loss = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
             loss = loss + F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
             loss.backward()
             optimizer_d.step()
             images, update = images + 8, update + 1
-        ours.update_generator()
+        ours.update_generator(real_batch.labels)
         optimizer_g.zero_grad()
         logits = critic(generator(latents(f"generator/{step}")))
         F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)).backward()
@@ -71,13 +73,15 @@ def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
     spec = tiny()
     one = learner(spec)
     for number in range(3):
-        one.update_critic(real(spec, number).float(), 0)
-        one.update_generator()
+        batch = real(spec, number, torch.float32)
+        one.update_critic(batch, 0)
+        one.update_generator(batch.labels)
     other = learner(spec)
     other.load(one.save(tmp_path, "f", None))
     for each in (one, other):
-        each.update_critic(real(spec, 3).float(), 0)
-        each.update_generator()
+        batch = real(spec, 3, torch.float32)
+        each.update_critic(batch, 0)
+        each.update_generator(batch.labels)
     for a, b in zip(one.generator.parameters(), other.generator.parameters(), strict=True):
         assert torch.equal(a, b)
     assert one.gradient_norms() == other.gradient_norms()
@@ -86,9 +90,10 @@ def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
 def test_gradient_norms_are_of_the_last_update_of_each_side(tiny):
     spec = tiny(training__precision="float64")
     trainee = learner(spec)
-    trainee.update_critic(real(spec, 0), 0)
+    batch = real(spec, 0)
+    trainee.update_critic(batch, 0)
     critic = torch.cat([p.grad.flatten() for p in trainee.critic.parameters()]).norm()
-    trainee.update_generator()
+    trainee.update_generator(batch.labels)
     generator = torch.cat([p.grad.flatten() for p in trainee.generator.parameters()]).norm()
     norms = trainee.gradient_norms()
     torch.testing.assert_close(norms["critic"], critic)
@@ -114,7 +119,8 @@ def test_the_gpu_takes_the_cpu_s_steps(tiny, precision):
     gpu = Learner(spec, IMAGE, torch.device("cuda"), torch.arange(8))
     batch = real(spec, 0)
     for each in (cpu, gpu):
-        loss = each.update_critic(batch.to(each.precision.device, each.precision.dtype), 0)
+        there = Batch(*(tensor.to(each.precision.device, each.precision.dtype) for tensor in batch))
+        loss = each.update_critic(there, 0)
         assert loss.value.item() == pytest.approx(2 * 0.6931, abs=0.2)
     tolerance = 1e-3 if precision == "float32" else 0.1
     assert gpu.gradient_norms()["critic"].item() == pytest.approx(cpu.gradient_norms()["critic"].item(), rel=tolerance)

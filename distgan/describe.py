@@ -1,0 +1,514 @@
+"""What a specification asks for, before anything is trained: layers, parameters, FLOPs, memory, steps, options.
+
+The networks and one update of each side are run on torch's fake tensors, which have shapes and types but no numbers, so
+that any size is described in seconds and without its memory.
+
+FLOPs are those of convolutions and matrix products, a multiplication and an addition being two; what else a network
+does is little beside them. Memory is what a step cannot do without; a library's workspaces and what a backward pass
+needs in passing come on top of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from textwrap import wrap
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from distgan.data.conditions import label_names
+from distgan.data.noise import Noise
+from distgan.data.selection import select_samples
+from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks, complete_model
+from distgan.objectives import OBJECTIVES, Batch, Side, build_game, complete_objective
+from distgan.spec import Options, RunSpec, SideOptimizerSpec, section_of
+from distgan.training.optimizers import OPTIMIZERS, build_optimizer, complete_optimizer
+from distgan.training.precision import Precision
+from shards.errors import InputError
+from shards.index import Index
+
+CPU = torch.device("cpu")
+
+_NAMED: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "model.generator": ("name", GENERATORS),
+    "model.critic": ("name", {**CRITICS, **ENCODERS}),
+    "objective": ("kind", OBJECTIVES),
+    "optimizer.generator": ("name", OPTIMIZERS),
+    "optimizer.critic": ("name", OPTIMIZERS),
+}
+"""Sections whose other fields depend on a name: the field of that name, and the registry."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network; its shape is that of its output for one image, (C, H, W) or (C,)."""
+
+    name: str
+    type: str
+    output_shape: tuple[int, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers in a network: ``total`` counts BatchNorm's statistics, as Keras does."""
+
+    total: int
+    trainable: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network; its FLOPs are those of one image's forward pass."""
+
+    name: str
+    layers: list[Layer]
+    parameters: Parameters
+    flops_per_image: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step over all workers: critic updates, then a generator update; forward, backward and penalties."""
+
+    critic_updates: int
+    generator_updates: int
+    images: int
+    critic_update_flops: int
+    generator_update_flops: int
+    flops: int
+    flops_per_image: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each worker's device."""
+
+    precision: str
+    images: int
+    """Of each batch: this worker's."""
+    weights: int
+    gradients: int
+    optimizer_state: int
+    ema: int
+    batch: int
+    activations: dict[str, int]
+    """What each side keeps for its backward pass."""
+    total: int
+    """All of these, with the greater of the two sides' activations."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The whole run; what depends on the data set is None where that could not be opened."""
+
+    images: int
+    images_per_step: int
+    steps: int
+    flops: int
+    samples: int | None
+    steps_per_epoch: float | None
+    epochs: float | None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a specification asks for."""
+
+    name: str
+    image: dict[str, int]
+    labels: int
+    """Length of the label vector."""
+    generator: Network
+    critic: Network
+    step: Step
+    memory: Memory
+    run: Run
+    notes: list[str]
+    """What had to be assumed."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a specification."""
+
+    path: str
+    value: Any
+    description: str
+
+
+@dataclass(frozen=True)
+class _Data:
+    channels: int
+    labels: int
+    samples: int | None
+    notes: list[str]
+
+
+def describe(spec: RunSpec) -> Description:
+    """Describe a run without its data and without computing anything.
+
+    Args:
+        spec: The run. Its shards may be missing: then 3 channels are assumed.
+
+    Raises:
+        InputError: What training would say of the specification.
+    """
+    spec = complete(spec)
+    data, workers = _data(spec), spec.cluster.workers
+    image = ImageShape(data.channels, spec.data.image_size)
+    images = -(-spec.training.batch_size // workers)
+    # `auto` depends on the device, and a description should not depend on where it is made.
+    precision = Precision("float32" if spec.training.precision == "auto" else spec.training.precision, CPU)
+    if spec.training.precision == "auto":
+        data.notes.append("training.precision is auto: float32 is assumed; try --set training.precision=bfloat16")
+    with FakeTensorMode(), _default_dtype(precision.dtype):
+        networks = build_networks(spec.model, image, spec.seed, data.labels)
+        game = build_game(spec.objective, *networks, spec.model.latent_dim)
+        real = Batch(torch.empty(images, image.channels, image.size, image.size), torch.empty(images, data.labels))
+        latents = torch.empty(1, spec.model.latent_dim)
+        generator = _network(spec.model.generator.name, networks[0], latents, real.labels[:1])
+        critic = _network(spec.model.critic.name, networks[1], real.images[:1], real.labels[:1])
+        critic_update = _update(game.critic, real, networks, precision)
+        generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
+    flops = workers * (spec.objective.n_critic * critic_update[0] + generator_update[0])
+    step = Step(
+        critic_updates=spec.objective.n_critic,
+        generator_updates=int(game.generator is not None),
+        images=spec.images_per_step,
+        critic_update_flops=workers * critic_update[0],
+        generator_update_flops=workers * generator_update[0],
+        flops=flops,
+        flops_per_image=flops / spec.images_per_step,
+    )
+    kept = {
+        "weights": sum(map(_bytes_of, networks)),
+        "gradients": sum(parameter.nbytes for network in networks for parameter in network.parameters()),
+        "optimizer_state": sum(
+            _optimizer_bytes(side, network)
+            for side, network in zip((spec.optimizer.generator, spec.optimizer.critic), networks, strict=True)
+        ),
+        "ema": _bytes_of(networks[0]),
+        "batch": real.images.nbytes + real.labels.nbytes,
+    }
+    activations = {"critic": critic_update[1], "generator": generator_update[1]}
+    memory = Memory(
+        precision=precision.name,
+        images=images,
+        **kept,
+        activations=activations,
+        total=sum(kept.values()) + max(activations.values()),
+    )
+    run = Run(
+        images=spec.training.images,
+        images_per_step=spec.images_per_step,
+        steps=spec.steps,
+        flops=spec.steps * flops,
+        samples=data.samples,
+        steps_per_epoch=data.samples and data.samples / spec.images_per_step,
+        epochs=data.samples and spec.training.images / data.samples,
+    )
+    return Description(spec.name, image._asdict(), data.labels, generator, critic, step, memory, run, data.notes)
+
+
+def complete(spec: RunSpec) -> RunSpec:
+    """A specification with every option of its networks, objective and optimizers written out.
+
+    Raises:
+        InputError: One of them is unknown or has a wrong option.
+    """
+    model, objective = complete_model(spec.model), complete_objective(spec.objective)
+    return spec.model_copy(
+        update={"model": model, "objective": objective, "optimizer": complete_optimizer(spec.optimizer)}
+    )
+
+
+def options(spec: RunSpec) -> list[Option]:
+    """Every field of a specification, with its value, its default included, and what it means.
+
+    Of a section that is unset, the fields are there too, without a value.
+
+    Raises:
+        InputError: An unknown network, objective or optimizer, or a wrong option of one.
+    """
+    return list(_options(RunSpec, complete(spec), ""))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a specification, with the options of every network, objective and optimizer, for editors."""
+    tree = RunSpec.model_json_schema()
+    definitions = tree["$defs"]
+    for path, (key, registry) in _NAMED.items():
+        section, _, field = path.partition(".")
+        holder = definitions[_reference(tree["properties"][section])]["properties"] if field else tree["properties"]
+        declared = holder[field or section]
+        common = definitions[_reference(declared)]
+        default = common["properties"][key]["default"]
+        del declared["$ref"]
+        declared["anyOf"] = [
+            _variant(common, key, name, default, entry.options.model_json_schema(), definitions)
+            for name, entry in registry.items()
+        ]
+    for name in ("NetworkSpec", "ObjectiveSpec", "SideOptimizerSpec"):  # each has become its variants
+        del definitions[name]
+    return tree
+
+
+def to_json(answer: Description | list[Option]) -> str:
+    """A description, or options, as one JSON document."""
+    return json.dumps([asdict(option) for option in answer] if isinstance(answer, list) else asdict(answer))
+
+
+def description_text(description: Description) -> str:
+    """A description for people."""
+    step, memory, run = description.step, description.memory, description.run
+    lines = [
+        f"{description.name}: images {_shape((description.image['channels'], *2 * (description.image['size'],)))}"
+        + (f", labels {description.labels}" if description.labels else "")
+    ]
+    for role, network in (("generator", description.generator), ("critic", description.critic)):
+        lines += ["", f"{role}: {network.name}"]
+        rows = [
+            (layer.name, layer.type, _shape(layer.output_shape), f"{layer.parameters:,}") for layer in network.layers
+        ]
+        lines += _table([("layer", "type", "output", "parameters"), *rows])
+        lines.append(
+            f"  {network.parameters.total:,} parameters, {network.parameters.trainable:,} of them trainable; "
+            f"{_flops(network.flops_per_image)} an image, forward"
+        )
+    updates = f"{step.critic_updates} × critic" + (
+        f" + {step.generator_updates} × generator" if step.generator_updates else ""
+    )
+    lines += [
+        "",
+        f"step: {updates}, {step.images:,} images, {_flops(step.flops)}: {_flops(step.flops_per_image)} an image",
+        "",
+        f"memory of a worker, {memory.images:,} images in {memory.precision}",
+    ]
+    parts = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer state": memory.optimizer_state,
+        "average (EMA)": memory.ema,
+        "batch": memory.batch,
+        **{f"activations, {side}": size for side, size in memory.activations.items() if size},
+        "total": memory.total,
+    }
+    lines += _table([(name, _bytes(size)) for name, size in parts.items()])
+    epochs = (
+        f"; {run.steps_per_epoch:,.1f} an epoch of {run.samples:,}, {run.epochs:,.1f} epochs" if run.samples else ""
+    )
+    lines += ["", f"run: {run.steps:,} steps, {run.images:,} images{epochs}; {_flops(run.flops)}"]
+    return "\n".join([*lines, *(f"note: {note}" for note in description.notes)])
+
+
+def options_text(found: list[Option]) -> str:
+    """Options for people."""
+    lines: list[str] = []
+    for option in found:
+        value = "unset" if option.value is None else json.dumps(option.value, ensure_ascii=False)
+        lines.append(f"{option.path}: {value}")
+        lines += wrap(" ".join(option.description.split()), 100, initial_indent="    ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def _data(spec: RunSpec) -> _Data:
+    """What the networks must know of the data set."""
+    try:
+        Index.load(spec.data.shards)
+    except InputError as error:
+        condition = spec.model.condition
+        notes = [f"3 channels are assumed: {error}"]
+        if condition and condition.classes:
+            notes.append("model.condition.classes: how many there are is not known; they are left out")
+        return _Data(3, len(condition.attributes) if condition else 0, None, notes)
+    index, kept = select_samples(spec, spec.cluster.workers)
+    return _Data(index.transform.channels, len(label_names(spec.model.condition, index)), len(kept), [])
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make new networks and tensors of a type: fake networks cannot be converted."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _FLOPs(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts, of backward passes too; torch's own FlopCounterMode cannot within a gradient of a gradient."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def _network(name: str, network: nn.Module, *inputs: Tensor) -> Network:
+    """Describe a network by what it does to one image (or latent) and its labels."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    layers = dict(_layers(network))
+
+    def note_shape(layer: str) -> Any:
+        return lambda module, arguments, output: shapes.update({layer: tuple(output.shape[1:])})
+
+    hooks = [layer.register_forward_hook(note_shape(name)) for name, layer in layers.items()]
+    network.eval()  # one image has no variance, and dropout nothing to draw from
+    with torch.no_grad(), _FLOPs() as flops:  # type: ignore[no-untyped-call]
+        network(*inputs)
+    network.train()
+    for hook in hooks:
+        hook.remove()
+    rows = [
+        Layer(each, type(layers[each]).__name__, shape, _count(layers[each]).total) for each, shape in shapes.items()
+    ]
+    return Network(name, rows, _count(network), flops.total)
+
+
+def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers by name: what is in a sequence, and what is of a class of its own."""
+    for name, child in network.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from ((f"{name}.{inner}", layer) for inner, layer in _layers(child))
+        else:
+            yield name, child
+
+
+def _count(module: nn.Module) -> Parameters:
+    trainable = sum(parameter.numel() for parameter in module.parameters())
+    # Keras has no counter of batches, torch's only statistic that is no floating point number.
+    statistics = sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point())
+    return Parameters(trainable + statistics, trainable)
+
+
+def _update(side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision) -> tuple[int, int]:
+    """FLOPs of a side's update, and bytes that it keeps for its backward pass.
+
+    What is there anyway (weights, statistics, the batch) is not counted again.
+    """
+    here = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+    known = {tensor.untyped_storage()._cdata for tensor in (*here, *real)}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            saved[storage._cdata] = storage  # held, so that no other gets its address
+        return tensor
+
+    inputs = real if "critic" in side.trains else real.labels
+    draw = Noise(0, torch.arange(len(real.images)), "description", precision.dtype)
+    with _FLOPs() as flops:  # type: ignore[no-untyped-call]
+        with saved_tensors_hooks(keep, lambda tensor: tensor), precision.autocast():
+            loss = side(inputs, draw)
+        loss.value.backward()
+    return flops.total, sum(storage.nbytes() for storage in saved.values())
+
+
+def _bytes_of(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+
+
+def _optimizer_bytes(spec: SideOptimizerSpec, network: nn.Module) -> int:
+    """What an optimizer remembers, found out with a weight of two elements: some of it is as large as the weight."""
+    probe = nn.Parameter(torch.zeros(2))
+    probe.grad = torch.zeros(2)
+    optimizer = build_optimizer(spec, [probe])
+    optimizer.step()
+    state = [tensor for tensor in optimizer.state[probe].values() if isinstance(tensor, Tensor)]
+    copies = sum(tensor.shape == probe.shape for tensor in state)
+    beside = sum(tensor.nbytes for tensor in state if tensor.shape != probe.shape)
+    return sum(copies * parameter.nbytes + beside for parameter in network.parameters())
+
+
+def _options(model: type[Options], value: Options | None, path: str) -> Iterator[Option]:
+    """The fields of a section and, below them, of its sections."""
+    fields = dict(model.model_fields)
+    key, registry = _NAMED.get(path, ("", {}))
+    if registry:
+        fields |= registry[getattr(value, key)].options.model_fields
+    tree = {} if value is None else value.model_dump(mode="json")
+    for name, field in fields.items():
+        here = f"{path}.{name}" if path else name
+        inner = section_of(field.annotation)
+        if inner is not None and issubclass(inner, Options):
+            yield from _options(inner, getattr(value, name, None), here)
+        else:
+            names = f" One of {', '.join(registry)}." if name == key else ""
+            # Docstrings are written for Sphinx.
+            plain = re.sub(r":\w+:`([^`]*)`", r"\1", field.description or "").replace("``", "`")
+            yield Option(here, tree.get(name), plain + names)
+
+
+def _reference(node: Mapping[str, Any]) -> str:
+    """The definition that a node of a schema refers to."""
+    return str(node["$ref"]).rpartition("/")[2]
+
+
+def _variant(
+    common: Mapping[str, Any],
+    key: str,
+    name: str,
+    default: str,
+    own: dict[str, Any],
+    definitions: dict[str, Any],
+) -> dict[str, Any]:
+    """The schema of a section under one of the names that it can have; the default name may be left out."""
+    definitions.update(own.pop("$defs", {}))
+    named = {"const": name, "description": common["properties"][key]["description"]}
+    return {
+        "title": name,
+        "description": own.get("description", ""),
+        "type": "object",
+        "properties": {**common["properties"], **own["properties"], key: named},
+        "required": [] if name == default else [key],
+        "additionalProperties": False,
+    }
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows in columns, indented; the last column to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if place == len(widths) - 1 else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _flops(count: float) -> str:
+    return _scaled(count, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"))
+
+
+def _bytes(count: float) -> str:
+    return _scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def _scaled(count: float, base: int, units: tuple[str, ...]) -> str:
+    """A count in the unit that leaves one to four digits before the point."""
+    power = 0
+    while count >= base and power < len(units) - 1:
+        count, power = count / base, power + 1
+    return f"{count:,.1f} {units[power]}" if power else f"{count:,.0f} {units[0]}"

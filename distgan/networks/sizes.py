@@ -1,0 +1,34 @@
+"""Image sizes that a network of strided layers can have."""
+
+from __future__ import annotations
+
+from shards.errors import InputError
+
+MOST = 1024
+
+
+def doublings(size: int, start: int, least: int, network: str) -> int:
+    """How often ``start`` is doubled to reach ``size``.
+
+    Args:
+        size: Of the image, in pixels.
+        start: Size of the smallest feature map.
+        least: Smallest image that the network is made for.
+        network: Its name, for the error.
+
+    Raises:
+        InputError: The network cannot have that size.
+    """
+    require_power(size, least, f"the {network} networks halve and double it layer by layer, and need {least} pixels")
+    return (size // start).bit_length() - 1
+
+
+def require_power(size: int, least: int, reason: str) -> None:
+    """Refuse an image size that is not 2^k, or that is less than ``least``.
+
+    Raises:
+        InputError: Says the reason, and the sizes there are.
+    """
+    if size < least or size > MOST or size & (size - 1):
+        sizes = ", ".join(str(2**k) for k in range(least.bit_length() - 1, MOST.bit_length()))
+        raise InputError(f"data.image_size is {size}: {reason}: use one of {sizes}")

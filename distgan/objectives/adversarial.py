@@ -1,0 +1,102 @@
+"""What the adversarial objectives share: a critic that tells real from fake, and a generator that it must not tell."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from distgan.objectives.side import Batch, Draw, Loss, Side, frozen
+from distgan.spec import Options, Weight
+
+
+class AdversarialOptions(Options):
+    """Options that every adversarial objective has."""
+
+    r1: Weight = 0.0
+    """Weight γ of the R1 penalty: γ/2 · mean ‖∇D(x)‖² over real images (Mescheder, Geiger and Nowozin 2018)."""
+
+
+class CriticSide(Side):
+    """The critic's side. A subclass says what it loses, and may add penalties."""
+
+    trains = ("critic",)
+    threshold: ClassVar[float | None] = None
+    """Outputs above it say "real"; None where an output says nothing by itself."""
+    options: AdversarialOptions
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the loss holds gradients for single images."""
+        return self.options.r1 > 0
+
+    def loss(self, real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
+        """The scalar to go down.
+
+        Args:
+            real: Outputs (N,) for real images.
+            fake: Outputs (N,) for generated images.
+            draw: For objectives that draw numbers of their own.
+        """
+        raise NotImplementedError
+
+    def penalty(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """What is added to the loss for slopes that are not as they should be, and the figure of it, without weight."""
+        if not self.options.r1:
+            return 0.0, {}
+        squares = self.squared_slopes(real.images, real.labels, draw, "real").mean()  # of the D(x) that is judged
+        return self.options.r1 / 2 * squares, {"critic/penalty": squares.detach()}
+
+    def both(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Outputs (N,) for the real and for the generated images."""
+        return (
+            self.judge(self.trained, real.images, real.labels, draw, "real"),
+            self.judge(self.trained, fake, real.labels, draw, "fake"),
+        )
+
+    def forward(self, real: Batch, draw: Draw) -> Loss:
+        """The loss of one critic update."""
+        with torch.no_grad():
+            fake = self.opponent(self.latents(draw), real.labels)
+        real_outputs, fake_outputs = self.both(real, fake, draw)
+        penalty, figures = self.penalty(real, fake, draw)
+        with torch.no_grad():
+            figures = {"critic/real": real_outputs.mean(), "critic/fake": fake_outputs.mean(), **figures}
+            if self.threshold is not None:
+                right = torch.cat([self.says_real(real_outputs), ~self.says_real(fake_outputs)])
+                figures["critic/accuracy"] = right.to(real_outputs.dtype).mean()
+        return Loss(self.loss(real_outputs, fake_outputs, draw) + penalty, figures, fake)
+
+    def says_real(self, outputs: Tensor) -> Tensor:
+        """Which images (bool, (N,)) are held to be real."""
+        assert self.threshold is not None
+        return outputs > self.threshold
+
+    def squared_slopes(self, images: Tensor, labels: Tensor, draw: Draw, part: str) -> Tensor:
+        """‖∇ D(x)‖² for each image, (N,), differentiable in the critic's weights.
+
+        Without autocast: a squared gradient in bfloat16 is no number to build a loss on.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            points = images.detach().to(next(self.parameters()).dtype).requires_grad_(True)
+            outputs = self.judge(self.trained, points, labels, draw, part)
+            (slopes,) = torch.autograd.grad(outputs.sum(), points, create_graph=True)
+        return slopes.square().sum((1, 2, 3))
+
+
+class GeneratorSide(Side):
+    """The generator's side: a subclass says what it loses when its images are judged."""
+
+    trains = ("generator",)
+
+    def loss(self, fake: Tensor) -> Tensor:
+        """The scalar to go down, given the critic's outputs (N,) for generated images."""
+        raise NotImplementedError
+
+    def forward(self, labels: Tensor, draw: Draw) -> Loss:
+        """The loss of one generator update."""
+        images = self.trained(self.latents(draw), labels)
+        with frozen(self.opponent) as critic:
+            outputs = self.judge(critic, images, labels, draw, "fake")
+        return Loss(self.loss(outputs), {}, images.detach())

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from distgan.objectives.side import Side, frozen
+from distgan.spec import Options
+from tests.distgan.objectives.conftest import LATENT, batch, draw, small_networks
+
+
+def side(dropout: float = 0.5) -> tuple[Side, nn.Module]:
+    generator, critic = small_networks(dropout=dropout)
+    return Side(Options(), critic, generator, LATENT), critic
+
+
+def test_the_opponent_is_no_part_of_a_side():
+    one, critic = side()
+    assert list(one.parameters()) == list(critic.parameters())
+    assert isinstance(one.opponent, nn.Module)
+    assert one.opponent not in set(one.modules())
+
+
+def test_dropout_is_keyed_by_the_slot_and_by_what_the_images_are():
+    one, critic = side()
+    images, labels = batch()
+
+    def judged(slots: list[int], *parts: str) -> torch.Tensor:
+        repeated = torch.cat([images[slots]] * len(parts)), torch.cat([labels[slots]] * len(parts))
+        return one.judge(critic, *repeated, draw(slots), *parts)
+
+    whole = judged([0, 1, 2, 3], "real")
+    torch.testing.assert_close(judged([3, 1], "real"), whole[[3, 1]])
+    assert (judged([0, 1, 2, 3], "fake") - whole).abs().min() > 1e-6
+    together = judged([0, 1, 2, 3], "real", "fake")
+    torch.testing.assert_close(together, torch.cat([whole, judged([0, 1, 2, 3], "fake")]))
+
+
+def test_outputs_come_in_the_weights_type_whatever_autocast_does():
+    generator, critic = (network.float() for network in small_networks())
+    one = Side(Options(), critic, generator, LATENT)
+    images, labels = batch(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert critic(images, labels).dtype == torch.bfloat16
+        assert one.judge(critic, images, labels, draw(), "real").dtype == torch.float32
+
+
+def test_a_frozen_network_passes_gradients_on_and_keeps_none():
+    _, critic = side(0.0)
+    weights = list(critic.parameters())
+    weights[0].requires_grad_(False)  # and stays so
+    images, labels = batch()
+    images.requires_grad_(True)
+    with frozen(critic):
+        critic(images, labels).sum().backward()
+    assert images.grad.abs().max() > 0
+    assert all(weight.grad is None for weight in weights)
+    assert [weight.requires_grad for weight in weights] == [False] + [True] * (len(weights) - 1)
+
+
+def test_a_network_thaws_after_an_error():
+    _, critic = side()
+    with pytest.raises(ZeroDivisionError), frozen(critic):
+        raise ZeroDivisionError
+    assert all(weight.requires_grad for weight in critic.parameters())

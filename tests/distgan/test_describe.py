@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distgan.data.noise import Noise
+from distgan.describe import complete, describe, description_text, options, options_text, schema, to_json
+from distgan.launch.local import train_locally
+from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
+from distgan.objectives import OBJECTIVES, Batch, Side, build_game
+from distgan.spec import RunSpec, load_spec
+from distgan.training.optimizers import OPTIMIZERS, build_optimizer
+from distgan.training.precision import Precision
+from shards.errors import InputError
+
+JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
+CPU = torch.device("cpu")
+
+
+def conv(inputs: int, outputs: int, kernel: int, positions: int) -> int:
+    """FLOPs of a convolution at so many places of its output, or of a transposed one at so many of its input."""
+    return 2 * kernel**2 * inputs * outputs * positions
+
+
+def small(**sections: object) -> RunSpec:
+    """A DCGAN for 16 pixels, batch 4, without shards."""
+    tree = {
+        "name": "small",
+        "data": {"shards": "nowhere", "image_size": 16},
+        "model": {
+            "generator": {"width": 3},
+            "critic": {"width": 5, "normalisation": "layer"},
+            "latent_dim": 7,
+        },
+        "training": {"batch_size": 4, "images": 100, "precision": "float32"},
+    }
+    return RunSpec.model_validate({**tree, **sections})
+
+
+GENERATOR = [conv(7, 6, 4, 1), conv(6, 3, 4, 4**2), conv(3, 3, 4, 8**2)]
+CRITIC = [conv(3, 5, 4, 8**2), conv(5, 10, 4, 4**2), conv(10, 1, 4, 1)]
+"""FLOPs of each layer of the small networks, by hand."""
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.sampled_from([16, 32, 64]))
+def test_flops_of_an_image_are_those_of_the_formula(generator_width, critic_width, latent_dim, size):
+    spec = RunSpec.model_validate(
+        {
+            "name": "x",
+            "data": {"shards": "nowhere", "image_size": size},
+            "model": {
+                "generator": {"width": generator_width},
+                "critic": {"width": critic_width},
+                "latent_dim": latent_dim,
+            },
+            "training": {"batch_size": 2},
+        }
+    )
+    description = describe(spec)
+    widths = [2**power for power in range((size // 4).bit_length() - 1)]
+    generator, side, channels = conv(latent_dim, generator_width * widths[-1], 4, 1), 4, generator_width * widths[-1]
+    for each in [*(generator_width * width for width in widths[-2::-1]), 3]:
+        generator, side, channels = generator + conv(channels, each, 4, side**2), side * 2, each
+    critic, side, channels = 0, size, 3
+    for each in (critic_width * width for width in widths):
+        side //= 2
+        critic, channels = critic + conv(channels, each, 4, side**2), each
+    assert description.generator.flops_per_image == generator
+    assert description.critic.flops_per_image == critic + conv(channels, 1, 4, 1)
+
+
+@pytest.mark.parametrize("n_critic", [1, 5])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_flops_of_a_step_without_penalty(n_critic, workers):
+    """A backward pass takes the gradient of each layer's weights and, where somebody needs it, of its input."""
+    spec = small(objective={"kind": "hinge", "n_critic": n_critic}, cluster={"workers": workers})
+    step = describe(spec).step
+    g, c = sum(GENERATOR), sum(CRITIC)
+    critic = g + 2 * (c + 2 * c - CRITIC[0])  # draw; judge real and fake, and go back: the images need no gradient
+    generator = g + c + c + 2 * g - GENERATOR[0]  # draw and judge; back through the critic to the generator's weights
+    assert (step.critic_update_flops, step.generator_update_flops) == (4 * critic, 4 * generator)
+    assert (step.critic_updates, step.generator_updates, step.images) == (n_critic, 1, 4 * n_critic)
+    assert step.flops == 4 * (n_critic * critic + generator)
+    assert step.flops_per_image == step.flops / step.images
+
+
+@pytest.mark.parametrize("objective", [{"kind": "wasserstein_gp"}, {"kind": "bce", "r1": 1.0}])
+def test_flops_of_a_penalty(objective):
+    """The gradient of an image's score, and the gradient of that: of its own products and of the pass before it.
+
+    The slope does not depend on the score, so that the way back through that pass begins below the head.
+    """
+    without = describe(small(objective={"kind": "bce"})).step.critic_update_flops
+    c = sum(CRITIC)
+    forward, gradient = c, c
+    of_the_gradient = 2 * c
+    of_the_forward = 2 * (c - CRITIC[-1])
+    penalty = forward + gradient + of_the_gradient + of_the_forward
+    assert describe(small(objective=objective)).step.critic_update_flops == without + 4 * penalty
+
+
+def test_flops_of_an_autoencoder():
+    step = describe(small(model=AUTOENCODER, objective={"kind": "elbo"})).step
+    encoder, decoder = [*CRITIC[:-1], conv(10, 2 * 7, 4, 1)], GENERATOR
+    assert step.generator_updates == step.generator_update_flops == 0
+    assert step.flops == 4 * (3 * sum(encoder) - encoder[0] + 3 * sum(decoder))
+
+
+AUTOENCODER = {"generator": {"width": 3}, "critic": {"name": "dcgan_encoder", "width": 5}, "latent_dim": 7}
+SIDES = [
+    {"objective": {"kind": "bce", "batches": "one", "label_noise": 0.1}},
+    {"objective": {"kind": "bce", "r1": 10.0}},
+    {"objective": {"kind": "least_squares"}},
+    {"objective": {"kind": "wasserstein_gp"}},
+    {"objective": {"kind": "wasserstein_clip"}, "training": {"batch_size": 4, "precision": "bfloat16"}},
+    {"objective": {"kind": "wasserstein_gp"}, "training": {"batch_size": 4, "precision": "float64"}},
+    {"objective": {"kind": "elbo"}, "model": AUTOENCODER},
+    {
+        "model": {
+            "generator": {"name": "dcgan_keras", "width": 2},
+            "critic": {"name": "gan_rmsprop", "width": 2},
+            "condition": {"attributes": ["Smiling", "Male"], "generator": "batchnorm"},
+        },
+        "data": {"shards": "nowhere", "image_size": 64},
+    },
+]
+
+
+def kept_by(side: Side, inputs: Batch | torch.Tensor, precision: Precision, known: Iterable[torch.Tensor]) -> int:
+    """Bytes of real tensors that a side's update keeps for its backward pass, beside those known, by their address."""
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        alive.append(tensor)
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    alive: list[torch.Tensor] = []  # nothing else gets their addresses
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), precision.autocast():
+        side(inputs, Noise(0, torch.arange(4), "update", precision.dtype))
+    known_addresses = {tensor.untyped_storage().data_ptr() for tensor in known}
+    return sum(size for address, size in sizes.items() if address not in known_addresses)
+
+
+@pytest.mark.parametrize("sections", SIDES, ids=str)
+def test_memory_is_what_real_tensors_take(sections):
+    spec = complete(small(**sections))
+    memory = describe(spec).memory
+    precision, labels = Precision(spec.training.precision, CPU), len(getattr(spec.model.condition, "attributes", ()))
+    size, dtype = spec.data.image_size, precision.dtype
+    networks = tuple(map(precision.place, build_networks(spec.model, ImageShape(3, size), 0, labels)))
+    weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
+    real = Batch(torch.zeros(4, 3, size, size, dtype=dtype), torch.zeros(4, labels, dtype=dtype))
+    game = build_game(spec.objective, *networks, spec.model.latent_dim)
+
+    kept = {
+        "critic": kept_by(game.critic, real, precision, (*weights, *real)),
+        "generator": kept_by(game.generator, real.labels, precision, (*weights, *real)) if game.generator else 0,
+    }
+    # Under autocast, the statistics of fake normalisation layers are in bfloat16, those of real ones in float32.
+    assert memory.activations == pytest.approx(kept, rel=5e-3 if precision.name == "bfloat16" else 0, abs=0)
+    assert memory.weights == sum(tensor.nbytes for tensor in weights)
+    assert memory.gradients == sum(weight.nbytes for weight in weights if weight.requires_grad)
+    assert memory.ema == sum(tensor.nbytes for tensor in networks[0].state_dict().values())
+    assert memory.batch == sum(tensor.nbytes for tensor in real)
+    parts = (memory.weights, memory.gradients, memory.optimizer_state, memory.ema, memory.batch)
+    assert memory.total == sum(parts) + max(memory.activations.values())
+
+
+def test_activations_by_hand():
+    """Two linear maps would be too easy: the small critic, normalised, on four real and four generated images."""
+    spec = small(objective={"kind": "hinge"})
+    fake = 4 * 3 * 16 * 16
+    first, second = 4 * 5 * 8 * 8, 4 * 10 * 4 * 4
+    statistics = 4 + 4  # mean and deviation of each image: one group
+    judged = first + second + second + statistics  # convolved (the LeakyReLU is in place); convolved, normalised
+    mask = 4  # the hinge: a truth value for each score, or the score
+    activations = describe(spec).memory.activations["critic"]
+    assert 4 * (fake + 2 * judged) < activations <= 4 * (fake + 2 * judged + 4 * mask)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_an_optimizers_state_is_what_it_is_after_a_step(name):
+    section = {"name": name, **({"momentum": 0.5} if name == "rmsprop" else {})}
+    spec = complete(small(optimizer={"generator": section, "critic": section}))
+    expected = 0
+    for network in build_networks(spec.model, ImageShape(3, 16), 0):
+        optimizer = build_optimizer(spec.optimizer.critic, network.parameters())
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        expected += sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
+    assert describe(spec).memory.optimizer_state == expected
+
+
+def test_workers_share_the_batch():
+    alone, four = (describe(small(cluster={"workers": workers})) for workers in (1, 4))
+    assert (alone.memory.images, four.memory.images) == (4, 1)
+    assert alone.memory.batch == 4 * four.memory.batch
+    assert alone.memory.weights == four.memory.weights
+    assert alone.step == four.step
+
+
+def test_nothing_is_computed_and_no_memory_is_taken():
+    spec = small(
+        data={"shards": "nowhere", "image_size": 1024},
+        model={"generator": {"width": 512}, "critic": {"width": 512}},
+        training={"batch_size": 2**20},
+    )
+    assert describe(spec).memory.total > 2**50, "a pebibyte"
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.zeros(2).tolist() == [0.0, 0.0]
+
+
+PUBLISHED = {  # (total, trainable) of the generator and of the critic
+    "dcgan128_keras": ((4_743_555, 4_740_611), (4_340_865, 4_340_097)),  # its report's own tables
+    "dcgan64": ((3_578_624, 3_576_704), (2_767_360, 2_765_568)),  # trainable: PyTorch's tutorial of the same layers
+}
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_described(path):
+    spec = load_spec(path, ["data.shards=nowhere"])
+    description = describe(spec)
+    for network in (description.generator, description.critic):
+        assert sum(layer.parameters for layer in network.layers) == network.parameters.total
+    assert description.generator.layers[-1].output_shape == (3, spec.data.image_size, spec.data.image_size)
+    assert len({layer.name for layer in description.critic.layers}) == len(description.critic.layers)
+    if path.stem in PUBLISHED:
+        found = [
+            (each.parameters.total, each.parameters.trainable) for each in (description.generator, description.critic)
+        ]
+        assert found == list(PUBLISHED[path.stem])
+    run = description.run
+    assert (run.steps, run.images_per_step, run.samples, run.epochs) == (spec.steps, spec.images_per_step, None, None)
+    assert run.flops == run.steps * description.step.flops
+
+
+def test_layers_are_the_papers():
+    """Figure 1 of the DCGAN paper, with the width of its authors' code."""
+    generator = describe(load_spec(JOBS[0].with_name("dcgan64.yaml"), ["data.shards=nowhere"])).generator
+    convolutions = [layer.output_shape for layer in generator.layers if layer.type == "ConvTranspose2d"]
+    assert convolutions == [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 64, 64)]
+
+
+def test_the_index_says_what_the_data_is(pack_discs, tiny):
+    spec = tiny(
+        data__shards=str(pack_discs(channels=1)),
+        data__where={"class": "odd"},
+        model__condition={"classes": True},
+        training__precision="float32",
+    )
+    description = describe(spec)
+    assert description.image == {"channels": 1, "size": 16}
+    assert description.labels == 2
+    assert description.generator.layers[-1].output_shape == (1, 16, 16)
+    assert (description.run.samples, description.run.steps_per_epoch) == (25, 25 / 8)
+    assert description.run.epochs == 96 / 25
+    assert description.notes == []
+    assert "an epoch of 25" in description_text(description)
+
+
+def test_what_had_to_be_assumed_is_said():
+    spec = small(model={"condition": {"attributes": ["Smiling"], "classes": True}}, training={"batch_size": 4})
+    description = describe(spec)
+    assert description.labels == 1
+    notes = "\n".join(description.notes)
+    for word in ("3 channels are assumed", "nowhere", "classes", "left out", "float32 is assumed"):
+        assert word in notes
+        assert word in description_text(description)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model__generator__name": "dcgam"},
+        {"model__critic__widht": 3},
+        {"model__critic__name": "dcgan_encoder"},
+        {"objective__kind": "elbo"},
+        {"objective__kind": "wasserstein_gp"},  # with BatchNorm
+        {"objective__r2": 1.0},
+        {"optimizer__critic__name": "sdg"},
+        {"optimizer__generator__betas": [0.5, 1.0]},
+        {"data__image_size": 32},
+        {"data__where": {"class": "evn"}},
+        {"model__condition": {"attributes": ["Smiling"]}},
+        {"training__batch_size": 64},
+        {"cluster__workers": 3},
+    ],
+    ids=str,
+)
+def test_a_wrong_specification_gets_what_training_says(tiny, tmp_path, monkeypatch, changes):
+    spec = tiny(**changes)
+    with pytest.raises(InputError) as described:
+        describe(spec)
+    if "cluster__workers" in changes:  # what the local mode says of workers at all comes first
+        assert "cluster.workers = 3" in str(described.value)
+        return
+    with pytest.raises(InputError) as trained:
+        train_locally(spec, tmp_path / "run", console=False)
+    assert str(described.value) == str(trained.value)
+
+
+def test_json_has_the_same_keys_for_every_specification():
+    def keys(node: object) -> object:
+        if isinstance(node, dict):
+            return {key: keys(value) for key, value in node.items()}
+        return [keys(node[0])] if isinstance(node, list) and node else None
+
+    gan, autoencoder = (
+        json.loads(to_json(describe(spec))) for spec in (small(), small(model=AUTOENCODER, objective={"kind": "elbo"}))
+    )
+    assert keys(gan) == keys(autoencoder)
+    assert list(gan) == ["name", "image", "labels", "generator", "critic", "step", "memory", "run", "notes"]
+    assert list(gan["generator"]["layers"][0]) == ["name", "type", "output_shape", "parameters"]
+    assert list(gan["critic"]["parameters"]) == ["total", "trainable"]
+
+
+def test_people_read_round_numbers():
+    text = description_text(describe(load_spec(JOBS[0].with_name("dcgan64.yaml"), ["data.shards=nowhere"])))
+    for words in ("3,578,624 parameters", "209.3 MFLOP an image", "512×4×4", "39,063 steps", "MiB", "128 images"):
+        assert words in text
+    assert max(map(len, text.splitlines()[:-2])) <= 100
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and prefix + key != "data.where":
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_options_are_every_field_of_the_complete_specification(path):
+    spec = load_spec(path)
+    found = {option.path: option for option in options(spec)}
+    expected = leaves(complete(spec).model_dump(mode="json"))
+    assert expected.pop("model.condition") is None
+    unset = {option for option in found if option.startswith("model.condition.")}
+    assert unset == {f"model.condition.{name}" for name in ("attributes", "classes", "generator")}
+    assert {name: option.value for name, option in found.items() if name not in unset} == expected
+    assert all(found[name].value is None for name in unset)
+    assert all(option.description for option in found.values())
+
+
+def test_options_in_words():
+    text = options_text(options(small(objective={"kind": "bce", "real_label": 0.9})))
+    assert "objective.real_label: 0.9\n    The critic's target for real images." in text
+    assert "optimizer.critic.schedule.warm_up_images: 0\n" in text
+    assert "model.condition.classes: unset\n" in text
+    assert 'objective.kind: "bce"\n    The name in the registry of distgan.objectives. One of bce, ' in text
+    assert "``" not in text
+    assert json.loads(to_json(options(small())))[0]["path"] == "name"
+
+
+@pytest.fixture(scope="module")
+def check():
+    """Checks a tree against the schema, as an editor does."""
+    validator = pytest.importorskip("jsonschema").Draft202012Validator
+    validator.check_schema(schema())
+    return validator(schema())
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_the_schema_takes_every_shipped_specification(check, path):
+    spec = load_spec(path)
+    written = yaml.load(path.read_text(), Loader=_Numbers)
+    for tree in (written, complete(spec).model_dump(mode="json")):
+        assert [error.message for error in check.iter_errors(tree)] == []
+
+
+class _Numbers(yaml.SafeLoader):
+    """2e-4 is a number, as in YAML 1.2, which editors read."""
+
+
+_Numbers.yaml_implicit_resolvers = copy.deepcopy(yaml.SafeLoader.yaml_implicit_resolvers)
+_Numbers.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^\d+[eE][-+]?\d+$"), list("0123456789"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": {"generator": {"name": "dcgam"}}},
+        {"model": {"generator": {"name": "dcgan_keras", "activation": "relu"}}},
+        {"model": {"critic": {"normalisation": "bach"}}},
+        {"objective": {"kind": "hinge", "real_label": 0.9}},
+        {"objective": {"penalty": 10.0}},
+        {"optimizer": {"critic": {"alpha": 0.9}}},
+        {"optimizer": {"critic": {"name": "rmsprop", "alpha": 1.5}}},
+        {"optimizer": {"critic": {"schedule": {"kind": "square"}}}},
+        {"trainig": {}},
+    ],
+    ids=str,
+)
+def test_the_schema_knows_what_belongs_to_which_name(check, wrong):
+    tree = {"name": "x", "data": {"shards": "y"}}
+    assert check.is_valid(tree)
+    assert not check.is_valid({**tree, **wrong})
+
+
+def test_the_schema_names_everything_in_the_registries():
+    text = json.dumps(schema())
+    for name in (*GENERATORS, *CRITICS, *ENCODERS, *OBJECTIVES, *OPTIMIZERS):
+        assert f'"const": "{name}"' in text
+    assert schema() == schema(), "nothing is changed in place"
