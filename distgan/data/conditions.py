@@ -195,3 +195,7 @@ class LabelDistribution:
             else:
                 raise InputError(f"attribute {name} is 1 or -1, not {value!r}")
         return attributes, [self.names.index(_CLASS + each) for each in dict.fromkeys(wanted)]
+
+
+NO_LABELS = LabelDistribution.of((), np.zeros((1, 0), np.int8))
+"""Without a condition."""

@@ -123,4 +123,4 @@ def _build(spec: NetworkSpec, registry: Mapping[str, Entry[N]], role: str, seed:
 def _options(spec: NetworkSpec, registry: Mapping[str, Entry[Any]], where: str) -> Options:
     if spec.name not in registry:
         raise InputError(f"{where}.name: no network is called {spec.name!r}; {near(spec.name, registry)}")
-    return validate(registry[spec.name].options, spec.rest, where)
+    return validate(registry[spec.name].options, spec.rest, where, beside=NetworkSpec.model_fields)

@@ -94,4 +94,4 @@ def complete_objective(spec: ObjectiveSpec) -> ObjectiveSpec:
 def _options(spec: ObjectiveSpec) -> Options:
     if spec.kind not in OBJECTIVES:
         raise InputError(f"objective.kind: no objective is called {spec.kind!r}; {near(spec.kind, OBJECTIVES)}")
-    return validate(OBJECTIVES[spec.kind].options, spec.rest, "objective")
+    return validate(OBJECTIVES[spec.kind].options, spec.rest, "objective", beside=ObjectiveSpec.model_fields)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from distgan.checkpoint import Checkpoint
-from distgan.data.conditions import LabelDistribution
+from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
 from shards.errors import InputError
@@ -117,7 +117,7 @@ def load_labels(checkpoint: Checkpoint) -> LabelDistribution:
     """
     names = checkpoint.state.label_names
     if not names:
-        return LabelDistribution.of((), np.zeros((1, 0), np.int8))
+        return NO_LABELS
     return LabelDistribution.from_tensors(names, checkpoint.tensors("labels"))
 
 

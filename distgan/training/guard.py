@@ -135,7 +135,8 @@ class Guard:
         window = self._to_host()
         found = self._nonfinite(step - len(window) + 1, self._columns(window))
         if not found and not finite:
-            found = Trouble("nonfinite", step, f"step {step}: there are weights that are NaN or infinite: training has diverged")
+            text = f"step {step}: there are weights that are NaN or infinite: training has diverged"
+            found = Trouble("nonfinite", step, text)
         if not found or "nonfinite" in self._told:
             return []
         self._told.append("nonfinite")

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint, State, save_checkpoint
-from distgan.data.conditions import LabelDistribution
+from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
 from distgan.objectives import Batch, Draw, Loss, Side, build_game
@@ -31,7 +30,7 @@ class Learner:
         image: What the images of the data set are.
         device: Where to compute.
         slots: int64 (n,): the slots of each global batch that this process computes.
-        labels: The label vectors of the data set; None without ``model.condition``.
+        labels: How often each label vector occurs in the data, for ``model.condition``.
 
     Raises:
         InputError: A network or objective that is unknown, wrongly set or does not fit the images.
@@ -43,11 +42,11 @@ class Learner:
         image: ImageShape,
         device: torch.device,
         slots: Tensor,
-        labels: LabelDistribution | None = None,
+        labels: LabelDistribution = NO_LABELS,
     ) -> None:
         self.spec = spec
         self.image = image
-        self.labels = labels or LabelDistribution.of((), np.zeros((1, 0), np.int8))
+        self.labels = labels
         self.step = 0
         self.rollbacks = 0
         self.rate_scale = 1.0

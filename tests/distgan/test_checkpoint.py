@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distgan import checkpoint as module
-from distgan.checkpoint import Checkpoint, State, checkpoints, find_checkpoint, prune, save_checkpoint
+from distgan.checkpoint import Checkpoint, State, checkpoints, find_checkpoint, go_back, prune, save_checkpoint
 from distgan.spec import DataSpec, RunSpec
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -22,7 +22,9 @@ from shards.files import write_atomically
 
 def state(step: int = 3) -> State:
     spec = RunSpec(name="tiny", data=DataSpec(shards="x"))
-    return State(step=step, images=10, position=10, spec=spec, channels=3, fingerprint="f", wandb_run_id="w")
+    return State(
+        step=step, images=10, position=10, seeds={"noise": 3}, spec=spec, channels=3, fingerprint="f", wandb_run_id="w"
+    )
 
 
 def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -179,3 +181,20 @@ def test_pruning_as_it_goes_keeps_what_pruning_at_the_end_would(tmp_path):
         (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
         prune(tmp_path, 2, 10)
     assert [int(path.name[5:]) for path in checkpoints(tmp_path)] == [1, 10, 20, 28, 29]
+
+
+@pytest.mark.parametrize(("suspect_from", "kept"), [(None, [8, 9]), (9, [8, 9]), (7, [6, 8, 9]), (1, [8, 9])])
+def test_the_newest_checkpoint_from_before_a_doubt_is_kept(tmp_path, suspect_from, kept):
+    for step in range(1, 10):
+        save(tmp_path, step)
+    prune(tmp_path, 2, None, suspect_from)
+    assert [Checkpoint(path).state.step for path in checkpoints(tmp_path)] == kept
+
+
+@pytest.mark.parametrize(("suspect_from", "left"), [(4, [2]), (3, [2]), (5, [2, 4]), (2, []), (9, [2, 4, 6])])
+def test_going_back_removes_what_is_suspect(tmp_path, suspect_from, left):
+    for step in (2, 4, 6):
+        save(tmp_path, step)
+    good = go_back(tmp_path, suspect_from)
+    assert [Checkpoint(path).state.step for path in checkpoints(tmp_path)] == left
+    assert (good.state.step if good else None) == (left[-1] if left else None)

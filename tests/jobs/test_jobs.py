@@ -1,0 +1,113 @@
+"""Every shipped specification is what its source published, and trains, resumes and samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distgan.checkpoint import Checkpoint, checkpoints, find_checkpoint
+from distgan.networks import ImageShape, build_networks, complete_model
+from distgan.objectives import build_game, complete_objective
+from distgan.sampling import sample
+from distgan.spec import RunSpec, load_spec
+from distgan.training.loop import Place, train
+from distgan.training.optimizers import complete_optimizer
+
+JOBS = Path(__file__).parents[2] / "jobs"
+NAMES = sorted(path.stem for path in JOBS.glob("*.yaml"))
+CELEBA = 202_599
+"""Images in CelebA."""
+
+
+def spec(name: str, *overrides: str) -> RunSpec:
+    return load_spec(JOBS / f"{name}.yaml", overrides)
+
+
+def test_every_recipe_is_there():
+    recipes = {
+        *("dcgan32_gwu", "dcgan64", "dcgan_mnist", "dcgan_cifar10"),
+        *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_clip64", "vae64", "demo"),
+    }
+    assert recipes <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_specification_is_named_as_its_file_and_fits_together(name):
+    run = spec(name)
+    assert run.name == name
+    complete_optimizer(run.optimizer)
+    complete_objective(run.objective)
+    complete_model(run.model)
+    generator, critic = build_networks(run.model, ImageShape(3, run.data.image_size), run.seed)
+    build_game(run.objective, generator, critic, run.model.latent_dim)
+
+
+@pytest.mark.parametrize(
+    ("name", "generator", "critic"),
+    [
+        # weights, biases, and BatchNorm's scale, shift, mean and variance
+        ("dcgan64", 3_576_704 + 2 * 960, 2_765_568 + 2 * 896),
+        ("dcgan128_keras", 4_743_555, 4_340_865),
+        ("gan128_rmsprop", 14_953_987, 4_211_713),
+    ],
+)
+def test_parameter_totals_are_the_published_ones(name, generator, critic):
+    run = spec(name)
+    for network, total in zip(
+        build_networks(run.model, ImageShape(3, run.data.image_size), 0), (generator, critic), strict=True
+    ):
+        counted = [value.numel() for key, value in network.state_dict().items() if "num_batches" not in key]
+        assert sum(counted) == total
+
+
+def test_the_published_settings():
+    """What RECIPES' sources say in numbers, said once more here, beside the files."""
+    gwu = spec("dcgan32_gwu")
+    assert (gwu.training.batch_size, gwu.optimizer.critic.lr, gwu.training.images) == (256, 2e-4, 40 * CELEBA)
+    keras = spec("dcgan128_keras")
+    assert (keras.training.batch_size, keras.optimizer.critic.lr, keras.training.images) == (64, 1e-4, 3 * CELEBA)
+    rmsprop = spec("gan128_rmsprop")
+    assert (rmsprop.steps, rmsprop.training.batch_size, rmsprop.data.limit) == (20_000, 16, 10_000)
+    assert rmsprop.optimizer.generator == rmsprop.optimizer.critic
+    assert (rmsprop.optimizer.critic.clip_value, rmsprop.optimizer.critic.schedule.decay) == (1.0, 1e-8)
+    assert rmsprop.objective.rest["label_noise"] == 0.05
+    gradient_penalty = spec("wgan_gp64")
+    assert (gradient_penalty.objective.n_critic, gradient_penalty.objective.rest["penalty"]) == (5, 10.0)
+    assert gradient_penalty.optimizer.critic.rest["betas"] == [0.0, 0.9]
+    clipped = spec("wgan_clip64")
+    assert (clipped.objective.rest["clip"], clipped.optimizer.critic.lr, clipped.objective.n_critic) == (0.01, 5e-5, 5)
+
+
+def small(name: str, shards: Path, steps: int) -> RunSpec:
+    """A recipe with narrow networks and little batches; all else is as it is."""
+    run = spec(name)
+    batch = 4
+    return spec(
+        name,
+        f"data.shards={shards}",
+        "data.limit=null",
+        "model.generator.width=2",
+        "model.critic.width=2",
+        f"training.batch_size={batch}",
+        f"training.images={steps * batch * run.objective.n_critic}",
+        f"training.checkpoint_every_images={10**6}",
+        "tracking={log_every: 1, sample_every_images: 1_000_000, sample_count: 2, wandb: {mode: disabled}}",
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_resumes_to_the_bit_and_samples(name, pack_discs, tmp_path):
+    shards = pack_discs(count=12, size=spec(name).data.image_size, channels=1 if name == "dcgan_mnist" else 3)
+    here = Place(0, 1, torch.device("cpu"))
+    train(small(name, shards, 4), tmp_path / "whole", here, console=False)
+    train(small(name, shards, 2), tmp_path / "parts", here, console=False)
+    train(small(name, shards, 4), tmp_path / "parts", here, resume=True, console=False)
+    whole, parts = (Checkpoint(checkpoints(tmp_path / folder)[-1]).state for folder in ("whole", "parts"))
+    assert whole.step == parts.step == 4
+    for file, digest in whole.sha256.items():
+        if file.endswith(".safetensors"):
+            assert parts.sha256[file] == digest, file
+    sample(find_checkpoint(tmp_path / "parts"), tmp_path / "grid.png", count=4)
+    assert (tmp_path / "grid.png").stat().st_size > 0
