@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from distgan.checkpoint import Checkpoint, checkpoints, find_checkpoint
 from distgan.networks import ImageShape, build_networks, complete_model
 from distgan.objectives import build_game, complete_objective
 from distgan.sampling import sample
 from distgan.spec import RunSpec, load_spec
+from distgan.tracking import read_metrics
 from distgan.training.loop import Place, train
 from distgan.training.optimizers import complete_optimizer
+from shards.images import Transform
+from shards.sources import open_source
+from shards.writer import pack
 
 JOBS = Path(__file__).parents[2] / "jobs"
 NAMES = sorted(path.stem for path in JOBS.glob("*.yaml"))
@@ -111,3 +117,15 @@ def test_it_trains_resumes_to_the_bit_and_samples(name, pack_discs, tmp_path):
             assert parts.sha256[file] == digest, file
     sample(find_checkpoint(tmp_path / "parts"), tmp_path / "grid.png", count=4)
     assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+def test_images_of_one_colour_bring_no_nan_into_the_gradient_penalty(tmp_path):
+    """A report of 2022 met NaN losses there: between equal images the critic's gradient may vanish."""
+    for i in range(8):
+        Image.new("RGB", (64, 64), (i * 30, 0, 0)).save(tmp_path / f"{i}.png")
+    pack(open_source(str(tmp_path)), tmp_path / "shards", Transform(size=64, channels=3), workers=1)
+    run = small("wgan_gp64", tmp_path / "shards", 20)
+    train(run, tmp_path / "run", Place(0, 1, torch.device("cpu")), console=False)
+    lines = read_metrics(tmp_path / "run")
+    assert len(lines) == 20
+    assert all(math.isfinite(value) for line in lines for value in line.values())
