@@ -28,10 +28,11 @@ from torch.utils.flop_counter import flop_registry
 from distgan.data.conditions import label_names
 from distgan.data.noise import Noise
 from distgan.data.selection import select_samples
-from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks, complete_model
-from distgan.objectives import OBJECTIVES, Batch, Side, build_game, complete_objective
+from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
+from distgan.objectives import OBJECTIVES, Batch, Side, build_game
 from distgan.spec import Options, RunSpec, SideOptimizerSpec, section_of
-from distgan.training.optimizers import OPTIMIZERS, build_optimizer, complete_optimizer
+from distgan.training.complete import complete
+from distgan.training.optimizers import OPTIMIZERS, build_optimizer
 from distgan.training.precision import Precision
 from shards.errors import InputError
 from shards.index import Index
@@ -218,18 +219,6 @@ def describe(spec: RunSpec) -> Description:
         epochs=data.samples and spec.training.images / data.samples,
     )
     return Description(spec.name, image._asdict(), data.labels, generator, critic, step, memory, run, data.notes)
-
-
-def complete(spec: RunSpec) -> RunSpec:
-    """A specification with every option of its networks, objective and optimizers written out.
-
-    Raises:
-        InputError: One of them is unknown or has a wrong option.
-    """
-    model, objective = complete_model(spec.model), complete_objective(spec.objective)
-    return spec.model_copy(
-        update={"model": model, "objective": objective, "optimizer": complete_optimizer(spec.optimizer)}
-    )
 
 
 def options(spec: RunSpec) -> list[Option]:

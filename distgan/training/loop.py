@@ -17,15 +17,15 @@ from distgan.data.conditions import LabelDistribution, label_names, label_vector
 from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
-from distgan.networks import ImageShape, complete_model
-from distgan.objectives import Loss, complete_objective
+from distgan.networks import ImageShape
+from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid
 from distgan.spec import RunSpec
 from distgan.tracking import Tracker, open_tracker, write_report
+from distgan.training.complete import complete
 from distgan.training.folder import open_run
 from distgan.training.guard import Guard, RollBack, Trouble, diversity
 from distgan.training.learner import Learner
-from distgan.training.optimizers import complete_optimizer
 from shards.errors import InputError
 from shards.reader import Reader
 
@@ -72,13 +72,7 @@ def train(
         OSError: The run's folder could not be written.
     """
     stop = stop or threading.Event()
-    spec = spec.model_copy(
-        update={
-            "model": complete_model(spec.model),
-            "objective": complete_objective(spec.objective),
-            "optimizer": complete_optimizer(spec.optimizer),
-        }
-    )
+    spec = complete(spec)
     index, kept = select_samples(spec, place.world_size)
     vectors = label_vectors(spec.model.condition, index, kept)
     labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 import yaml
@@ -14,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.data.noise import Noise
-from distgan.describe import complete, describe, description_text, options, options_text, schema, to_json
+from distgan.describe import describe, description_text, options, options_text, schema, to_json
 from distgan.launch.local import train_locally
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
 from distgan.spec import RunSpec, load_spec
+from distgan.training.complete import complete
 from distgan.training.optimizers import OPTIMIZERS, build_optimizer
 from distgan.training.precision import Precision
 from shards.errors import InputError
@@ -370,7 +372,7 @@ def test_options_in_words():
 @pytest.fixture(scope="module")
 def check():
     """Checks a tree against the schema, as an editor does."""
-    validator = pytest.importorskip("jsonschema").Draft202012Validator
+    validator = jsonschema.Draft202012Validator
     validator.check_schema(schema())
     return validator(schema())
 

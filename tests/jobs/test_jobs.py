@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from distgan.checkpoint import Checkpoint, checkpoints, find_checkpoint
-from distgan.networks import ImageShape, build_networks, complete_model
-from distgan.objectives import build_game, complete_objective
+from distgan.networks import ImageShape, build_networks
+from distgan.objectives import build_game
 from distgan.sampling import sample
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking import read_metrics
+from distgan.training.complete import complete
 from distgan.training.loop import Place, train
-from distgan.training.optimizers import complete_optimizer
 from shards.images import Transform
 from shards.sources import open_source
 from shards.writer import pack
@@ -43,9 +43,7 @@ def test_every_recipe_is_there():
 def test_a_specification_is_named_as_its_file_and_fits_together(name):
     run = spec(name)
     assert run.name == name
-    complete_optimizer(run.optimizer)
-    complete_objective(run.objective)
-    complete_model(run.model)
+    assert complete(complete(run)) == complete(run)
     generator, critic = build_networks(run.model, ImageShape(3, run.data.image_size), run.seed)
     build_game(run.objective, generator, critic, run.model.latent_dim)
 
