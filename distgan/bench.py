@@ -21,6 +21,7 @@ from distgan.networks import ImageShape
 from distgan.objectives import Batch
 from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
+from distgan.training.workers import Workers
 from shards.images import Transform
 from shards.reader import Reader
 from shards.sources import Sample
@@ -123,7 +124,9 @@ def bench_step(spec: RunSpec | None, channels: int = 3, steps: int = 10) -> Figu
     device = local_device()
     batch_size = spec.training.batch_size
     labels = _random_labels(spec)
-    learner = Learner(spec, ImageShape(channels, spec.data.image_size), device, torch.arange(batch_size), labels)
+    learner = Learner(
+        spec, ImageShape(channels, spec.data.image_size), Workers.alone(device), torch.arange(batch_size), labels
+    )
     shape = (batch_size, channels, spec.data.image_size, spec.data.image_size)
     images = torch.rand(shape, device=device, dtype=learner.precision.dtype).mul_(2).sub_(1)
     drawn = labels.draw(torch.rand(batch_size, device=device)).to(learner.precision.dtype)

@@ -6,6 +6,7 @@ What a command needs is imported inside it, so that ``distgan --help`` does not 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ app.add_typer(bench_app, name="bench")
 
 # Without markup and emoji: a path may hold [brackets] or :colons:.
 console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+_FIRST = os.environ.get("RANK", "0") == "0"
+"""Whether this process speaks: of those that torchrun starts, one does."""
+
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -89,6 +93,10 @@ Where = Annotated[
         help="What the pictures are to show, of what the run was conditioned on: Smiling=1,Eyeglasses=-1 or class=cat. "
         "The rest is as the data has it. Repeatable.",
     ),
+]
+Workers = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="N|MIN-MAX", help="Short for --set cluster.workers=N, or =[MIN, MAX].", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -203,17 +211,25 @@ def train(
     spec: Spec,
     overrides: Overrides = None,
     out: Annotated[Optional[Path], typer.Option(help="The run's folder; runs/NAME when not given.")] = None,  # noqa: UP045
-    workers: Annotated[Optional[int], typer.Option(help="Short for --set cluster.workers=N.")] = None,  # noqa: UP045
+    workers: Workers = None,
+    address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A Ray cluster; auto in a Ray job. Without it, several workers run on this machine."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
 ) -> None:
-    """Train what a specification says. Ctrl-C or SIGTERM saves and ends; --resume goes on as if it never had."""
-    from distgan.launch.local import train_locally
+    """Train what a specification says. Ctrl-C or SIGTERM saves and ends; --resume goes on as if it never had.
+
+    Several workers are Ray's, on this machine or on the cluster at --address; or torchrun's, when it starts this.
+    """
+    from distgan.launch import launch
     from distgan.spec import load_spec
 
-    sets = [*(overrides or []), *([f"cluster.workers={workers}"] if workers is not None else [])]
-    run_spec = load_spec(spec, sets)
-    run = out or Path("runs") / run_spec.name
-    _print_outcome(train_locally(run_spec, run, resume=resume), run, "the same command and --resume")
+    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
+    run = out or Path(run_spec.cluster.storage or "runs") / run_spec.name
+    outcome = launch(run_spec, run, resume=resume, address=address)
+    if _FIRST:
+        _print_outcome(outcome, run, "the same command and --resume")
 
 
 @app.command()
@@ -363,6 +379,20 @@ def _asked(texts: list[str]) -> dict[str, object]:
     return {**asked, "class": classes} if classes else asked
 
 
+def _workers(text: str | None) -> list[str]:
+    """The override that ``--workers`` is short for.
+
+    Raises:
+        InputError: It is neither a number nor two.
+    """
+    if text is None:
+        return []
+    fewest, dash, most = text.partition("-")
+    if not fewest.isdecimal() or (dash and not most.isdecimal()):
+        raise InputError(f"--workers {text}: write a number, such as 8, or the fewest and the most, such as 1-8")
+    return [f"cluster.workers=[{fewest}, {most}]" if dash else f"cluster.workers={fewest}"]
+
+
 def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:
     console.print(f"{outcome.ended} at step {outcome.step:,} ({outcome.images:,} images): {run}")
     if (run / "report.html").exists():
@@ -372,7 +402,8 @@ def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    errors.print(f"error: {message}")
+    if _FIRST:
+        errors.print(f"error: {message}")
     sys.exit(code)
 
 

@@ -165,7 +165,7 @@ def describe(spec: RunSpec) -> Description:
         InputError: What training would say of the specification.
     """
     spec = complete(spec)
-    data, workers = _data(spec), spec.cluster.workers
+    data, workers = _data(spec), spec.cluster.most_workers
     image = ImageShape(data.channels, spec.data.image_size)
     images = -(-spec.training.batch_size // workers)
     # `auto` depends on the device, and a description should not depend on where it is made.
@@ -320,7 +320,7 @@ def _data(spec: RunSpec) -> _Data:
         if condition and condition.classes:
             notes.append("model.condition.classes: how many there are is not known; they are left out")
         return _Data(3, len(condition.attributes) if condition else 0, None, notes)
-    index, kept = select_samples(spec, spec.cluster.workers)
+    index, kept = select_samples(spec)
     return _Data(index.transform.channels, len(label_names(spec.model.condition, index)), len(kept), [])
 
 

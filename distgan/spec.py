@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from shards.errors import InputError
@@ -254,10 +254,40 @@ class GuardSpec(Options):
 
 
 class ClusterSpec(Options):
-    """On how many workers the run is spread."""
+    """On how many workers the run is spread. No number of the run depends on this section, but for rounding."""
 
-    workers: Count = 1
-    """Processes that share each global batch. 1 is the local mode."""
+    workers: Count | Annotated[tuple[Count, Count], Field(strict=False)] = 1
+    """Processes that share each global batch: 1 is the local mode, more are Ray's. ``[1, 8]`` begins with as many as
+    there is room for, goes on with fewer when machines are lost, and takes more as they come."""
+    storage: str | None = None
+    """A folder that every machine of the cluster sees. Without ``--out``, the run's folder is the one in it that has
+    the run's name."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    """What Ray reserves for a worker."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None = None
+    """1, or 0 to compute on CPUs. Unset is 1 where the cluster has GPUs."""
+    max_failures: Annotated[int, Field(ge=-1)] = 10
+    """How often in a row the run goes on from the same checkpoint, after workers have died, until it gives up; -1 is
+    without limit."""
+    start_timeout_s: Rate = 120.0
+    """Seconds that starting the workers may take before they are counted as failed. An elastic run then takes what is
+    there."""
+    resize_every_s: Rate = 60.0
+    """Seconds between looks whether an elastic run can have more workers."""
+    collective_timeout_s: Rate = 300.0
+    """Seconds after which a worker that hears nothing from the others gives up; more than a checkpoint takes."""
+
+    @field_validator("workers")
+    @classmethod
+    def _in_order(cls, workers: int | tuple[int, int]) -> int | tuple[int, int]:
+        if isinstance(workers, tuple) and workers[0] > workers[1]:
+            raise ValueError(f"should be [fewest, most], not [{workers[0]}, {workers[1]}]")
+        return workers
+
+    @property
+    def most_workers(self) -> int:
+        """The most that there will be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 class RunSpec(Options):

@@ -86,9 +86,9 @@ def rank_slots(batch_size: int, rank: int, world_size: int) -> Ids:
     """The slots of a global batch that a rank holds: every world_size-th, so that lanes stay with their ranks.
 
     Args:
-        batch_size: The global batch; a multiple of ``world_size``.
+        batch_size: The global batch, at least ``world_size``; shares differ by one slot where that does not divide it.
         rank: In [0, world_size).
         world_size: Number of ranks.
     """
-    assert batch_size % world_size == 0
+    assert batch_size >= world_size
     return np.arange(rank, batch_size, world_size, dtype=np.int64)

@@ -8,12 +8,11 @@ from shards.errors import InputError
 from shards.index import Index
 
 
-def select_samples(spec: RunSpec, world_size: int = 1) -> tuple[Index, Ids]:
+def select_samples(spec: RunSpec) -> tuple[Index, Ids]:
     """Open a run's shards, without reading them, and choose its samples.
 
     Args:
         spec: The run.
-        world_size: Number of workers.
 
     Returns:
         The index, and the ids of the samples that ``data.where`` and ``data.limit`` keep: int64, ascending.
@@ -48,7 +47,6 @@ def select_samples(spec: RunSpec, world_size: int = 1) -> tuple[Index, Ids]:
             f"training.batch_size is {batch_size}, but there are only {len(kept)} samples to train on; "
             f"set training.batch_size to at most {len(kept)}"
         )
-    for divisor, field in ((world_size, "cluster.workers"), (spec.data.lanes, "data.lanes")):
-        if batch_size % divisor:
-            raise InputError(f"training.batch_size is {batch_size}, which {field} = {divisor} does not divide")
+    if batch_size % spec.data.lanes:
+        raise InputError(f"training.batch_size is {batch_size}, which data.lanes = {spec.data.lanes} does not divide")
     return index, kept

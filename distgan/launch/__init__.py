@@ -1,1 +1,52 @@
-"""Who calls the training loop, and who holds the workers together."""
+"""Who calls the training loop: this process, torchrun's processes, or Ray's workers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distgan.spec import RunSpec
+    from distgan.training.loop import Outcome
+
+
+def launch(spec: RunSpec, run: Path, *, resume: bool = False, address: str | None = None) -> Outcome:
+    """Train what a specification says, on as many workers as it says.
+
+    Args:
+        spec: The run. With ``cluster.workers`` 1 and no address it is trained in this process.
+        run: The run's folder.
+        resume: Go on from the run's newest checkpoint; begin where there is none yet.
+        address: Of a Ray cluster, "auto" for the one that this process belongs to. None is what ``RAY_ADDRESS`` says,
+            as it does in a Ray job; without it, several workers get a cluster on this machine while the run lasts.
+
+    Raises:
+        InputError: Something that the user can mend, see :func:`distgan.training.loop.train`.
+        RunError: Training went wrong, or was given up after failures.
+        DamageError: A sample is not what was packed.
+        OSError: The run's folder could not be written.
+    """
+    from distgan.launch.torchrun import train_under_torchrun, under_torchrun
+
+    if under_torchrun():
+        return train_under_torchrun(spec, run, resume=resume)
+    if address is None and spec.cluster.workers == 1:
+        from distgan.launch.local import train_locally
+
+        return train_locally(spec, run, resume=resume)
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        _keep_others_out()
+    from distgan.launch.ray import train_on_ray
+
+    return train_on_ray(spec, run, resume=resume, address=address)
+
+
+def _keep_others_out() -> None:
+    """Have a cluster of our own let nobody in who does not know its token. Ray looks at this when it is imported."""
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from distgan.checkpoint import Checkpoint, checkpoints
 from distgan.spec import RunSpec, differences, dump_spec, load_spec
@@ -17,7 +19,9 @@ _BEFORE_THE_SPEC = {".lock", "samples", ".spec.yaml.partial"}
 
 
 @contextmanager
-def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Iterator[Checkpoint | None]:
+def open_run(
+    spec: RunSpec, run: Path, fingerprint: str, *, resume: bool, patience_s: float = 0.0
+) -> Iterator[Checkpoint | None]:
     """Make a run's folder ready for training, and keep other processes out of it for the block.
 
     Args:
@@ -25,6 +29,7 @@ def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Ite
         run: The folder.
         fingerprint: Of the shards it is to learn from.
         resume: Go on with what is there, instead of refusing it.
+        patience_s: How long to wait for a process that still has the folder, such as one that is being killed.
 
     Yields:
         The checkpoint to go on from, or None to begin.
@@ -44,16 +49,28 @@ def open_run(spec: RunSpec, run: Path, fingerprint: str, *, resume: bool) -> Ite
         (run / "samples").mkdir(parents=True, exist_ok=True)
         lock = (run / ".lock").open("w")
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another process is training in {run}; stop it first, or give another folder") from None
-        except OSError:
-            pass  # a file system without locks
+        if not _locked(lock, patience_s):
+            raise InputError(f"another process is training in {run}; stop it first, or give another folder")
         checkpoint = _newest(spec, run, fingerprint) if used else None
         with _input_errors(run), write_atomically(run / "spec.yaml") as file:
             file.write(dump_spec(spec).encode())
         yield checkpoint
+
+
+def _locked(file: IO[str], patience_s: float) -> bool:
+    """Lock a file, unless another process has it and keeps it."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
+        except OSError:
+            return True  # a file system without locks
+        else:
+            return True
 
 
 @contextmanager

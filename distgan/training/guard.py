@@ -7,7 +7,7 @@ device anyway, they cross in one transfer and are judged (:meth:`Guard.judge`). 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
@@ -46,20 +46,24 @@ class RollBack(Exception):  # noqa: N818  (a way to go, not an error)
         self.trouble = trouble
 
 
-def diversity(images: Tensor) -> Tensor:
-    """How different the images of a batch are: the mean distance of each to the nearest other, at 16 pixels.
+def thumbnails(images: Tensor) -> Tensor:
+    """Images (N, C, S, S) at 16 pixels, where it is faces that differ and not noise: rows (N, C · 256)."""
+    exact = torch.promote_types(images.dtype, torch.float32)
+    return F.adaptive_avg_pool2d(images.to(exact), 16).flatten(1)
 
-    Small pictures, because it is faces that should differ and not noise; the nearest, because a generator with a few
-    favourites still has distant pairs.
+
+def diversity(thumbnails: Tensor) -> Tensor:
+    """How different images are: the mean distance of each to the nearest other.
+
+    The nearest, because a generator with a few favourites still has distant pairs.
 
     Args:
-        images: (N, C, S, S), N ≥ 2.
+        thumbnails: (N, D), N ≥ 2.
 
     Returns:
-        A float32 scalar on the device.
+        A scalar on the device.
     """
-    small = F.adaptive_avg_pool2d(images[:MOST_COMPARED].float(), 16).flatten(1)
-    distances = torch.cdist(small, small, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = torch.cdist(thumbnails, thumbnails, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.fill_diagonal_(math.inf).amin(dim=1).mean()
 
 
@@ -69,23 +73,31 @@ class Guard:
     Args:
         spec: What counts as trouble, and what to do.
         remembered: What :meth:`state` returned when the checkpoint was written that the run goes on from.
+        average: Makes figures (steps, n) of this process those of the global batch, so that all processes judge alike.
     """
 
-    def __init__(self, spec: GuardSpec, remembered: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        spec: GuardSpec,
+        remembered: Mapping[str, Any] | None = None,
+        average: Callable[[Tensor], Tensor] = lambda figures: figures,
+    ) -> None:
         self._spec = spec
+        self._average = average
         state = remembered or {}
         self._names: tuple[str, ...] = tuple(state.get("names", ()))
-        self._window: list[Tensor] = [torch.tensor(row, dtype=torch.float64) for row in state.get("window", ())]
+        self._window: list[Tensor] = []  # a row a step, on the device, of this process
+        self._rows: list[list[float]] = [list(row) for row in state.get("window", ())]  # older ones, of all processes
         self._norms: dict[str, list[float]] = {name: list(norms) for name, norms in state.get("norms", {}).items()}
         self._since: dict[str, int] = dict(state.get("since", {}))
         self._streaks: dict[str, int] = dict(state.get("streaks", {}))
         self._told: list[str] = list(state.get("told", ()))
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run's guard must know, as JSON holds it. Waits for the device."""
+        """All that a resumed run's guard must know, as JSON holds it; to be asked for after :meth:`check_state`."""
         return {
             "names": list(self._names),
-            "window": [row.tolist() for row in self._window],
+            "window": self._to_host(),
             "norms": self._norms,
             "since": self._since,
             "streaks": self._streaks,
@@ -110,7 +122,7 @@ class Guard:
             images: Real images shown.
             ratio: Diversity of the generated batch as a share of the real one's; None where it has only one image.
         """
-        window, self._window = self._to_host(), []
+        window, self._rows = self._to_host(), []
         first = step - len(window) + 1
         columns = self._columns(window)
         norms = {name.removeprefix("grad_norm/"): v for name, v in columns.items() if name.startswith("grad_norm/")}
@@ -167,12 +179,11 @@ class Guard:
         raise RunError(f"{trouble.text}. Stopping, as {why}. {_ADVICE[trouble.kind]}")
 
     def _to_host(self) -> list[list[float]]:
-        """The window's rows, in one transfer."""
-        if not self._window:
-            return []
-        device = self._window[-1].device
-        rows: list[list[float]] = torch.stack([row.to(device) for row in self._window]).tolist()
-        return rows
+        """The rows since the last log step; those that are on the device come in one transfer."""
+        if self._window:
+            self._rows += self._average(torch.stack(self._window)).tolist()
+            self._window = []
+        return self._rows
 
     def _columns(self, window: Sequence[Sequence[float]]) -> dict[str, tuple[float, ...]]:
         """Each figure's values, a value a step."""

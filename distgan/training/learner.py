@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from distgan.checkpoint import Checkpoint, State, save_checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
+from distgan.networks.normalisation import synchronise
 from distgan.objectives import Batch, Draw, Loss, Side, build_game
 from distgan.sampling import BATCH
 from distgan.spec import RunSpec
 from distgan.training.ema import EMA
 from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
 from distgan.training.precision import Precision
+from distgan.training.workers import Workers
 
 
 class Learner:
@@ -28,7 +32,7 @@ class Learner:
     Args:
         spec: The run.
         image: What the images of the data set are.
-        device: Where to compute.
+        workers: This process and the others, and where it computes.
         slots: int64 (n,): the slots of each global batch that this process computes.
         labels: How often each label vector occurs in the data, for ``model.condition``.
 
@@ -40,7 +44,7 @@ class Learner:
         self,
         spec: RunSpec,
         image: ImageShape,
-        device: torch.device,
+        workers: Workers,
         slots: Tensor,
         labels: LabelDistribution = NO_LABELS,
     ) -> None:
@@ -51,8 +55,10 @@ class Learner:
         self.rollbacks = 0
         self.rate_scale = 1.0
         self.noise_seed = spec.seed
-        self.precision = Precision(spec.training.precision, device)
-        self._slots = slots.to(device)
+        self.precision = Precision(spec.training.precision, workers.device)
+        self.workers = workers
+        self._slots = slots.to(workers.device)
+        self._share = len(slots) * workers.world_size / spec.training.batch_size
         self.generator, self.critic = (
             self.precision.place(network) for network in build_networks(spec.model, image, spec.seed, self.labels.width)
         )
@@ -66,8 +72,14 @@ class Learner:
             for name, parameters in self._parameters.items()
         }
         self._norms: dict[str, Tensor] = {}
+        # Before BatchNorm is synchronised: any process may measure the average's statistics without the others.
         self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up)
         self._averaged_at: int | None = None  # the step that the average's BatchNorm statistics are of
+        self._forwards: dict[Side, nn.Module] = {side: side for side in self._game if side}
+        if workers.world_size > 1:
+            synchronise(self.generator)
+            synchronise(self.critic)
+            self._forwards = {side: _distributed(side) for side in self._forwards}
 
     @property
     def images(self) -> int:
@@ -113,6 +125,18 @@ class Learner:
     def learning_rates(self) -> dict[str, float]:
         """Each network's last learning rate."""
         return {name: float(optimizer.param_groups[0]["lr"]) for name, optimizer in self._optimizers.items()}
+
+    def average(self, figures: Tensor) -> Tensor:
+        """Figures (…, n) that are means over this process's images, made means over the global batch."""
+        return self.workers.sum(figures * (self._share / self.workers.world_size))
+
+    def assemble(self, rows: Tensor, most: int) -> Tensor:
+        """The rows (n, …) of all processes in the order of their slots: of the global batch's first so many slots."""
+        count = min(most, self.spec.training.batch_size)
+        mine = self._slots < count
+        whole = rows.new_zeros((count, *rows.shape[1:]))
+        whole[self._slots[mine]] = rows[mine]
+        return self.workers.sum(whole)
 
     def finite(self) -> bool:
         """Whether every weight and statistic of the networks is a finite number. Waits for the device."""
@@ -203,8 +227,9 @@ class Learner:
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)
         with self.precision.autocast():
-            loss: Loss = side(*inputs)
-        loss.value.backward()  # type: ignore[no-untyped-call]
+            loss: Loss = self._forwards[side](*inputs)
+        weighted = loss.value * self._share  # DistributedDataParallel takes the plain mean over processes
+        weighted.backward()  # type: ignore[no-untyped-call]
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
             self._norms[name] = clip_gradients(spec, self._parameters[name])
@@ -213,3 +238,10 @@ class Learner:
             optimizer.step()
         side.constrain()
         return loss
+
+
+def _distributed(side: Side) -> nn.Module:
+    """A side whose gradients are averaged over all processes as they come, and whose BatchNorm is in step already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch renames broadcast_buffers; both versions are in use
+        return DistributedDataParallel(side, broadcast_buffers=False, gradient_as_bucket_view=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,10 +24,14 @@ from distgan.spec import RunSpec
 from distgan.tracking import Tracker, open_tracker, write_report
 from distgan.training.complete import complete
 from distgan.training.folder import open_run
-from distgan.training.guard import Guard, RollBack, Trouble, diversity
+from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity, thumbnails
 from distgan.training.learner import Learner
+from distgan.training.workers import GO_ON, LEAVE, SAVE, Wish, Workers
 from shards.errors import InputError
 from shards.reader import Reader
+
+LOCK_WITHIN_S = 30.0
+"""Workers that take the place of killed ones wait so long for the folder those still hold."""
 
 
 class Outcome(NamedTuple):
@@ -38,31 +42,25 @@ class Outcome(NamedTuple):
     images: int
 
 
-class Place(NamedTuple):
-    """Where a process stands among the workers, and what it computes on."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-
 def train(
     spec: RunSpec,
     run: Path,
-    place: Place,
+    workers: Workers,
     *,
     resume: bool = False,
     stop: threading.Event | None = None,
+    save: threading.Event | None = None,
     console: bool = True,
 ) -> Outcome:
     """Train what a specification says, from the beginning or from the newest checkpoint, to the end.
 
     Args:
         spec: The run.
-        run: The run's folder. Created when it is not there.
-        place: This process.
+        run: The run's folder, the same for all workers. Created when it is not there.
+        workers: This process and the others that call this together.
         resume: Go on from the run's newest checkpoint; begin where there is none yet.
-        stop: When set, the run ends after the current step, with a checkpoint.
+        stop: When set in any process, the run ends after the current step, with a checkpoint.
+        save: When set in any process, a checkpoint is written after the current step; cleared then.
         console: Show progress on the terminal.
 
     Raises:
@@ -71,45 +69,60 @@ def train(
         DamageError: A sample is not what was packed.
         OSError: The run's folder could not be written.
     """
-    stop = stop or threading.Event()
+    signals = _Signals(stop or threading.Event(), save or threading.Event())
     spec = complete(spec)
-    index, kept = select_samples(spec, place.world_size)
-    vectors = label_vectors(spec.model.condition, index, kept)
-    labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
-    slots = torch.from_numpy(rank_slots(spec.training.batch_size, place.rank, place.world_size))
+    with workers.together():
+        index, kept = select_samples(spec)
+        if spec.training.batch_size < workers.world_size:
+            raise InputError(
+                f"training.batch_size is {spec.training.batch_size}, too few for {workers.world_size} workers: "
+                "lower cluster.workers"
+            )
+        vectors = label_vectors(spec.model.condition, index, kept)
+        labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
+    slots = torch.from_numpy(rank_slots(spec.training.batch_size, workers.rank, workers.world_size))
 
     def begin(checkpoint: Checkpoint | None) -> tuple[Learner, Guard]:
-        image = ImageShape(index.transform.channels, spec.data.image_size)
-        learner = Learner(spec, image, place.device, slots, labels)
-        if checkpoint:
-            learner.load(checkpoint)
-        return learner, Guard(spec.guard, checkpoint.state.guard if checkpoint else None)
+        with workers.together():
+            image = ImageShape(index.transform.channels, spec.data.image_size)
+            learner = Learner(spec, image, workers, slots, labels)
+            if checkpoint:
+                learner.load(checkpoint)
+        return learner, Guard(spec.guard, checkpoint.state.guard if checkpoint else None, average=learner.average)
 
+    patience = 0.0 if workers.world_size == 1 else LOCK_WITHIN_S
     learner, guard = begin(None)  # before anything is written: what does not fit together is said here
-    with open_run(spec, run, index.fingerprint, resume=resume) as checkpoint:
+    with ExitStack() as stack:
+        place = open_run(spec, run, index.fingerprint, resume=resume, patience_s=patience)
+        opened = workers.from_first(lambda: _path(stack.enter_context(place)))
+        workers.check_shared(run)
+        checkpoint = Checkpoint(opened) if opened else None
         if checkpoint:
             learner, guard = begin(checkpoint)
-        tracker = open_tracker(
-            spec,
-            run,
-            resume_step=learner.step if (run / "metrics.jsonl").exists() else None,
-            wandb_run_id=checkpoint.state.wandb_run_id if checkpoint else None,
-            total_steps=spec.steps,
-            console=console,
-        )
+        tracker = Tracker()
+        with workers.together():
+            if workers.first:
+                tracker = open_tracker(
+                    spec,
+                    run,
+                    resume_step=learner.step if (run / "metrics.jsonl").exists() else None,
+                    wandb_run_id=checkpoint.state.wandb_run_id if checkpoint else None,
+                    total_steps=spec.steps,
+                    console=console,
+                )
         ended: Literal["finished", "interrupted", "failed"] = "failed"
         try:
             tracker.message(
-                f"training on {place.device} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} steps "
-                f"of {spec.images_per_step:,} images"
+                f"training on {_where(workers)} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} "
+                f"steps of {spec.images_per_step:,} images"
             )
             with Reader(index, cache=spec.data.cache) as reader:
                 while True:
                     update, dtype = learner.critic_updates, learner.precision.dtype
-                    batches = Batches(reader, kept, vectors, slots, spec, update, place.device, dtype)
+                    batches = Batches(reader, kept, vectors, slots, spec, update, workers.device, dtype)
                     try:
                         with batches:
-                            _take_steps(learner, guard, batches, tracker, run, index.fingerprint, stop)
+                            _take_steps(learner, guard, batches, tracker, run, index.fingerprint, signals)
                         break
                     except RollBack as rollback:
                         learner, guard = _roll_back(run, learner, rollback.trouble, begin, tracker)
@@ -122,9 +135,22 @@ def train(
             raise
         finally:
             tracker.close(ended)
-            with suppress(InputError, OSError):  # no figures yet, or no room: what ended the run matters more
-                write_report(run)
+            if workers.first:
+                with suppress(InputError, OSError):  # no figures yet, or no room: what ended the run matters more
+                    write_report(run)
     return Outcome(ended, learner.step, learner.images)
+
+
+class _Signals(NamedTuple):
+    """What this process has been asked for, from outside."""
+
+    stop: threading.Event
+    save: threading.Event
+
+    @property
+    def wish(self) -> Wish:
+        """What it wants all processes to do after this step."""
+        return LEAVE if self.stop.is_set() else SAVE if self.save.is_set() else GO_ON
 
 
 def _take_steps(
@@ -134,18 +160,18 @@ def _take_steps(
     tracker: Tracker,
     run: Path,
     fingerprint: str,
-    stop: threading.Event,
+    signals: _Signals,
 ) -> None:
     """The loop: critic, critic, …, generator; and now and then a figure, a picture, a checkpoint.
 
     Raises:
         RollBack: Training should go back to before a trouble.
     """
-    spec = learner.spec
+    spec, workers = learner.spec, learner.workers
     meter = _Meter(learner, batches)
     if learner.step == 0:
         _picture(learner, run, tracker)
-    leaving = learner.step >= spec.steps or stop.is_set()
+    leaving = learner.step >= spec.steps or workers.agree(signals.wish) == LEAVE
     while not leaving:
         for repeat in range(spec.objective.n_critic):
             real = next(batches)
@@ -156,25 +182,30 @@ def _take_steps(
         tracker.progress(learner.step)
 
         last = learner.step == spec.steps
-        leaving = last or stop.is_set()
-        saving = leaving or learner.crossed(spec.training.checkpoint_every_images)
+        wish = workers.agree(signals.wish)
+        leaving = last or wish == LEAVE
+        saving = leaving or wish == SAVE or learner.crossed(spec.training.checkpoint_every_images)
         if last or learner.step % spec.tracking.log_every == 0:  # here the host waits for the device
-            if len(real.images) > 1:
-                figures["diversity"] = diversity(critic_loss.fake) / diversity(real.images).clamp_min(1e-12)
-            values = _to_host(figures)
+            values = _to_host(figures, learner)
+            if spec.training.batch_size > 1:
+                values["diversity"] = _diversity(learner, critic_loss.fake, real.images)
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
-            tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
-            for trouble in guard.judge(learner.step, learner.images, values.get("diversity")):
-                tracker.message(guard.handle(trouble, learner.rollbacks))
+            with workers.together():
+                tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
+                for trouble in guard.judge(learner.step, learner.images, values.get("diversity")):
+                    tracker.message(guard.handle(trouble, learner.rollbacks))
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
         if leaving and not last:
             tracker.message("stopping: saving a checkpoint; another signal ends the run at once")
         if saving:
-            for trouble in guard.check_state(learner.step, learner.finite()):
-                tracker.message(guard.handle(trouble, learner.rollbacks))
-            learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
-            prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspect_from)
+            signals.save.clear()
+            with workers.together():
+                for trouble in guard.check_state(learner.step, bool(workers.from_first(learner.finite))):
+                    tracker.message(guard.handle(trouble, learner.rollbacks))
+                if workers.first:
+                    learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
+                    prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspect_from)
 
 
 def _roll_back(
@@ -186,7 +217,8 @@ def _roll_back(
 ) -> tuple[Learner, Guard]:
     """The learner and the guard from before a trouble, with fresh noise and lower learning rates."""
     rollbacks, rate_scale = learner.rollbacks + 1, learner.rate_scale * learner.spec.guard.rollback_lr
-    learner, guard = begin(go_back(run, trouble.since))
+    good = learner.workers.from_first(lambda: _path(go_back(run, trouble.since)))
+    learner, guard = begin(Checkpoint(good) if good else None)
     learner.set_back(rollbacks, rate_scale)
     tracker.rewind(learner.step)
     tracker.message(
@@ -194,6 +226,15 @@ def _roll_back(
         f"roll-back {rollbacks} of at most {learner.spec.guard.max_rollbacks}."
     )
     return learner, guard
+
+
+def _path(checkpoint: Checkpoint | None) -> Path | None:
+    """Where a checkpoint lies, for processes that are to read it too."""
+    return checkpoint.path if checkpoint else None
+
+
+def _where(workers: Workers) -> str:
+    return str(workers.device) if workers.world_size == 1 else f"{workers.world_size} × {workers.device.type}"
 
 
 def _figures(spec: RunSpec, critic: Loss, generator: Loss | None, norms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -207,10 +248,16 @@ def _figures(spec: RunSpec, critic: Loss, generator: Loss | None, norms: dict[st
     }
 
 
-def _to_host(figures: dict[str, Tensor]) -> dict[str, float]:
-    """Figures as numbers, in one transfer."""
-    values = torch.stack([figure.detach().double() for figure in figures.values()]).tolist()
+def _to_host(figures: dict[str, Tensor], learner: Learner) -> dict[str, float]:
+    """Figures of the global batch as numbers, in one transfer."""
+    values = learner.average(torch.stack([figure.detach().double() for figure in figures.values()])).tolist()
     return dict(zip(figures, values, strict=True))
+
+
+def _diversity(learner: Learner, fake: Tensor, real: Tensor) -> float:
+    """How diverse the generated images of the global batch are, as a share of the real ones' diversity."""
+    of_fake, of_real = (diversity(learner.assemble(thumbnails(images), MOST_COMPARED)) for images in (fake, real))
+    return float(of_fake / of_real.clamp_min(1e-12))
 
 
 class _Meter:
@@ -233,7 +280,13 @@ class _Meter:
 
 
 def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:
-    """Write the grid of the run's fixed latents, drawn by the averaged generator."""
+    """Have rank 0 write the grid of the run's fixed latents, drawn by the averaged generator."""
+    with learner.workers.together():
+        if learner.workers.first:
+            _draw_picture(learner, run, tracker)
+
+
+def _draw_picture(learner: Learner, run: Path, tracker: Tracker) -> None:
     spec = learner.spec
     device, dtype, count = learner.precision.device, learner.precision.dtype, spec.tracking.sample_count
     latents = sample_latents(spec.seed, 0, count, spec.model.latent_dim, device) * spec.tracking.sample_scale

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 
 from distgan.spec import RunSpec
 from shards.images import Transform
@@ -111,3 +117,31 @@ def tiny(discs) -> Callable[..., RunSpec]:
         return RunSpec.model_validate(tree)
 
     return spec
+
+
+@pytest.fixture(scope="session")
+def side_by_side() -> Callable[..., list[Any]]:
+    """Runs a module's function in several processes of one group; the rank comes first. Returns what each returned."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "distgan.training.loop"])
+
+    def run(function: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:
+        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(world_size, context) as pool:
+            futures = [
+                pool.submit(_in_group, f"{folder}/group", world_size, rank, function, arguments)
+                for rank in range(world_size)
+            ]
+            return [future.result(timeout=120) for future in futures]
+
+    return run
+
+
+def _in_group(
+    meeting: str, world_size: int, rank: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Any:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{meeting}", timedelta(seconds=60), rank=rank, world_size=world_size)
+    try:
+        return function(rank, *arguments)
+    finally:
+        dist.destroy_process_group()

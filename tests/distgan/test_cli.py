@@ -16,7 +16,8 @@ from distgan import cli
 from distgan.checkpoint import find_checkpoint
 from distgan.errors import RunError
 from distgan.spec import dump_spec
-from distgan.training.loop import Place, train
+from distgan.training.loop import train
+from distgan.training.workers import Workers
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def conditional(tiny, labelled, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("conditional")
     condition = {"attributes": ["Smiling", "Eyeglasses"], "classes": True}
     spec = tiny(data__shards=str(labelled), model__condition=condition, training__images=16)
-    train(spec, folder / "run", Place(0, 1, torch.device("cpu")), console=False)
+    train(spec, folder / "run", Workers.alone(torch.device("cpu")), console=False)
     return folder / "run"
 
 
@@ -225,7 +226,8 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["train", "SPEC", "--set", "training.batchsize=3"], "batch_size"),
         (["train", "SPEC", "--set", "data.shards=nowhere"], "nowhere"),
         (["train", "SPEC", "--set", "data.shards=EMPTY"], "EMPTY"),
-        (["train", "SPEC", "--workers", "3"], "workers"),
+        (["train", "SPEC", "--workers", "three"], "--workers three: write a number"),
+        (["train", "SPEC", "--workers", "4-2"], "should be [fewest, most], not [4, 2]"),
         (["shards", "pack", "nowhere", "OUT"], "nowhere"),
         (["shards", "pack", "EMPTY", "OUT"], "EMPTY"),
         (["shards", "info", "EMPTY"], "EMPTY"),

@@ -16,7 +16,8 @@ from distgan.sampling import sample
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking import read_metrics
 from distgan.training.complete import complete
-from distgan.training.loop import Place, train
+from distgan.training.loop import train
+from distgan.training.workers import Workers
 from shards.images import Transform
 from shards.sources import open_source
 from shards.writer import pack
@@ -104,7 +105,7 @@ def small(name: str, shards: Path, steps: int) -> RunSpec:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_resumes_to_the_bit_and_samples(name, pack_discs, tmp_path):
     shards = pack_discs(count=12, size=spec(name).data.image_size, channels=1 if name == "dcgan_mnist" else 3)
-    here = Place(0, 1, torch.device("cpu"))
+    here = Workers.alone(torch.device("cpu"))
     train(small(name, shards, 4), tmp_path / "whole", here, console=False)
     train(small(name, shards, 2), tmp_path / "parts", here, console=False)
     train(small(name, shards, 4), tmp_path / "parts", here, resume=True, console=False)
@@ -123,7 +124,7 @@ def test_images_of_one_colour_bring_no_nan_into_the_gradient_penalty(tmp_path):
         Image.new("RGB", (64, 64), (i * 30, 0, 0)).save(tmp_path / f"{i}.png")
     pack(open_source(str(tmp_path)), tmp_path / "shards", Transform(size=64, channels=3), workers=1)
     run = small("wgan_gp64", tmp_path / "shards", 20)
-    train(run, tmp_path / "run", Place(0, 1, torch.device("cpu")), console=False)
+    train(run, tmp_path / "run", Workers.alone(torch.device("cpu")), console=False)
     lines = read_metrics(tmp_path / "run")
     assert len(lines) == 20
     assert all(math.isfinite(value) for line in lines for value in line.values())

@@ -14,8 +14,8 @@ from shards.index import Index
 def select(tiny, labelled):
     """Selects among the labelled discs."""
 
-    def run(world_size: int = 1, **changes):
-        return select_samples(tiny(**{"data__shards": str(labelled), **changes}), world_size)
+    def run(**changes):
+        return select_samples(tiny(**{"data__shards": str(labelled), **changes}))
 
     return run
 
@@ -60,7 +60,6 @@ def test_a_limit_keeps_the_first_of_what_the_filter_keeps(select):
         ({"data__where": {"class": "dog"}, "data__limit": 18}, r"data\.limit is 18, but .* 17 samples .*data\.where"),
         ({"data__limit": 7}, r"training\.batch_size is 8, but there are only 7"),
         ({"data__lanes": 3}, r"training\.batch_size is 8, which data\.lanes = 3"),
-        ({"world_size": 3}, r"training\.batch_size is 8, which cluster\.workers = 3"),
         ({"data__image_size": 32}, r"data\.image_size is 32.* 16 pixels"),
     ],
 )

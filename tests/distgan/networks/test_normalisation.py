@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.networks.normalisation import normalisation_layer
+from distgan.networks.normalisation import SyncBatchNorm, normalisation_layer, sum_over_processes, synchronise
 from tests.distgan.networks.conftest import enlarged, noise
 
 
@@ -33,3 +33,65 @@ def test_batch_is_torch_s_and_none_is_none():
     assert isinstance(layer, nn.BatchNorm2d)
     assert (layer.num_features, layer.eps, layer.momentum) == (3, 0.25, 0.125)
     assert normalisation_layer("none", 3) == []
+
+
+# Synchronized BatchNorm
+
+
+def of_rank(rank: int, x: torch.Tensor, shares: list[int]) -> torch.Tensor:
+    """A rank's images, of a batch that ranks hold so many images of each."""
+    return x.split(shares)[rank]
+
+
+def normalise(rank, x, weights, shares, dtype, momentum):
+    """What a rank sees: outputs, gradients, second derivatives and running statistics."""
+    norm = nn.Sequential(nn.BatchNorm2d(x.shape[1], eps=1e-5, momentum=momentum))
+    enlarged(norm).to(dtype)
+    if shares is not None:
+        synchronise(norm)
+        assert isinstance(norm[0], SyncBatchNorm)
+        x, weights = of_rank(rank, x, shares), of_rank(rank, weights, shares)
+    x = x.detach().to(dtype, copy=True).requires_grad_(True)
+    outputs = norm(x)
+    # A loss with a gradient of a gradient in it, as a penalty has.
+    (slopes,) = torch.autograd.grad((outputs * weights).sum() + outputs.pow(3).sum(), x, create_graph=True)
+    loss = (outputs.sin() * weights).sum() + slopes.square().sum()
+    loss.backward()
+    own = [norm[0].weight.grad, norm[0].bias.grad]
+    if shares is not None:
+        own = [sum_over_processes(gradient) for gradient in own]
+    norm.eval()
+    found = [outputs, slopes, x.grad, *own, norm[0].running_mean, norm[0].running_var, norm(x.detach())]
+    return [each.detach().double() for each in found], int(norm[0].num_batches_tracked)
+
+
+@pytest.mark.parametrize("shares", [[4, 4], [5, 2, 1], [8]])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_statistics_are_those_of_one_big_batch(side_by_side, shares, momentum):
+    x, weights = noise(8, 3, 2, 5) * 2 + 1, noise(8, 3, 2, 5, seed=1)
+    (alone, steps) = normalise(0, x, weights, None, torch.float64, momentum)
+    ranks = side_by_side(normalise, len(shares), x, weights, shares, torch.float64, momentum)
+    for i, expected in enumerate(alone):
+        per_image = len(expected) == 8
+        parts = [rank[0][i] for rank in ranks]
+        for actual in [torch.cat(parts)] if per_image else parts:
+            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    assert {rank[1] for rank in ranks} == {steps}
+
+
+def test_float32_is_enough_where_the_mean_is_large_and_the_deviation_small(side_by_side):
+    x = (noise(16, 3, 4, 4) * 0.01 + 100).float()
+    exact = nn.BatchNorm2d(3).double()
+    enlarged(exact)
+    expected = exact(x.double()).detach()
+    actual = torch.cat([rank[0][0] for rank in side_by_side(normalise, 2, x, x * 0, [8, 8], torch.float32, 0.1)])
+    assert (actual - expected).abs().max() < 1e-3 * expected.abs().max()
+    torch.testing.assert_close(actual.var((0, 2, 3)), expected.var((0, 2, 3)), rtol=1e-4, atol=0)
+
+
+def test_parameters_and_statistics_stay_the_same_tensors():
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.BatchNorm2d(2, eps=0.5, momentum=0.25)))
+    before = dict(network.state_dict(keep_vars=True))
+    assert list(synchronise(network).state_dict()) == list(before)
+    assert all(tensor is before[name] for name, tensor in network.state_dict(keep_vars=True).items())
+    assert (network[1][0].eps, network[1][0].momentum) == (0.5, 0.25)

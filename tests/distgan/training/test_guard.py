@@ -14,9 +14,10 @@ from distgan.checkpoint import Checkpoint, checkpoints
 from distgan.errors import RunError
 from distgan.spec import GuardSpec
 from distgan.tracking import read_metrics
-from distgan.training.guard import Guard, RollBack, Trouble, diversity
+from distgan.training.guard import Guard, RollBack, Trouble, diversity, thumbnails
 from distgan.training.learner import Learner
-from distgan.training.loop import Place, train
+from distgan.training.loop import train
+from distgan.training.workers import Workers
 
 CALM = {"loss/critic": 1.0, "loss/generator": 0.7, "grad_norm/critic": 2.0, "grad_norm/generator": 3.0}
 ALL_IS_WELL = {**CALM, "critic/accuracy": 0.7}
@@ -161,13 +162,13 @@ def test_diversity_is_the_mean_distance_to_the_nearest_other(size):
     small = torch.nn.functional.interpolate(images, 16, mode="area") if size >= 16 else images.repeat_interleave(2, 2)
     small = small if size >= 16 else small.repeat_interleave(2, 3)
     nearest = [min((small[i] - small[j]).norm() for j in range(7) if j != i) for i in range(7)]
-    torch.testing.assert_close(diversity(images), torch.stack(nearest).mean())
+    torch.testing.assert_close(diversity(thumbnails(images)), torch.stack(nearest).mean())
 
 
 def test_a_generator_with_a_few_favourites_has_no_diversity():
     favourites = torch.rand(4, 3, 16, 16)
-    assert diversity(favourites.repeat(8, 1, 1, 1)).item() == pytest.approx(0.0, abs=1e-5)
-    assert diversity(favourites).item() > 1
+    assert diversity(thumbnails(favourites.repeat(8, 1, 1, 1))).item() == pytest.approx(0.0, abs=1e-5)
+    assert diversity(thumbnails(favourites)).item() > 1
 
 
 # What is done
@@ -208,7 +209,7 @@ def test_a_guard_that_is_put_down_and_taken_up_again_sees_the_same(data):
 
 
 def run(spec, out, **options):
-    return train(spec, out, Place(0, 1, torch.device("cpu")), console=False, **options)
+    return train(spec, out, Workers.alone(torch.device("cpu")), console=False, **options)
 
 
 def log(out) -> str:

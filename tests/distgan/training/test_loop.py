@@ -14,11 +14,12 @@ from distgan.errors import RunError
 from distgan.spec import load_spec
 from distgan.tracking import read_metrics
 from distgan.training.learner import Learner
-from distgan.training.loop import Place, train
+from distgan.training.loop import train
+from distgan.training.workers import Workers
 from shards.errors import DamageError, InputError
 from shards.index import Index
 
-HERE = Place(0, 1, torch.device("cpu"))
+HERE = Workers.alone(torch.device("cpu"))
 
 
 def run(spec, folder: Path, **options):

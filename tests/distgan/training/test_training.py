@@ -12,7 +12,8 @@ from PIL import Image
 
 from distgan.checkpoint import find_checkpoint
 from distgan.sampling import sample
-from distgan.training.loop import Place, train
+from distgan.training.loop import train
+from distgan.training.workers import Workers
 from shards.images import Transform
 from shards.sources import Sample
 from shards.writer import pack
@@ -80,7 +81,7 @@ def trained(tiny, bars, tmp_path):
             },
             tracking={"log_every": 100, "sample_every_images": 16_000, "wandb": {"mode": "disabled"}},
         )
-        train(spec, tmp_path / "run", Place(0, 1, torch.device("cpu")), console=False)
+        train(spec, tmp_path / "run", Workers.alone(torch.device("cpu")), console=False)
         checkpoint = find_checkpoint(tmp_path / "run")
 
         def draw(where=None):

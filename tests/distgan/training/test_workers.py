@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from distgan.checkpoint import find_checkpoint
+from distgan.errors import RunError
+from distgan.tracking import read_metrics
+from distgan.training import loop
+from distgan.training import workers as module
+from distgan.training.workers import GO_ON, LEAVE, SAVE, Workers
+from shards.errors import DamageError, InputError
+from shards.reader import Reader
+
+CPU = torch.device("cpu")
+
+
+def outcome(work):
+    """What came of some work: its result, or the error's type and text."""
+    try:
+        return work()
+    except Exception as error:
+        return type(error), str(error)
+
+
+def sums(rank, world_size):
+    workers = Workers(rank, world_size, CPU)
+    mine = torch.tensor([1.0, rank])
+    return workers.sum(mine).tolist(), mine.tolist()
+
+
+def test_sums_are_over_all_and_leave_what_was_given_alone(side_by_side):
+    assert side_by_side(sums, 3, 3) == [([3.0, 3.0], [1.0, rank]) for rank in range(3)]
+    alone = torch.tensor([2.0])
+    assert Workers.alone(CPU).sum(alone) is alone
+
+
+def agreements(rank, world_size, wishes):
+    workers = Workers(rank, world_size, CPU)
+    return [workers.agree(wishes[rank][step]) for step in range(4)]
+
+
+def test_all_hear_the_greatest_wish_one_step_later(side_by_side):
+    wishes = [[GO_ON, GO_ON, SAVE, GO_ON], [GO_ON, SAVE, LEAVE, GO_ON]]
+    assert side_by_side(agreements, 2, 2, wishes) == [[GO_ON, GO_ON, SAVE, LEAVE]] * 2
+
+
+def test_alone_a_wish_counts_at_once():
+    alone = Workers.alone(CPU)
+    assert [alone.agree(wish) for wish in (GO_ON, SAVE, LEAVE)] == [GO_ON, SAVE, LEAVE]
+
+
+def failing(rank, world_size, errors):
+    workers = Workers(rank, world_size, CPU)
+
+    def work():
+        with workers.together():
+            if errors[rank]:
+                raise errors[rank]
+        return "went on"
+
+    return outcome(work), workers.failed_together
+
+
+@pytest.mark.parametrize("kind", [InputError, DamageError, RunError, OSError])
+def test_an_error_of_one_is_raised_by_all_and_says_whose_it_was(side_by_side, kind):
+    for (raised, text), together in side_by_side(failing, 2, 2, [None, kind("no room")]):
+        assert raised is kind
+        assert text.startswith("rank 1 on ")
+        assert text.endswith(": no room")
+        assert together
+
+
+def test_the_same_error_of_all_is_said_as_it_is(side_by_side):
+    assert side_by_side(failing, 2, 2, [InputError("no such set")] * 2) == [((InputError, "no such set"), True)] * 2
+    assert side_by_side(failing, 2, 2, [None, None]) == [("went on", False)] * 2
+
+
+def test_several_errors_are_all_said(side_by_side):
+    for (raised, text), _ in side_by_side(failing, 3, 3, [None, InputError("first"), DamageError("second")]):
+        assert raised is InputError
+        assert [line.split(": ")[1] for line in text.splitlines()] == ["first", "second"]
+
+
+def asking(rank, world_size, error):
+    workers = Workers(rank, world_size, CPU)
+
+    def work():
+        assert rank == 0
+        if error:
+            raise error
+        return "an answer"
+
+    return outcome(lambda: workers.from_first(work))
+
+
+def test_all_get_what_rank_0_finds(side_by_side):
+    assert side_by_side(asking, 2, 2, None) == ["an answer"] * 2
+    for raised, text in side_by_side(asking, 2, 2, RunError("lost")):
+        assert raised is RunError
+        assert text.endswith("lost")
+
+
+def seeing(rank, world_size, folders, patience):
+    module.SHARED_WITHIN_S = patience
+    return outcome(lambda: Workers(rank, world_size, CPU).check_shared(folders[rank]))
+
+
+def test_a_folder_that_is_not_shared_is_found_out(side_by_side, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    assert side_by_side(seeing, 2, 2, [ours, ours], 30.0) == [None, None]
+    assert list(ours.iterdir()) == []
+    (theirs / "deep").mkdir(parents=True)
+    shutil.copytree(ours, theirs / "deep" / "ours")
+    for raised, text in side_by_side(seeing, 2, 2, [ours, theirs / "deep" / "ours"], 0.3):
+        assert raised is InputError
+        assert text.startswith("rank 1 on ")
+        assert "every machine sees" in text
+
+
+def late(rank, world_size, folders):
+    """Rank 1's view of the folder comes late, as on a network file system."""
+    read = module._read
+    began = time.monotonic()
+    if rank == 1:
+        module._read = lambda path: read(path) if time.monotonic() - began > 0.5 else None
+    return outcome(lambda: Workers(rank, world_size, CPU).check_shared(folders))
+
+
+def test_a_late_file_system_is_waited_for(side_by_side, tmp_path):
+    assert side_by_side(late, 2, 2, tmp_path) == [None, None]
+
+
+# Any number of workers trains what one worker trains: the same batches, the same losses to rounding, one state.
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "dcgan": {},
+    "dcgan, one batch, noisy labels": {
+        "objective": {"kind": "bce", "batches": "one", "label_noise": 0.1, "generator": "saturating"},
+    },
+    "wgan-gp": {"objective": {"kind": "wasserstein_gp", "n_critic": 2}, "model__critic__normalisation": "layer"},
+    "wgan with clipping": {
+        "objective": {"kind": "wasserstein_clip", "n_critic": 2},
+        "optimizer": {side: {"name": "rmsprop", "lr": 5e-5} for side in ("generator", "critic")},
+    },
+    "hinge with R1": {"objective": {"kind": "hinge", "r1": 1.0}, "model__critic__normalisation": "instance"},
+    "conditional": {"model__condition": {"attributes": ["Male"], "classes": True, "generator": "batchnorm"}},
+    "dcgan_keras": {
+        "data__image_size": 32,
+        "model__generator": {"name": "dcgan_keras", "width": 1},
+        "model__critic": {"name": "dcgan_keras", "width": 1},
+    },
+    "vae": {"objective": {"kind": "elbo"}, "model__critic": {"name": "dcgan_encoder", "width": 2}},
+}
+
+
+@pytest.fixture
+def recipe(tiny, labelled, pack_discs):
+    """A small run of a recipe."""
+
+    def make(name: str, precision: str, steps: int, **changes):
+        options = {"data__shards": str(labelled), **RECIPES[name], **changes}
+        if "data__image_size" in options:
+            options["data__shards"] = str(pack_discs(size=options["data__image_size"]))
+        spec = tiny(**options, training__precision=precision, training__checkpoint_every_images=10**6)
+        images = steps * spec.images_per_step
+        return spec.model_copy(update={"training": spec.training.model_copy(update={"images": images})})
+
+    return make
+
+
+def train(rank, world_size, spec, run, stop_at=None, **options):
+    """A worker's outcome, a hash of all that it has learnt, and the samples it was fed."""
+    torch.set_num_threads(1)
+    learners, fed, stop = [], [], threading.Event()
+    make, read = loop.Learner, Reader.read
+
+    class Remembered(make):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            learners.append(self)
+
+        def update_generator(self, labels):
+            if self.step + 1 == stop_at:
+                stop.set()
+            return super().update_generator(labels)
+
+    def noted(self, ids, **rest):
+        fed.append(ids.tolist())
+        return read(self, ids, **rest)
+
+    loop.Learner, Reader.read = Remembered, noted
+    try:
+        outcome = loop.train(spec, run, Workers(rank, world_size, CPU), stop=stop, console=False, **options)
+    finally:
+        loop.Learner, Reader.read = make, read
+    learner = learners[-1]
+    digest = hashlib.sha256()
+    for network in (learner.generator, learner.critic, learner.averaged_generator()):
+        for tensor in network.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+    return outcome, digest.hexdigest(), fed
+
+
+def compare(one, many, tolerance):
+    """The greatest relative difference between two curves is small; returned."""
+    ours, theirs = (
+        [{k: v for k, v in line.items() if "time/" not in k} for line in read_metrics(run)] for run in (one, many)
+    )
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    greatest = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            # A mean of many images near 0 has the rounding of the images, not of itself.
+            scale = max(abs(a[name]), 1e-2)
+            greatest = max(greatest, abs(a[name] - b[name]) / scale)
+    assert greatest < tolerance
+    return greatest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(("precision", "steps", "tolerance"), [("float64", 50, 1e-9), ("float32", 10, 1e-5)])
+def test_the_losses_are_those_of_one_worker(recipe, side_by_side, tmp_path, name, precision, steps, tolerance):
+    spec = recipe(name, precision, steps)
+    train(0, 1, spec, tmp_path / "1")
+    for world_size in (2, 3, 4) if name == "dcgan" else (2,):
+        run = tmp_path / str(world_size)
+        found = side_by_side(train, world_size, world_size, spec, run)
+        assert {outcome for outcome, _, _ in found} == {("finished", steps, spec.training.images)}
+        assert len({digest for _, digest, _ in found}) == 1
+        compare(tmp_path / "1", run, tolerance)
+        ours, theirs = (find_checkpoint(tmp_path / str(n)).tensors("generator_ema") for n in (1, world_size))
+        for key, tensor in ours.items():
+            torch.testing.assert_close(theirs[key], tensor, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+def test_every_sample_is_seen_once_an_epoch_by_one_worker(recipe, side_by_side, tmp_path):
+    spec = recipe("dcgan", "float32", 25)  # four epochs of 50 samples
+    found = side_by_side(train, 3, 3, spec, tmp_path / "run")
+    stream = np.empty(200, dtype=int)
+    for rank, (_, _, fed) in enumerate(found):
+        for update, ids in enumerate(fed[:25]):  # the thread has read further ahead than the loop went
+            stream[update * 8 + rank : update * 8 + 8 : 3] = ids
+    for epoch in stream.reshape(4, 50):
+        assert sorted(epoch) == list(range(50))
+
+
+def go_on(rank, world_size, spec, run, stop_at):
+    return train(rank, world_size, spec, run, stop_at, resume=True)
+
+
+def test_a_run_goes_on_with_more_workers_and_with_fewer(recipe, side_by_side, tmp_path):
+    spec = recipe("dcgan", "float64", 12)
+    train(0, 1, spec, tmp_path / "1")
+    run = tmp_path / "run"
+    for world_size, stop_at, steps in ((1, 3, (3,)), (4, 5, (5, 6)), (2, None, (12,))):
+        found = side_by_side(go_on, world_size, world_size, spec, run, stop_at)
+        assert found[0][0].step in steps
+    compare(tmp_path / "1", run, 1e-9)
+
+
+def asked_by_rank_1(rank, world_size, spec, run):
+    return train(rank, world_size, spec, run, 4 if rank == 1 else None)[0]
+
+
+def test_whoever_is_told_to_stop_all_stop_after_the_same_step_with_a_checkpoint(recipe, side_by_side, tmp_path):
+    spec = recipe("dcgan", "float32", 100)
+    outcomes = side_by_side(asked_by_rank_1, 3, 3, spec, tmp_path)
+    assert len(set(outcomes)) == 1
+    assert outcomes[0].ended == "interrupted"
+    assert outcomes[0].step in (4, 5)
+    assert find_checkpoint(tmp_path).state.step == outcomes[0].step
+
+
+def full_disk(rank, world_size, spec, run):
+    def save(self, *rest):
+        assert rank == 0
+        raise OSError(28, "No space left on device")
+
+    loop.Learner.save = save
+    try:
+        train(rank, world_size, spec, run)
+    except OSError as error:
+        return str(error)
+
+
+def test_a_full_disk_ends_all_with_the_reason(recipe, side_by_side, tmp_path):
+    for text in side_by_side(full_disk, 2, 2, recipe("dcgan", "float32", 3), tmp_path):
+        assert text.startswith("rank 0 on ")
+        assert text.endswith("No space left on device")
