@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -23,6 +23,7 @@ from shards.errors import DamageError, InputError
 from shards.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
+    from distgan.launch.submit import Cluster, Line
     from distgan.training.loop import Outcome
 
 app = typer.Typer(
@@ -97,6 +98,11 @@ Where = Annotated[
 Workers = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="N|MIN-MAX", help="Short for --set cluster.workers=N, or =[MIN, MAX].", show_default=False),
+]
+Job = Annotated[str, typer.Argument(help="A job's id, as distgan submit prints it.", show_default=False)]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="The cluster's dashboard, such as http://HEAD:8265; RAY_API_SERVER_ADDRESS when not given."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -230,6 +236,82 @@ def train(
     outcome = launch(run_spec, run, resume=resume, address=address)
     if _FIRST:
         _print_outcome(outcome, run, "the same command and --resume")
+
+
+@app.command()
+def submit(
+    spec: Spec,
+    address: Address = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Optional[str],  # noqa: UP045  (not a Path: it is the cluster's)
+        typer.Option(help="The run's folder on the cluster's shared storage; cluster.storage/NAME when not given."),
+    ] = None,
+    workers: Workers = None,
+    name: Annotated[Optional[str], typer.Option(help="The job's id; made up when not given.")] = None,  # noqa: UP045
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job's log.")] = False,
+    no_key: Annotated[bool, typer.Option("--no-key", help="Do not send the Weights & Biases key along.")] = False,
+) -> None:
+    """Train on a Ray cluster: send the code and the specification, follow the log, exit as the job does.
+
+    A run that is in the folder already goes on from its newest checkpoint.
+    """
+    from distgan.launch.submit import Cluster, job_address, wandb_key
+    from distgan.spec import load_spec
+
+    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
+    if out is None:
+        if run_spec.cluster.storage is None:
+            raise InputError(
+                "where is the run to lie? Give --out with a folder on storage that every machine of the cluster sees, "
+                "or set cluster.storage"
+            )
+        out = f"{run_spec.cluster.storage.rstrip('/')}/{run_spec.name}"
+    cluster = Cluster(job_address(address))
+    job = cluster.submit(run_spec, out, name=name, key=None if no_key else wandb_key(run_spec))
+    console.print(f"job {job} trains in {out}")
+    if no_wait:
+        console.print(f"Follow it with distgan logs {job} --follow --address {cluster.address}")
+    else:
+        _follow(cluster, job)
+
+
+@app.command()
+def status(job: Job, address: Address = None, as_json: AsJson = False) -> None:
+    """Say how a submitted job is doing."""
+    from distgan.launch.submit import Cluster, job_address
+
+    known = Cluster(job_address(address)).status(job)
+    if as_json:
+        console.print_json(json.dumps(known))
+        return
+    for field, value in known.items():
+        console.print(f"{field:<12}{'' if value is None else value}")
+
+
+@app.command()
+def logs(
+    job: Job,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends, and exit as it does.")] = False,
+) -> None:
+    """Print a submitted job's log."""
+    from distgan.launch.submit import Cluster, job_address
+
+    cluster = Cluster(job_address(address))
+    if follow:
+        _follow(cluster, job)
+        return
+    for line in cluster.logs(job):
+        console.print(line.text)
+
+
+@app.command()
+def stop(job: Job, address: Address = None) -> None:
+    """Have a submitted job save a checkpoint and end, and wait until it has."""
+    from distgan.launch.submit import Cluster, job_address
+
+    console.print(Cluster(job_address(address)).stop(job, console.print).text)
 
 
 @app.command()
@@ -377,6 +459,30 @@ def _asked(texts: list[str]) -> dict[str, object]:
         else:
             asked[name] = truths[value.lower()]
     return {**asked, "class": classes} if classes else asked
+
+
+def _follow(cluster: Cluster, job: str) -> None:
+    """Show a job's log until it ends, its progress as one line where there is a terminal, and exit as it does."""
+    progress = console.status("waiting for the job to start") if console.is_terminal else None
+
+    def show(line: Line) -> None:
+        if progress and line.progress:
+            progress.update(line.text)
+        else:
+            console.print(line.text)
+
+    try:
+        with progress or nullcontext():
+            end = cluster.follow(job, show)
+    except KeyboardInterrupt:
+        console.print(
+            f"job {job} goes on. See it with distgan logs {job} --follow, end it with distgan stop {job}, both with "
+            f"--address {cluster.address}"
+        )
+        return
+    if end.exit_code:
+        _fail(end.text, end.exit_code)
+    console.print(end.text)
 
 
 def _workers(text: str | None) -> list[str]:

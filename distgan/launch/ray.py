@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from distgan.checkpoint import checkpoints
+from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.launch.packed_key import use_packed_wandb_key
 from distgan.launch.signals import stopping
 from distgan.launch.torchrun import GROUP
 from distgan.spec import RunSpec
+from distgan.training.complete import complete
 from distgan.training.loop import Outcome, train
 from distgan.training.workers import ERRORS, Workers
 from shards.errors import InputError
@@ -68,9 +70,12 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(spec.cluster.start_timeout_s))
+    spec = complete(_everywhere(spec))
+    if address is None:
+        select_samples(spec)  # what is wrong on this machine is said before Ray takes its time
     with _connected(spec, address):
         channel: Any = _on_this_machine(_Channel).remote(spec.cluster.max_failures)
-        trainer = _trainer(_everywhere(spec), run.absolute(), resume, channel)
+        trainer = _trainer(spec, run.absolute(), resume, channel)
         ended = _Ended()
         fitting = threading.Thread(target=ended.of, args=(trainer,), name="ray-train", daemon=True)
         stop = threading.Event()

@@ -1,0 +1,312 @@
+"""Runs as Ray jobs: packed, sent, followed, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import netrc
+import os
+import re
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import distgan
+import jobs
+import shards
+from distgan.launch.packed_key import FILE
+from distgan.spec import RunSpec, dump_spec
+from distgan.training.complete import complete
+from shards.errors import InputError
+from shards.names import near
+
+LARGEST_PACKAGE = 20 * 2**20
+"""Bytes. What is packed is code; more than this is data that has strayed into it."""
+SAVE_WITHIN_S = 120
+"""A job that is stopped has so long to save a checkpoint before Ray kills it."""
+LOOK_EVERY_S = 1.0
+LOST_AFTER_S = 60.0
+"""A connection that has been gone for so long is given up."""
+
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_PREFIX = re.compile(r"^(?:\x1b\[\d+m)?\((?:RayTrainWorker|_work)[^)]*\)(?:\x1b\[0m)? ?")
+_PROGRESS = re.compile(r"^step [\d,]+/[\d,]+ \(\d+%\): ")
+
+
+class JobEnd(NamedTuple):
+    """How a job ended."""
+
+    status: str
+    """SUCCEEDED, FAILED or STOPPED."""
+    exit_code: int
+    """0 it has done what it was to do; 2 the user's input is wrong; 1 it failed or was stopped."""
+    text: str
+    """For people."""
+
+
+class Line(NamedTuple):
+    """A line of a job's log, without what Ray writes before it."""
+
+    text: str
+    progress: bool
+    """Whether the next such line takes its place."""
+
+
+class Cluster:
+    """The Jobs API of a Ray cluster.
+
+    Args:
+        address: Of the cluster's dashboard, such as ``http://127.0.0.1:8265``.
+        client: What speaks to it; a ``ray.job_submission.JobSubmissionClient`` when not given.
+
+    Raises:
+        InputError: There is no cluster, or it lets nobody in without its token.
+    """
+
+    def __init__(self, address: str, client: Any = None) -> None:
+        self.address = address
+        self._client = client or _connect(address)
+
+    def submit(self, spec: RunSpec, run: str, *, name: str | None = None, key: str | None = None) -> str:
+        """Send a run, and return the job's id as soon as the cluster has it.
+
+        Args:
+            spec: The run.
+            run: Its folder on the cluster's shared storage. A run that is there already goes on.
+            name: The job's id; made up when not given.
+            key: For Weights & Biases. It travels in the package, never in what the cluster shows of a job.
+
+        Raises:
+            InputError: The specification cannot be run there, the package is too large, or the id is taken.
+        """
+        spec = complete(spec)
+        _check_places(spec, run)
+        with tempfile.TemporaryDirectory() as folder:
+            pack_project(Path(folder), spec, key)
+            command = ["python", "-m", "distgan", "train", "run.yaml", "--address", "auto", "--resume", "--out", run]
+            variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(SAVE_WITHIN_S), "PYTHONUNBUFFERED": "1"}
+            deadline = time.monotonic() + LOST_AFTER_S
+            while True:
+                with self._in_words():
+                    try:
+                        return str(
+                            self._client.submit_job(
+                                submission_id=name,
+                                entrypoint=shlex.join(command),
+                                runtime_env={"working_dir": folder, "env_vars": variables},
+                                metadata={"run": spec.name},
+                            )
+                        )
+                    except RuntimeError as error:  # a cluster that has just started
+                        if "try again later" not in str(error) or time.monotonic() > deadline:
+                            raise
+                time.sleep(LOOK_EVERY_S)
+
+    def follow(self, job: str, show: Callable[[Line], None]) -> JobEnd:
+        """Show a job's log from its beginning, until the job ends.
+
+        Raises:
+            InputError: There is no such job, or the cluster is lost.
+        """
+        self._info(job)
+        shown, since = 0, time.monotonic()
+        while True:
+            try:
+                for text in self._tail(job, shown):
+                    shown += len(text) + 1
+                    since = time.monotonic()
+                    show(read_line(text))
+                if self._client.get_job_info(job).status in _ENDED:
+                    return self.end(job)
+            except (OSError, RuntimeError) as error:  # what the client raises when a connection breaks
+                if time.monotonic() - since > LOST_AFTER_S:
+                    raise InputError(
+                        f"the cluster at {self.address} has not answered for {LOST_AFTER_S:.0f} s ({error}). The job "
+                        f"goes on if the cluster does: distgan logs {job} --follow --address {self.address}"
+                    ) from None
+            time.sleep(LOOK_EVERY_S)
+
+    def logs(self, job: str) -> Iterator[Line]:
+        """A job's log up to now."""
+        self._info(job)
+        with self._in_words():
+            for text in str(self._client.get_job_logs(job)).splitlines():
+                yield read_line(text)
+
+    def status(self, job: str) -> dict[str, Any]:
+        """What the cluster knows of a job."""
+        info = self._info(job)
+        return {
+            "job": job,
+            "status": str(getattr(info.status, "value", info.status)),
+            "message": info.message,
+            "run": (info.metadata or {}).get("run"),
+            "entrypoint": info.entrypoint,
+            "exit_code": info.driver_exit_code,
+            "start": _clock(info.start_time),
+            "end": _clock(info.end_time),
+        }
+
+    def end(self, job: str) -> JobEnd:
+        """How a job that has ended did so."""
+        info = self._info(job)
+        status = str(getattr(info.status, "value", info.status))
+        if status == "SUCCEEDED":
+            return JobEnd(status, 0, f"job {job} has ended well")
+        if status == "STOPPED":
+            return JobEnd(status, 1, f"job {job} was stopped; the same distgan submit goes on from its last checkpoint")
+        code = 2 if info.driver_exit_code == 2 else 1
+        last = (info.message or "").strip().splitlines()[-1:] or ["its log says why"]
+        return JobEnd(status, code, f"job {job} failed: {last[0]}")
+
+    def stop(self, job: str, saying: Callable[[str], None]) -> JobEnd:
+        """Have a job save and end, and wait until it has."""
+        self._info(job)
+        with self._in_words():
+            self._client.stop_job(job)
+            saying(f"asked job {job} to save and end; it has {SAVE_WITHIN_S} s")
+            deadline = time.monotonic() + SAVE_WITHIN_S + LOST_AFTER_S
+            while self._client.get_job_info(job).status not in _ENDED and time.monotonic() < deadline:
+                time.sleep(LOOK_EVERY_S)
+        return self.end(job)
+
+    def _tail(self, job: str, skip: int) -> Iterator[str]:
+        """Lines as they come, without the first so many characters; an unfinished line waits for its end."""
+        loop = asyncio.new_event_loop()
+        stream, rest = self._client.tail_job_logs(job), ""
+        try:
+            while True:
+                try:
+                    rest += loop.run_until_complete(anext(stream))
+                except StopAsyncIteration:
+                    break
+                cut = min(skip, len(rest))
+                skip, rest = skip - cut, rest[cut:]
+                *lines, rest = rest.split("\n")
+                yield from lines
+            if rest:
+                yield rest
+        finally:
+            loop.run_until_complete(stream.aclose())
+            loop.close()
+
+    def _info(self, job: str) -> Any:
+        with self._in_words():
+            known = {each.submission_id or each.job_id: each for each in self._client.list_jobs()}
+        if job not in known:
+            raise InputError(f"the cluster at {self.address} has no job {job!r}; {near(job, known)}")
+        return known[job]
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputError(f"the cluster at {self.address} refuses: {_reason(error)}") from None
+
+
+def pack_project(folder: Path, spec: RunSpec, key: str | None = None) -> None:
+    """Put into an empty folder what a cluster needs to train a run: the code, the specification, perhaps a key.
+
+    Raises:
+        InputError: It is too large; the message names what is.
+    """
+    for package in (distgan, shards, jobs):
+        source = Path(package.__path__[0])
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    (folder / "run.yaml").write_text(dump_spec(spec), encoding="utf-8")
+    if key:
+        file = folder / FILE
+        file.touch(0o600)
+        file.write_text(key)
+    sizes = {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if sum(sizes.values()) > LARGEST_PACKAGE:
+        largest = sorted(sizes, key=lambda path: -sizes[path])[:5]
+        listed = "\n".join(f"  {sizes[path] / 2**20:8.1f} MiB  {path}" for path in largest)
+        raise InputError(
+            f"the package has {sum(sizes.values()) / 2**20:.1f} MiB, more than {LARGEST_PACKAGE / 2**20:.0f}; data and "
+            f"runs do not belong into the code's folders. The largest:\n{listed}"
+        )
+
+
+def wandb_key(spec: RunSpec) -> str | None:
+    """The key of this machine's user for Weights & Biases, if the run may want one."""
+    if spec.tracking.wandb.mode not in ("auto", "online"):
+        return None
+    if os.environ.get("WANDB_API_KEY"):
+        return os.environ["WANDB_API_KEY"]
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        login = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return login[2] if login else None
+
+
+def read_line(text: str) -> Line:
+    """A line of a job's log as distgan wrote it."""
+    plain = _PREFIX.sub("", text)
+    return Line(plain, bool(_PROGRESS.match(plain)))
+
+
+def job_address(given: str | None) -> str:
+    """Where the cluster's dashboard is.
+
+    Raises:
+        InputError: Neither the user nor the environment says it.
+    """
+    address = given or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise InputError("which cluster? Give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS")
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise InputError(f"--address {address}: jobs go to the cluster's dashboard, such as http://HEAD:8265")
+    return address
+
+
+def _check_places(spec: RunSpec, run: str) -> None:
+    if not PurePosixPath(run).is_absolute():
+        raise InputError(
+            f"the run's folder {run} is relative, but a job has no lasting working directory: give an absolute one on "
+            "storage that every machine of the cluster sees, with --out or cluster.storage"
+        )
+    place = spec.data.shards
+    if "://" not in place and not PurePosixPath(place).is_absolute():
+        raise InputError(
+            f"data.shards is {place}, which the cluster's machines would not find: give an absolute path on storage "
+            "that all of them see, or a URL"
+        )
+
+
+def _connect(address: str) -> Any:
+    try:
+        from ray.job_submission import JobSubmissionClient
+    except ImportError:
+        raise InputError("jobs need Ray: pip install 'distgan[ray]'") from None
+    logging.disable(logging.INFO)  # what Ray uploads and closes is not for the user
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # the client would prefer the environment's to ours
+    try:
+        return JobSubmissionClient(address)
+    except Exception as error:  # requests', Ray's, aiohttp's: there are many ways not to be connected
+        raise InputError(
+            f"cannot reach a Ray cluster at {address}: {_reason(error)}. Is the address the dashboard's, is it "
+            "forwarded to this machine, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN the cluster's own?"
+        ) from None
+
+
+def _clock(milliseconds: int | None) -> str | None:
+    """A time of the Jobs API as people read it."""
+    if not milliseconds:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="seconds")
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")

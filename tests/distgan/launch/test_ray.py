@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from distgan.checkpoint import find_checkpoint
+from distgan.launch.local import train_locally
+from distgan.spec import dump_spec
+from distgan.tracking import read_metrics
+from tests.processes import command_line, descendants, kill
+
+pytestmark = pytest.mark.slow
+
+
+class Started:
+    """A ``distgan`` command in a process of its own, and all that it starts."""
+
+    def __init__(self, log: Path, *arguments: object) -> None:
+        self.log = log
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        with log.open("w") as file:
+            command = [sys.executable, "-m", "distgan", *map(str, arguments)]
+            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+    def workers(self) -> list[int]:
+        return [pid for pid in descendants(self.process.pid) if "RayTrainWorker" in command_line(pid)]
+
+    def wait(self, seconds: float = 180.0) -> tuple[int, str]:
+        return self.process.wait(timeout=seconds), self.log.read_text()
+
+
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[..., Started]]:
+    started: list[Started] = []
+
+    def make(*arguments: object) -> Started:
+        started.append(Started(tmp_path / f"log{len(started)}.txt", *arguments))
+        return started[-1]
+
+    yield make
+    for each in started:
+        kill(each.process)
+
+
+def until(condition: Callable[[], object], started: Started, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert started.process.poll() is None, started.log.read_text()
+        assert time.monotonic() < deadline, started.log.read_text()
+        time.sleep(0.1)
+
+
+def steps(run: Path) -> list[float]:
+    return [line["step"] for line in read_metrics(run)] if (run / "metrics.jsonl").exists() else []
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if "time/" not in name} for line in read_metrics(run)]
+
+
+@pytest.fixture
+def spec(tiny):
+    return tiny(training__images=3200, training__precision="float64", training__checkpoint_every_images=160)
+
+
+def test_a_run_whose_workers_are_killed_is_the_run_of_one_worker(spec, start, tmp_path):
+    train_locally(spec, tmp_path / "alone", console=False)
+    (tmp_path / "spec.yaml").write_text(dump_spec(spec))
+    run = tmp_path / "run"
+    training = start("train", tmp_path / "spec.yaml", "--workers", 2, "--out", run)
+    until(lambda: len(steps(run)) >= 30, training)
+    os.kill(training.workers()[0], signal.SIGKILL)  # as the kernel does when memory runs out
+    until(lambda: "resumed at step" in (run / "log.txt").read_text(), training)
+    until(training.workers, training)
+    os.kill(training.workers()[-1], signal.SIGTERM)  # as a machine does that is taken away
+    status, text = training.wait()
+    assert status == 0, text
+    assert "finished at step 400" in text
+    assert (run / "log.txt").read_text().count("resumed at step") == 2
+    ours, theirs = curve(tmp_path / "alone"), curve(run)
+    assert steps(run) == list(range(1, 401))  # no gap, no duplicate
+    for a, b in zip(ours[:100], theirs[:100], strict=True):
+        assert a == pytest.approx(b, rel=1e-9, abs=1e-11)
+
+
+def test_sigterm_saves_and_one_worker_goes_on(spec, start, tmp_path):
+    train_locally(spec, tmp_path / "alone", console=False)
+    (tmp_path / "spec.yaml").write_text(dump_spec(spec))
+    run = tmp_path / "run"
+    training = start("train", tmp_path / "spec.yaml", "--workers", "1-2", "--out", run)
+    until(lambda: len(steps(run)) >= 7, training)
+    training.process.terminate()
+    status, text = training.wait()
+    assert status == 0, text
+    assert "interrupted at step" in text
+    step = find_checkpoint(run).state.step
+    assert step == steps(run)[-1]
+    alone = start(
+        "train", tmp_path / "spec.yaml", "--out", run, "--resume", "--set", f"training.images={(step + 9) * 8}"
+    )
+    status, text = alone.wait()
+    assert status == 0, text
+    assert steps(run) == list(range(1, step + 10))
+    for a, b in zip(curve(tmp_path / "alone"), curve(run), strict=False):
+        assert a == pytest.approx(b, rel=1e-9, abs=1e-11)
+
+
+def test_what_workers_find_wrong_is_said_once_and_is_the_user_s_to_mend(spec, start, tmp_path):
+    (tmp_path / "spec.yaml").write_text(dump_spec(spec))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "thesis.doc").write_text("important")
+    status, text = start("train", tmp_path / "spec.yaml", "--workers", 2, "--out", run).wait()
+    assert status == 2, text
+    assert "error: rank 0 on " in text
+    assert "add --resume" in text
+    assert "Traceback" not in text
+    assert (run / "thesis.doc").read_text() == "important"
