@@ -112,13 +112,13 @@ def _bench_loader(spec: RunSpec) -> Figures:
     }
 
 
-def bench_step(spec: RunSpec | None, channels: int = 3, steps: int = 10) -> Figures:
+def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2.0) -> Figures:
     """Training speed on random images, without a data set.
 
     Args:
         spec: The run to measure; None is the DCGAN of the paper, which is what a specification begins with.
         channels: Colour channels of the images.
-        steps: Generator steps in a round.
+        round_seconds: About how long a round takes, unless a single step takes longer.
     """
     spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
     device = local_device()
@@ -140,7 +140,9 @@ def bench_step(spec: RunSpec | None, channels: int = 3, steps: int = 10) -> Figu
                 learner.update_generator(real.labels)
         _synchronise(device)
 
+    steps = 1
     run(True, True)  # warm up: kernels are chosen, memory is taken
+    steps = max(1, round(round_seconds * _rate(lambda: run(True, True), 1, rounds=1)))
     figures: Figures = {
         "machine": _machine(device),
         "precision": learner.precision.name,
@@ -164,10 +166,10 @@ def _random_labels(spec: RunSpec) -> LabelDistribution:
     return LabelDistribution.of((*attributes, *(f"class={i}" for i in range(classes))), np.hstack([signs, one_hot]))
 
 
-def _rate(work: Callable[[], None], items: int) -> float:
+def _rate(work: Callable[[], None], items: int, rounds: int = ROUNDS) -> float:
     """Items a second: the median of several rounds."""
     seconds = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began)

@@ -8,6 +8,7 @@ is whole; loading never unpickles anything.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -72,13 +73,7 @@ class State(BaseModel):
     def sealed(self, sha256: Mapping[str, str]) -> State:
         """This state with the checksums of the tensor files, and one of itself with those."""
         state = self.model_copy(update={"sha256": dict(sha256)})
-        itself = hashlib.sha256(state.model_dump_json().encode()).hexdigest()
-        return self.model_copy(update={"sha256": {**sha256, STATE: itself}})
-
-    @property
-    def sound(self) -> bool:
-        """Whether it says what it said when it was sealed."""
-        return self == self.sealed({name: digest for name, digest in self.sha256.items() if name != STATE})
+        return self.model_copy(update={"sha256": {**sha256, STATE: _seal(state.model_dump(mode="json"))}})
 
 
 class Checkpoint:
@@ -94,7 +89,8 @@ class Checkpoint:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.state = State.model_validate_json((path / STATE).read_bytes())
+            written = (path / STATE).read_bytes()
+            self.state = State.model_validate_json(written)
         except OSError as error:
             raise InputError(f"{path} is not a checkpoint: cannot read {STATE}: {error.strerror}") from None
         except ValidationError as error:
@@ -103,7 +99,8 @@ class Checkpoint:
             raise self._damaged(STATE, f"{where}: {first['msg']}" if where else first["msg"]) from None
         if self.state.format != FORMAT:
             raise InputError(f"{path}/{STATE}: format {self.state.format!r}; this version reads {FORMAT!r}")
-        if not self.state.sound:
+        # Of what was written, not of what it means today: a later version's specification has fields more.
+        if self.state.sha256.get(STATE) != _seal(json.loads(written)):
             raise self._damaged(STATE, "it does not say what was written")
 
     def load_into(self, network: nn.Module, name: str) -> None:
@@ -259,6 +256,12 @@ def go_back(run: Path, suspect_from: int) -> Checkpoint | None:
             shutil.rmtree(path)
     good = [path for path in found if _step(path) < suspect_from]
     return Checkpoint(good[-1]) if good else None
+
+
+def _seal(state: Mapping[str, Any]) -> str:
+    """The SHA-256 of what a state says, but for the one of itself."""
+    others = {name: digest for name, digest in state["sha256"].items() if name != STATE}
+    return hashlib.sha256(json.dumps({**state, "sha256": others}, sort_keys=True).encode()).hexdigest()
 
 
 def _step(path: Path) -> int:

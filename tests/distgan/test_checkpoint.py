@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import pickle
 from contextlib import AbstractContextManager
@@ -198,3 +200,19 @@ def test_going_back_removes_what_is_suspect(tmp_path, suspect_from, left):
     good = go_back(tmp_path, suspect_from)
     assert [Checkpoint(path).state.step for path in checkpoints(tmp_path)] == left
     assert (good.state.step if good else None) == (left[-1] if left else None)
+
+
+def test_a_checkpoint_of_a_version_with_fewer_fields_is_still_whole(tmp_path):
+    checkpoint = save(tmp_path)
+    file = checkpoint.path / module.STATE
+    state = json.loads(file.read_text())
+    del state["spec"]["cluster"]["storage"]  # as if it had been written before there was this field
+    others = {name: digest for name, digest in state["sha256"].items() if name != module.STATE}
+    text = json.dumps({**state, "sha256": others}, sort_keys=True)
+    state["sha256"][module.STATE] = hashlib.sha256(text.encode()).hexdigest()
+    file.write_text(json.dumps(state))
+    assert Checkpoint(checkpoint.path).state == checkpoint.state.model_copy(update={"sha256": state["sha256"]})
+    state["step"] += 1
+    file.write_text(json.dumps(state))
+    with pytest.raises(InputError, match="does not say what was written"):
+        Checkpoint(checkpoint.path)
