@@ -123,14 +123,11 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2
     spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
     device = local_device()
     batch_size = spec.training.batch_size
-    labels = _random_labels(spec)
+    labels = random_labels(spec)
     learner = Learner(
         spec, ImageShape(channels, spec.data.image_size), Workers.alone(device), torch.arange(batch_size), labels
     )
-    shape = (batch_size, channels, spec.data.image_size, spec.data.image_size)
-    images = torch.rand(shape, device=device, dtype=learner.precision.dtype).mul_(2).sub_(1)
-    drawn = labels.draw(torch.rand(batch_size, device=device)).to(learner.precision.dtype)
-    real = Batch(images.to(memory_format=torch.channels_last), drawn)
+    real = random_batch(learner)
 
     def run(critic: bool, generator: bool) -> None:
         for _ in range(steps):
@@ -156,7 +153,16 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2
     return figures
 
 
-def _random_labels(spec: RunSpec) -> LabelDistribution:
+def random_batch(learner: Learner) -> Batch:
+    """Random images, and labels as the learner has them, for the slots that it computes."""
+    device, dtype, count = learner.precision.device, learner.precision.dtype, learner.slots
+    shape = (count, learner.image.channels, learner.image.size, learner.image.size)
+    images = torch.rand(shape, device=device, dtype=dtype).mul_(2).sub_(1)
+    drawn = learner.labels.draw(torch.rand(count, device=device)).to(dtype)
+    return Batch(images.to(memory_format=torch.channels_last), drawn)
+
+
+def random_labels(spec: RunSpec) -> LabelDistribution:
     """Label vectors for a specification whose data set is not at hand: any attributes, and one of ten classes."""
     condition = spec.model.condition
     attributes = condition.attributes if condition else []

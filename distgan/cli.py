@@ -323,8 +323,21 @@ def describe(
     schema: Annotated[
         bool, typer.Option("--schema", help="The JSON schema of specifications, for editors; needs no SPEC.")
     ] = False,
+    workers: Workers = None,
+    bandwidth: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=1e-3, help="GB/s between workers: predict the step of --workers from it and --speed."),
+    ] = None,
+    speed: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=1e-3, help="Images/s of one worker, as distgan bench step says."),
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0.0, help="Microseconds for a word between workers.")] = 20.0,
 ) -> None:
-    """Say what a specification asks for: layers, parameters, FLOPs, memory, steps. Trains nothing, reads no images."""
+    """Say what a specification asks for: layers, parameters, FLOPs, memory, steps. Trains nothing, reads no images.
+
+    With --bandwidth and --speed, predict step time and efficiency of a cluster of --workers instead.
+    """
     from distgan import describe as describer
     from distgan.spec import load_spec
 
@@ -333,7 +346,16 @@ def describe(
         return
     if spec is None:
         raise InputError("describe needs a SPEC; only --schema does without one")
-    run_spec = load_spec(spec, overrides or [])
+    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
+    if bandwidth is not None or speed is not None:
+        if bandwidth is None or speed is None:
+            raise InputError("a prediction needs both --bandwidth and --speed (distgan bench step measures the latter)")
+        from distgan.scaling import as_rows, predict
+
+        described, count = describer.describe(run_spec), run_spec.cluster.most_workers
+        batch_size = run_spec.training.batch_size
+        _print_rows(as_rows(predict(described, batch_size, count, speed, bandwidth * 1e9, latency * 1e-6)), as_json)
+        return
     if options:
         found = describer.options(run_spec)
         text = describer.to_json(found) if as_json else describer.options_text(found)
@@ -400,6 +422,24 @@ def bench_loader(
     from distgan.spec import load_spec
 
     _print_figures(measure(load_spec(spec, overrides or []) if spec else None), as_json)
+
+
+@bench_app.command("scaling")
+def bench_scaling(
+    spec: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="The run specification (YAML); without it, the DCGAN for 64 pixels."),
+    ] = None,
+    overrides: Overrides = None,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="The most; every GPU or core when not given.")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """Steps of 1, 2, 4, … workers on this machine, split into compute, waiting and communication."""
+    from distgan.scaling import as_rows
+    from distgan.scaling import bench_scaling as measure
+    from distgan.spec import load_spec
+
+    _print_rows(as_rows(measure(load_spec(spec, overrides or []) if spec else None, workers)), as_json)
 
 
 @bench_app.command("step")
@@ -520,6 +560,23 @@ def _progress(what: str) -> Iterator[OnProgress]:
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_rows(rows: list[dict[str, object]], as_json: bool) -> None:
+    """A table with a row for each measurement or prediction, and a column for each of its figures."""
+    if as_json:
+        console.print_json(json.dumps(rows))
+        return
+
+    def cell(name: str, value: object) -> str:
+        if name == "efficiency":
+            return f"{value:.0%}"
+        return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+    table = [[name.replace("_", " ") for name in rows[0]], *([cell(*item) for item in row.items()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        console.print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
 
 
 def _print_figures(figures: dict[str, float | str], as_json: bool) -> None:

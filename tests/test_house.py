@@ -23,6 +23,7 @@ ROOMS = [
     "describe",
     "launch",
     "bench",
+    "scaling",
     "cli",
     "__main__",
 ]

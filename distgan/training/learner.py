@@ -87,6 +87,11 @@ class Learner:
         return self.step * self.spec.images_per_step
 
     @property
+    def slots(self) -> int:
+        """How many images of each global batch this process computes."""
+        return len(self._slots)
+
+    @property
     def critic_updates(self) -> int:
         """Critic updates done so far, at the beginning of a step."""
         return self.step * self.spec.objective.n_critic
