@@ -269,9 +269,8 @@ class ClusterSpec(Options):
     max_failures: Annotated[int, Field(ge=-1)] = 10
     """How often in a row the run goes on from the same checkpoint, after workers have died, until it gives up; -1 is
     without limit."""
-    start_timeout_s: Rate = 120.0
-    """Seconds that starting the workers may take before they are counted as failed. An elastic run then takes what is
-    there."""
+    start_timeout_s: Rate = 30.0
+    """Seconds to wait for room for all workers before trying again; an elastic run then takes what is there."""
     resize_every_s: Rate = 60.0
     """Seconds between looks whether an elastic run can have more workers."""
     collective_timeout_s: Rate = 300.0

@@ -13,6 +13,7 @@ import secrets
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -202,8 +203,9 @@ def _listening(channel: Any, workers: Workers, stop: threading.Event, save: thre
                 save.set()
             if _leaving.is_set():
                 save.set()
-                over.wait(LOOK_EVERY_S)
-                _wait_until(lambda: over.is_set() or not save.is_set())
+                deadline = time.monotonic() + SAVE_WITHIN_S
+                while save.is_set() and time.monotonic() < deadline and not over.wait(LOOK_EVERY_S):
+                    continue
                 os._exit(128 + signal.SIGTERM)
 
     thread = threading.Thread(target=listen, name="listen", daemon=True)
@@ -213,14 +215,6 @@ def _listening(channel: Any, workers: Workers, stop: threading.Event, save: thre
     finally:
         over.set()
         thread.join()
-
-
-def _wait_until(condition: Any) -> None:
-    ended = threading.Event()
-    for _ in range(int(SAVE_WITHIN_S / LOOK_EVERY_S)):
-        if condition():
-            return
-        ended.wait(LOOK_EVERY_S)
 
 
 def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:

@@ -122,11 +122,10 @@ class Workers:
         told: list[tuple[type[Exception], str] | None] = [None] * self.world_size
         dist.all_gather_object(told, (_kind(error), self._signed(error)) if error else None)
         self.failed_together = True
-        texts = list(dict.fromkeys(text for each in told if each for text in (each[1],)))
-        kind = next(each[0] for each in told if each)
-        if len(told) == sum(each is not None for each in told) and error:  # the same went wrong for all
+        errors = [each for each in told if each]
+        if error and len(errors) == self.world_size:  # what went wrong for all need not be signed
             raise error
-        raise kind("\n".join(texts))
+        raise errors[0][0]("\n".join(text for _, text in errors))
 
     def check_shared(self, folder: Path) -> None:
         """Find out whether all processes see the same folder, before hours are spent.
