@@ -73,8 +73,8 @@ def spec(tiny):
 def test_a_run_whose_workers_are_killed_is_the_run_of_one_worker(spec, start, tmp_path):
     train_locally(spec, tmp_path / "alone", console=False)
     (tmp_path / "spec.yaml").write_text(dump_spec(spec))
-    run = tmp_path / "run"
-    training = start("train", tmp_path / "spec.yaml", "--workers", 2, "--out", run)
+    run, offline = tmp_path / "run", "tracking.wandb.mode=offline"
+    training = start("train", tmp_path / "spec.yaml", "--workers", 2, "--out", run, "--set", offline)
     until(lambda: len(steps(run)) >= 30, training)
     os.kill(training.workers()[0], signal.SIGKILL)  # as the kernel does when memory runs out
     until(lambda: "resumed at step" in (run / "log.txt").read_text(), training)
@@ -86,6 +86,9 @@ def test_a_run_whose_workers_are_killed_is_the_run_of_one_worker(spec, start, tm
     assert (run / "log.txt").read_text().count("resumed at step") == 2
     ours, theirs = curve(tmp_path / "alone"), curve(run)
     assert steps(run) == list(range(1, 401))  # no gap, no duplicate
+    folders = [path.name for path in (run / "wandb").glob("offline-run-*")]
+    assert len(folders) == 3  # one each time that rank 0 began
+    assert len({name.rpartition("-")[2] for name in folders}) == 1  # of one run
     for a, b in zip(ours[:100], theirs[:100], strict=True):
         assert a == pytest.approx(b, rel=1e-9, abs=1e-11)
 

@@ -298,3 +298,36 @@ def test_a_full_disk_ends_all_with_the_reason(recipe, side_by_side, tmp_path):
     for text in side_by_side(full_disk, 2, 2, recipe("dcgan", "float32", 3), tmp_path):
         assert text.startswith("rank 0 on ")
         assert text.endswith("No space left on device")
+
+
+def struck(rank, world_size, spec, run):
+    """A weight becomes infinite once, after step 5."""
+    strikes, update = [5], loop.Learner.update_generator
+
+    def hit(self, labels):
+        loss = update(self, labels)
+        if strikes and self.step == strikes[0]:
+            strikes.clear()
+            next(self.generator.parameters()).data.fill_(float("inf"))
+        return loss
+
+    loop.Learner.update_generator = hit
+    try:
+        return train(rank, world_size, spec, run)[:2]
+    finally:
+        loop.Learner.update_generator = update
+
+
+def test_all_go_back_together(recipe, side_by_side, tmp_path):
+    changes = {"guard": {"nonfinite": "rollback"}, "tracking__log_every": 1}
+    spec = recipe("dcgan", "float64", 12, **changes)
+    spec = spec.model_copy(
+        update={"training": spec.training.model_copy(update={"checkpoint_every_images": 3 * spec.images_per_step})}
+    )
+    struck(0, 1, spec, tmp_path / "1")
+    found = side_by_side(struck, 2, 2, spec, tmp_path / "2")
+    assert {outcome for outcome, _ in found} == {("finished", 12, spec.training.images)}
+    assert len({digest for _, digest in found}) == 1
+    assert "roll-back 1 of at most 3" in (tmp_path / "2" / "log.txt").read_text()
+    assert find_checkpoint(tmp_path / "2").state.rollbacks == 1
+    compare(tmp_path / "1", tmp_path / "2", 1e-9)
