@@ -313,6 +313,15 @@ class RunSpec(Options):
     cluster: ClusterSpec = ClusterSpec()
     """Where it runs."""
 
+    @model_validator(mode="after")
+    def _an_image_each(self) -> RunSpec:
+        if self.cluster.most_workers > self.training.batch_size:
+            raise ValueError(
+                f"training.batch_size is {self.training.batch_size}, too few for cluster.workers = "
+                f"{self.cluster.most_workers}: each needs an image"
+            )
+        return self
+
     @property
     def images_per_step(self) -> int:
         """Real images that one step (``n_critic`` critic updates, then one generator update) shows to the critic."""

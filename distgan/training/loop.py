@@ -75,8 +75,7 @@ def train(
         index, kept = select_samples(spec)
         if spec.training.batch_size < workers.world_size:
             raise InputError(
-                f"training.batch_size is {spec.training.batch_size}, too few for {workers.world_size} workers: "
-                "lower cluster.workers"
+                f"training.batch_size is {spec.training.batch_size}, too few for {workers.world_size} workers"
             )
         vectors = label_vectors(spec.model.condition, index, kept)
         labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)

@@ -298,7 +298,6 @@ def test_what_had_to_be_assumed_is_said():
         {"data__where": {"class": "evn"}},
         {"model__condition": {"attributes": ["Smiling"]}},
         {"training__batch_size": 64},
-        {"cluster__workers": 3},
     ],
     ids=str,
 )
@@ -306,9 +305,6 @@ def test_a_wrong_specification_gets_what_training_says(tiny, tmp_path, monkeypat
     spec = tiny(**changes)
     with pytest.raises(InputError) as described:
         describe(spec)
-    if "cluster__workers" in changes:  # what the local mode says of workers at all comes first
-        assert "cluster.workers = 3" in str(described.value)
-        return
     with pytest.raises(InputError) as trained:
         train_locally(spec, tmp_path / "run", console=False)
     assert str(described.value) == str(trained.value)

@@ -238,3 +238,28 @@ def test_the_steps_cover_the_images(images, batch_size, n_critic):
 
 def test_the_schema_is_plain_yaml():
     yaml.safe_dump(RunSpec.model_json_schema())
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        ("0", "cluster.workers"),
+        ("[4, 2]", r"should be \[fewest, most\], not \[4, 2\]"),
+        ("[1, 2, 3]", "cluster.workers"),
+        ("129", "batch_size is 128, too few for cluster.workers = 129"),
+        ("[1, 129]", "too few"),
+    ],
+)
+def test_numbers_of_workers_that_cannot_be_are_refused(tmp_path, workers, message):
+    (tmp_path / "spec.yaml").write_text("name: x\ndata: {shards: x}\n")
+    with pytest.raises(InputError, match=message):
+        load_spec(tmp_path / "spec.yaml", [f"cluster.workers={workers}"])
+
+
+def test_workers_are_a_number_or_the_fewest_and_the_most(tmp_path):
+    (tmp_path / "spec.yaml").write_text("name: x\ndata: {shards: x}\n")
+    for text, workers, most in (("128", 128, 128), ("[1, 8]", (1, 8), 8)):
+        spec = load_spec(tmp_path / "spec.yaml", [f"cluster.workers={text}"])
+        assert (spec.cluster.workers, spec.cluster.most_workers) == (workers, most)
+        (tmp_path / "again.yaml").write_text(dump_spec(spec))
+        assert load_spec(tmp_path / "again.yaml") == spec
