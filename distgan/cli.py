@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from distgan.errors import RunError
 from shards.errors import DamageError, InputError
@@ -216,7 +217,10 @@ def shards_repair(
 def train(
     spec: Spec,
     overrides: Overrides = None,
-    out: Annotated[Optional[Path], typer.Option(help="The run's folder; runs/NAME when not given.")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The run's folder; NAME in cluster.storage, or in runs, when not given."),
+    ] = None,
     workers: Workers = None,
     address: Annotated[
         Optional[str],  # noqa: UP045
@@ -503,11 +507,13 @@ def _asked(texts: list[str]) -> dict[str, object]:
 
 def _follow(cluster: Cluster, job: str) -> None:
     """Show a job's log until it ends, its progress as one line where there is a terminal, and exit as it does."""
-    progress = console.status("waiting for the job to start") if console.is_terminal else None
+    # FORCE_COLOR, which CI services set, makes rich take a file for a terminal.
+    live = console.is_interactive and console.file.isatty()
+    progress = console.status("waiting for the job to start") if live else None
 
     def show(line: Line) -> None:
         if progress and line.progress:
-            progress.update(line.text)
+            progress.update(Text(line.text))
         else:
             console.print(line.text)
 

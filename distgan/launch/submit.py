@@ -11,8 +11,10 @@ import shlex
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -21,9 +23,9 @@ from urllib.parse import urlsplit
 import distgan
 import jobs
 import shards
+from distgan.errors import RunError
 from distgan.launch.packed_key import FILE
 from distgan.spec import RunSpec, dump_spec
-from distgan.training.complete import complete
 from shards.errors import InputError
 from shards.names import near
 
@@ -34,8 +36,11 @@ SAVE_WITHIN_S = 120
 LOOK_EVERY_S = 1.0
 LOST_AFTER_S = 60.0
 """A connection that has been gone for so long is given up."""
+QUIET_S = 120.0
+"""A log that has been silent for so long is asked for again: the connection may be gone without a word."""
 
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_LEFTOVERS = ("__pycache__", "runs", "wandb")
 _PREFIX = re.compile(r"^(?:\x1b\[\d+m)?\((?:RayTrainWorker|_work)[^)]*\)(?:\x1b\[0m)? ?")
 _PROGRESS = re.compile(r"^step [\d,]+/[\d,]+ \(\d+%\): ")
 
@@ -57,6 +62,31 @@ class Line(NamedTuple):
     text: str
     progress: bool
     """Whether the next such line takes its place."""
+
+
+@dataclass
+class _Log:
+    """A job's log as it comes, through as many connections as it takes; each of them begins at the log's beginning."""
+
+    show: Callable[[Line], None]
+    position: int = 0
+    """Characters that this connection has brought."""
+    seen: int = 0
+    """Characters that some connection has brought."""
+    begun: str = ""
+    """A line whose end has not come yet."""
+
+    def add(self, text: str) -> None:
+        new = text[max(0, self.seen - self.position) :]
+        self.position += len(text)
+        self.seen = max(self.seen, self.position)
+        *lines, self.begun = (self.begun + new).split("\n")
+        for line in lines:
+            self.show(read_line(line))
+
+    def close(self) -> None:
+        if self.begun:
+            self.show(read_line(self.begun))
 
 
 class Cluster:
@@ -86,6 +116,8 @@ class Cluster:
         Raises:
             InputError: The specification cannot be run there, the package is too large, or the id is taken.
         """
+        from distgan.training.complete import complete  # brings torch, which the other commands do without
+
         spec = complete(spec)
         _check_places(spec, run)
         with tempfile.TemporaryDirectory() as folder:
@@ -113,25 +145,37 @@ class Cluster:
         """Show a job's log from its beginning, until the job ends.
 
         Raises:
-            InputError: There is no such job, or the cluster is lost.
+            InputError: There is no such job.
+            RunError: The cluster is lost.
         """
         self._info(job)
-        shown, since = 0, time.monotonic()
+        log, lost = _Log(show), 0.0
         while True:
             try:
-                for text in self._tail(job, shown):
-                    shown += len(text) + 1
-                    since = time.monotonic()
-                    show(read_line(text))
-                if self._client.get_job_info(job).status in _ENDED:
-                    return self.end(job)
-            except (OSError, RuntimeError) as error:  # what the client raises when a connection breaks
-                if time.monotonic() - since > LOST_AFTER_S:
-                    raise InputError(
-                        f"the cluster at {self.address} has not answered for {LOST_AFTER_S:.0f} s ({error}). The job "
-                        f"goes on if the cluster does: distgan logs {job} --follow --address {self.address}"
+                asyncio.run(self._read(job, log))
+                info, lost = self._client.get_job_info(job), 0.0
+                if info.status in _ENDED:
+                    log.close()
+                    return _end(job, info)
+            except _broken() as error:
+                now = time.monotonic()
+                lost = now if log.position or not lost else lost
+                if now - lost >= LOST_AFTER_S:
+                    raise RunError(
+                        f"the cluster at {self.address} has not answered for {LOST_AFTER_S:.0f} s ({_reason(error)}). "
+                        f"The job goes on if the cluster does: distgan logs {job} --follow --address {self.address}"
                     ) from None
             time.sleep(LOOK_EVERY_S)
+
+    async def _read(self, job: str, log: _Log) -> None:
+        """Read a log until the job ends, or until it has been silent for long."""
+        log.position = 0
+        async with aclosing(self._client.tail_job_logs(job)) as stream:
+            while True:
+                try:
+                    log.add(await asyncio.wait_for(anext(stream), QUIET_S))
+                except (StopAsyncIteration, asyncio.TimeoutError):
+                    return
 
     def logs(self, job: str) -> Iterator[Line]:
         """A job's log up to now."""
@@ -145,7 +189,7 @@ class Cluster:
         info = self._info(job)
         return {
             "job": job,
-            "status": str(getattr(info.status, "value", info.status)),
+            "status": _status(info),
             "message": info.message,
             "run": (info.metadata or {}).get("run"),
             "entrypoint": info.entrypoint,
@@ -154,48 +198,26 @@ class Cluster:
             "end": _clock(info.end_time),
         }
 
-    def end(self, job: str) -> JobEnd:
-        """How a job that has ended did so."""
-        info = self._info(job)
-        status = str(getattr(info.status, "value", info.status))
-        if status == "SUCCEEDED":
-            return JobEnd(status, 0, f"job {job} has ended well")
-        if status == "STOPPED":
-            return JobEnd(status, 1, f"job {job} was stopped; the same distgan submit goes on from its last checkpoint")
-        code = 2 if info.driver_exit_code == 2 else 1
-        last = (info.message or "").strip().splitlines()[-1:] or ["its log says why"]
-        return JobEnd(status, code, f"job {job} failed: {last[0]}")
-
     def stop(self, job: str, saying: Callable[[str], None]) -> JobEnd:
-        """Have a job save and end, and wait until it has."""
-        self._info(job)
+        """Have a job save and end, and wait until it has.
+
+        Raises:
+            InputError: There is no such job, or the cluster is lost.
+            RunError: It has not ended.
+        """
+        info = self._info(job)
+        if info.status in _ENDED:
+            return _end(job, info)
         with self._in_words():
             self._client.stop_job(job)
-            saying(f"asked job {job} to save and end; it has {SAVE_WITHIN_S} s")
+            saying(f"asked job {job} to save and end")
             deadline = time.monotonic() + SAVE_WITHIN_S + LOST_AFTER_S
-            while self._client.get_job_info(job).status not in _ENDED and time.monotonic() < deadline:
+            while info.status not in _ENDED and time.monotonic() < deadline:
                 time.sleep(LOOK_EVERY_S)
-        return self.end(job)
-
-    def _tail(self, job: str, skip: int) -> Iterator[str]:
-        """Lines as they come, without the first so many characters; an unfinished line waits for its end."""
-        loop = asyncio.new_event_loop()
-        stream, rest = self._client.tail_job_logs(job), ""
-        try:
-            while True:
-                try:
-                    rest += loop.run_until_complete(anext(stream))
-                except StopAsyncIteration:
-                    break
-                cut = min(skip, len(rest))
-                skip, rest = skip - cut, rest[cut:]
-                *lines, rest = rest.split("\n")
-                yield from lines
-            if rest:
-                yield rest
-        finally:
-            loop.run_until_complete(stream.aclose())
-            loop.close()
+                info = self._client.get_job_info(job)
+        if info.status not in _ENDED:
+            raise RunError(f"job {job} has not ended yet: distgan logs {job} --address {self.address}")
+        return _end(job, info)
 
     def _info(self, job: str) -> Any:
         with self._in_words():
@@ -208,32 +230,67 @@ class Cluster:
     def _in_words(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError, ValueError) as error:
+        except _broken() as error:
             raise InputError(f"the cluster at {self.address} refuses: {_reason(error)}") from None
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What the client raises when a request or a connection fails."""
+    from aiohttp import ClientError
+    from ray.exceptions import RayError
+
+    return OSError, RuntimeError, ValueError, ClientError, RayError
+
+
+def _status(info: Any) -> str:
+    return str(getattr(info.status, "value", info.status))
+
+
+def _end(job: str, info: Any) -> JobEnd:
+    """How a job that has ended did so."""
+    status = _status(info)
+    if status == "SUCCEEDED":
+        return JobEnd(status, 0, f"job {job} has ended well")
+    if status == "STOPPED":
+        return JobEnd(status, 1, f"job {job} was stopped; the same distgan submit goes on from its last checkpoint")
+    code = 2 if info.driver_exit_code == 2 else 1
+    last = (info.message or "").strip().splitlines()[-1:] or ["its log says why"]
+    return JobEnd(status, code, f"job {job} failed: {last[0]}")
 
 
 def pack_project(folder: Path, spec: RunSpec, key: str | None = None) -> None:
     """Put into an empty folder what a cluster needs to train a run: the code, the specification, perhaps a key.
 
     Raises:
-        InputError: It is too large; the message names what is.
+        InputError: It is too large; the message names what is. Nothing has been copied.
     """
-    for package in (distgan, shards, jobs):
-        source = Path(package.__path__[0])
-        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    packages = [Path(package.__path__[0]) for package in (distgan, shards, jobs)]
+    files = {file.relative_to(package.parent): file for package in packages for file in _files(package)}
+    sizes = Counter[str]()
+    for name, file in files.items():
+        sizes["/".join(name.parts[:2])] += file.stat().st_size
+    if sizes.total() > LARGEST_PACKAGE:
+        listed = "\n".join(f"  {size / 2**20:8.1f} MiB  {name}" for name, size in sizes.most_common(5))
+        raise InputError(
+            f"the package has {sizes.total() / 2**20:.1f} MiB, more than {LARGEST_PACKAGE / 2**20:.0f}; data and runs "
+            f"do not belong into the code's folders. The largest:\n{listed}"
+        )
+    for name, file in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
     (folder / "run.yaml").write_text(dump_spec(spec), encoding="utf-8")
     if key:
-        file = folder / FILE
-        file.touch(0o600)
-        file.write_text(key)
-    sizes = {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    if sum(sizes.values()) > LARGEST_PACKAGE:
-        largest = sorted(sizes, key=lambda path: -sizes[path])[:5]
-        listed = "\n".join(f"  {sizes[path] / 2**20:8.1f} MiB  {path}" for path in largest)
-        raise InputError(
-            f"the package has {sum(sizes.values()) / 2**20:.1f} MiB, more than {LARGEST_PACKAGE / 2**20:.0f}; data and "
-            f"runs do not belong into the code's folders. The largest:\n{listed}"
-        )
+        packed = folder / FILE
+        packed.touch(0o600)
+        packed.write_text(key)
+
+
+def _files(package: Path) -> Iterator[Path]:
+    """A package's files: nothing hidden, compiled or that training left, and nothing from behind linked folders."""
+    for at, folders, names in os.walk(package):
+        folders[:] = [name for name in folders if name not in _LEFTOVERS and not name.startswith(".")]
+        files = (Path(at, name) for name in names if not name.startswith("."))
+        yield from (file for file in files if file.is_file())
 
 
 def wandb_key(spec: RunSpec) -> str | None:
@@ -244,7 +301,7 @@ def wandb_key(spec: RunSpec) -> str | None:
         return os.environ["WANDB_API_KEY"]
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        login = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+        login = netrc.netrc(os.environ.get("NETRC")).hosts.get(host)  # its "default" is for other hosts
     except (OSError, netrc.NetrcParseError):
         return None
     return login[2] if login else None

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from distgan.errors import RunError
 from distgan.launch import submit as module
 from distgan.launch.packed_key import use_packed_wandb_key
 from distgan.launch.submit import Cluster, Line, job_address, pack_project, read_line, wandb_key
@@ -251,7 +252,7 @@ def test_a_log_is_followed_through_broken_connections_without_gap_or_repetition(
 
 def test_a_cluster_that_is_gone_is_said_to_be(send, monkeypatch):
     monkeypatch.setattr(module, "LOST_AFTER_S", 0.0)
-    with pytest.raises(InputError, match=r"has not answered(.|\n)*logs raysubmit_1 --follow"):
+    with pytest.raises(RunError, match=r"has not answered(.|\n)*logs raysubmit_1 --follow"):
         send(Client("one\n", ConnectionError("refused"))).follow("raysubmit_1", lambda line: None)
 
 
