@@ -389,6 +389,7 @@ esac
 """,
     "python": """
 trap 'echo "saved" >> "$LOG"; exit 0' TERM
+until [ "$(grep -c 'ray start' "$LOG")" -eq 3 ]; do sleep 0.1; done
 echo "training" >> "$LOG"
 i=0
 while [ -n "$LONG" ] && [ $i -lt 300 ]; do i=$((i + 1)); sleep 0.1; done
