@@ -7,18 +7,23 @@ another goes on from the newest of them.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import re
 import secrets
 import signal
+import socket
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distgan.checkpoint import checkpoints
 from distgan.data.selection import select_samples
@@ -36,13 +41,23 @@ try:
     import ray
     import ray.train
     import ray.train.torch
-    from ray.train.v2._internal.execution.callback import WorkerCallback
+    from ray.exceptions import RayActorError, RayError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
+    from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback
     from ray.train.v2._internal.execution.context import get_train_context
+    from ray.train.v2._internal.execution.controller.state import (
+        ReschedulingState,
+        ResizingState,
+        RestartingState,
+        TrainControllerState,
+    )
 except ImportError:
     raise InputError("several workers need Ray: pip install 'distgan[ray]', or set cluster.workers=1") from None
 
 LOOK_EVERY_S = 0.5
 """Between looks at what workers have been asked for from outside."""
+ANSWER_WITHIN_S = 5.0
+"""A worker waits so long to hear from the driver's machine before it looks at the rest."""
 SAVE_WITHIN_S = 60.0
 """A worker that is told to go waits so long for the checkpoint."""
 
@@ -82,16 +97,17 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
         stop = threading.Event()
         with stopping(stop):
             fitting.start()  # not in the main thread, where Ray would take Ctrl-C as the wish to lose everything
-            asked = False
-            while fitting.is_alive():
+            running = True
+            while running:
                 fitting.join(LOOK_EVERY_S)
-                if stop.is_set() and not asked:
-                    asked = True
-                    ray.get(channel.ask_to_stop.remote())
-        failure = ray.get(channel.failure.remote())
-        if failure:
-            kind, text = failure
-            raise next(error for error in ERRORS if error.__name__ == kind)(text)
+                running = fitting.is_alive()
+                news: _News = ray.get(channel.news.remote(stop.is_set()))
+                for line in news.lines:
+                    sys.stderr.write(f"{line}\n")
+                running = running and not news.given_up
+        if news.failure:
+            kind, text = news.failure
+            raise next((error for error in ERRORS if error.__name__ == kind), RuntimeError)(text)
         if ended.error:
             raise RunError(f"Ray has given up: {_last_line(ended.error)}") from None
         return Outcome(*ended.value)
@@ -111,45 +127,145 @@ class _Ended:
             self.error = error
 
 
+class _News(NamedTuple):
+    """What the driver hears."""
+
+    lines: list[str]
+    """For the person who watches, since the last time."""
+    failure: tuple[str, str] | None
+    """An error that no new start would mend: the name of its type, and its text."""
+    given_up: bool
+    """Whether the workers have ended because of it, but Ray would start them again."""
+
+
 @dataclass
 class _Channel:
-    """What driver and workers say to each other: an actor, beside the driver."""
+    """What driver, workers and Ray Train's controller say to each other: an actor, beside the driver."""
 
     max_failures: int
-    """Starts in a row from the same checkpoint that are allowed beside the first."""
+    """Failures in a row, without a new checkpoint between them, after which workers are started again."""
     stop: bool = False
+    _lines: list[str] = field(default_factory=list)
     _failure: tuple[str, str] | None = None
+    _given_up: bool = False
     _starts: int = 0
-    _from: list[int] = field(default_factory=list)
+    _step: int = 0
+    _failures: int = 0
+    _hosts: dict[int, str] = field(default_factory=dict)
 
     def begin(self, step: int) -> int:
         """Note that a group of workers begins from a step, and return how many have begun before it."""
-        self._from = [*self._from, step] if self._from[-1:] == [step] else [step]
-        failures = len(self._from) - 1
-        if 0 <= self.max_failures < failures:
-            self.fail(
-                "RunError",
-                f"workers have died {failures} times in a row without a new checkpoint after step {step}; "
-                f"cluster.max_failures is {self.max_failures}. Their logs say why; --resume goes on.",
-            )
+        if step != self._step:
+            self._step, self._failures = step, 0
         self._starts += 1
         return self._starts - 1
 
-    def ask_to_stop(self) -> None:
-        """Have the workers save and leave."""
-        self.stop = True
+    def arrive(self, rank: int, host: str) -> None:
+        """Note where a worker is."""
+        self._hosts[rank] = host
+
+    def say(self, line: str) -> None:
+        """Say something to the person who watches."""
+        self._lines.append(line)
+
+    def news(self, stop: bool) -> _News:
+        """Give the driver what is new, and hear whether the run is to end."""
+        self.stop = stop
+        lines, self._lines = self._lines, []
+        return _News(lines, self._failure, self._given_up)
 
     def stopping(self) -> bool:
-        """Whether they are to."""
+        """Whether the workers are to save and leave."""
         return self.stop
 
     def fail(self, kind: str, text: str) -> None:
         """Note an error that no new start would mend; the first one counts."""
         self._failure = self._failure or (kind, text)
 
-    def failure(self) -> tuple[str, str] | None:
-        """That error: the name of its type, and its text."""
-        return self._failure
+    def failed(self) -> bool:
+        """Whether there is such an error."""
+        return self._failure is not None
+
+    def lose(self, dead: list[int], broken: dict[int, str]) -> None:
+        """Note that a group of workers has failed.
+
+        Args:
+            dead: The ranks of those whose processes are gone; the others of their group could not go on without them.
+            broken: By rank, what others have said at their end.
+        """
+        said = dict.fromkeys(dead, " has died") or {rank: f": {text}" for rank, text in broken.items()}
+        why = "; ".join(f"{self._who(rank)}{text}" for rank, text in sorted(said.items()))
+        self._failures += 1
+        if self._failure is None and 0 <= self.max_failures < self._failures:
+            self.fail(
+                "RunError",
+                f"{why}. Workers have failed {self._failures} times in a row without a new checkpoint after step "
+                f"{self._step}; cluster.max_failures is {self.max_failures}. --resume goes on.",
+            )
+        if self._failure:
+            self._given_up = True
+        else:
+            self.say(f"{why}: workers start again, from the newest checkpoint")
+
+    def _who(self, rank: int) -> str:
+        host = self._hosts.get(rank)
+        return f"worker {rank} on {host}" if host else f"worker {rank}" if rank >= 0 else "Ray"
+
+
+class _Reporter(ControllerCallback):  # type: ignore[misc]
+    """Tells the driver what Ray Train's controller, in whose process it lives, does with the workers."""
+
+    def __init__(self, channel: Any, each: Mapping[str, float]) -> None:
+        self._channel = channel
+        self._each = ", ".join(f"{amount:g} {name}" for name, amount in each.items())
+        self._waiting = False
+
+    def after_controller_state_update(self, previous_state: TrainControllerState, current_state: TrainControllerState):  # type: ignore[no-untyped-def]
+        """Called whenever workers are to be started, to be stopped or have failed."""
+        if isinstance(current_state, ResizingState):
+            count = current_state.scaling_decision.num_workers
+            self._channel.say.remote(f"going on with {count} workers, from the newest checkpoint")
+        if not isinstance(current_state, (RestartingState, ReschedulingState)):
+            return
+        error = current_state.training_failed_error
+        cause = getattr(error, "controller_failure", error)
+        waiting = isinstance(cause, WorkerGroupStartupTimeoutError)
+        if waiting and not self._waiting:
+            self._channel.say.remote(
+                f"waiting until the cluster has room for {cause.num_workers} workers with {self._each} each; "
+                "ray status shows what it has"
+            )
+        if not waiting:
+            failures = getattr(error, "worker_failures", {-1: cause})
+            dead = [rank for rank, failure in failures.items() if isinstance(failure, _DEATHS)]
+            self._channel.lose.remote(dead, {rank: _first_sentence(failure) for rank, failure in failures.items()})
+        self._waiting = waiting
+
+
+_DEATHS = (WorkerHealthCheckFailedError, RayActorError)
+
+
+class _Voice(io.TextIOBase):
+    """A file whose lines reach the person at the driver."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Send the lines that are whole."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._channel.say.remote(line)
+        return len(text)
+
+    def close(self) -> None:
+        """Wait until all has been heard."""
+        if not self.closed:
+            last = self._channel.say.remote(self._begun) if self._begun else self._channel.failed.remote()
+            with suppress(RayError):
+                ray.get(last)
+        super().close()
 
 
 class _OnSIGTERM(WorkerCallback):  # type: ignore[misc]
@@ -172,16 +288,22 @@ def _work(config: dict[str, Any]) -> tuple[Any, ...] | None:
     try:
         found = checkpoints(run)
         newest = int(found[-1].name.removeprefix("step-")) if found else 0
+        channel.arrive.remote(workers.rank, socket.gethostname())
         before = workers.from_first(lambda: int(ray.get(channel.begin.remote(newest))))
-        if ray.get(channel.failure.remote()):
+        if ray.get(channel.failed.remote()):
             return None
         use_packed_wandb_key()
         stop, save = threading.Event(), threading.Event()
-        with _listening(channel, workers, stop, save):
+        with ExitStack() as stack:
+            if workers.first:
+                stack.enter_context(redirect_stderr(stack.enter_context(_Voice(channel))))
+            stack.enter_context(_listening(channel, workers, stop, save))
             return tuple(train(spec, run, workers, resume=config["resume"] or bool(before), stop=stop, save=save))
-    except ERRORS as error:
-        kind = next(each for each in ERRORS if isinstance(error, each))
-        ray.get(channel.fail.remote(kind.__name__, str(error)))
+    except Exception as error:
+        kind = next((each.__name__ for each in ERRORS if isinstance(error, each)), None)
+        if kind is None and (isinstance(error, (RuntimeError, RayError)) or not workers.connected):
+            raise  # most likely another worker is gone, or the network: Ray starts all again
+        ray.get(channel.fail.remote(*((kind, str(error)) if kind else ("", traceback.format_exc()))))
         if workers.failed_together or workers.world_size == 1:
             return None
         raise  # the others wait for this worker: Ray ends them
@@ -195,8 +317,9 @@ def _listening(channel: Any, workers: Workers, stop: threading.Event, save: thre
     def listen() -> None:
         warned = None
         while not over.wait(LOOK_EVERY_S):
-            if workers.first and ray.get(channel.stopping.remote()):
-                stop.set()
+            with suppress(RayError):  # the driver cannot be reached for a while
+                if workers.first and ray.get(channel.stopping.remote(), timeout=ANSWER_WITHIN_S):
+                    stop.set()
             taken = get_train_context().preemption_context.preemption_info
             if taken != warned:
                 warned = taken
@@ -222,6 +345,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
     gpus = cluster.gpus_per_worker
     if gpus is None:
         gpus = int(ray.cluster_resources().get("GPU", 0) > 0)
+    resources = {"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
     return ray.train.torch.TorchTrainer(
         _work,
         train_loop_config={
@@ -233,7 +357,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=bool(gpus),
-            resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
+            resources_per_worker=resources,
             elastic_resize_monitor_interval_s=cluster.resize_every_s,
         ),
         torch_config=ray.train.torch.TorchConfig(
@@ -243,7 +367,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
             name=f"{spec.name}-{secrets.token_hex(4)}",
             storage_path=str(Path(tempfile.gettempdir()) / "distgan-ray"),  # Ray keeps nothing: distgan does
             failure_config=ray.train.FailureConfig(max_failures=-1),  # _Channel counts, and knows of progress
-            callbacks=[_OnSIGTERM()],
+            callbacks=[_OnSIGTERM(), _Reporter(channel, resources)],
         ),
     )
 
@@ -269,12 +393,14 @@ def _connected(spec: RunSpec, address: str | None) -> Iterator[None]:
         # Ray Train asks the dashboard about its own actors, and complains every second where there is none.
         options = {"num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
-        ray.init(address=address or "local", log_to_driver=True, logging_level=logging.WARNING, **options)
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"cannot reach the Ray cluster at {address}: {_last_line(error)}. Is it running (ray status), and are "
             "RAY_AUTH_MODE and the token the cluster's own?"
         ) from None
+    # Of a worker's death Ray would tell with the last lines of its machine's log; _Reporter does in a sentence.
+    ray._private.worker._worker_logs_enabled = False
     try:
         yield
     finally:
@@ -288,5 +414,13 @@ def _on_this_machine(actor: type) -> Any:
 
 
 def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return _lines(error)[-1]
+
+
+def _first_sentence(error: Exception) -> str:
+    """What a worker's training raised, which is in Ray's error, without the place in gloo's code before it."""
+    return re.sub(r"^\[\S+\] ", "", _lines(getattr(error, "_base_exc", error))[0]).split(". ")[0]
+
+
+def _lines(error: Exception) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -41,7 +41,6 @@ QUIET_S = 120.0
 
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _LEFTOVERS = ("__pycache__", "runs", "wandb")
-_PREFIX = re.compile(r"^(?:\x1b\[\d+m)?\((?:RayTrainWorker|_work)[^)]*\)(?:\x1b\[0m)? ?")
 _PROGRESS = re.compile(r"^step [\d,]+/[\d,]+ \(\d+%\): ")
 
 
@@ -190,7 +189,7 @@ class Cluster:
         return {
             "job": job,
             "status": _status(info),
-            "message": info.message,
+            "message": _last_line(info.message),
             "run": (info.metadata or {}).get("run"),
             "entrypoint": info.entrypoint,
             "exit_code": info.driver_exit_code,
@@ -231,7 +230,7 @@ class Cluster:
         try:
             yield
         except _broken() as error:
-            raise InputError(f"the cluster at {self.address} refuses: {_reason(error)}") from None
+            raise InputError(_let_in(self.address, error) or f"{self.address} refuses: {_reason(error)}") from None
 
 
 def _broken() -> tuple[type[Exception], ...]:
@@ -246,6 +245,10 @@ def _status(info: Any) -> str:
     return str(getattr(info.status, "value", info.status))
 
 
+def _last_line(text: str | None) -> str:
+    return ((text or "").strip().splitlines() or [""])[-1]
+
+
 def _end(job: str, info: Any) -> JobEnd:
     """How a job that has ended did so."""
     status = _status(info)
@@ -254,8 +257,8 @@ def _end(job: str, info: Any) -> JobEnd:
     if status == "STOPPED":
         return JobEnd(status, 1, f"job {job} was stopped; the same distgan submit goes on from its last checkpoint")
     code = 2 if info.driver_exit_code == 2 else 1
-    last = (info.message or "").strip().splitlines()[-1:] or ["its log says why"]
-    return JobEnd(status, code, f"job {job} failed: {last[0]}")
+    last = _last_line(info.message).removeprefix("error: ") or "its log says why"
+    return JobEnd(status, code, f"job {job} failed: {last}")
 
 
 def pack_project(folder: Path, spec: RunSpec, key: str | None = None) -> None:
@@ -308,9 +311,8 @@ def wandb_key(spec: RunSpec) -> str | None:
 
 
 def read_line(text: str) -> Line:
-    """A line of a job's log as distgan wrote it."""
-    plain = _PREFIX.sub("", text)
-    return Line(plain, bool(_PROGRESS.match(plain)))
+    """A line of a job's log, and whether it tells how far the run is."""
+    return Line(text, bool(_PROGRESS.match(text)))
 
 
 def job_address(given: str | None) -> str:
@@ -352,9 +354,22 @@ def _connect(address: str) -> Any:
         return JobSubmissionClient(address)
     except Exception as error:  # requests', Ray's, aiohttp's: there are many ways not to be connected
         raise InputError(
-            f"cannot reach a Ray cluster at {address}: {_reason(error)}. Is the address the dashboard's, is it "
-            "forwarded to this machine, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN the cluster's own?"
+            _let_in(address, error)
+            or f"cannot reach a Ray cluster at {address}: {_reason(error)}. Is the address the dashboard's, and is it "
+            "forwarded to this machine?"
         ) from None
+
+
+def _let_in(address: str, error: Exception) -> str | None:
+    """What to do when a cluster wants its token; None when that is not what is wrong."""
+    from ray.exceptions import AuthenticationError
+
+    if not isinstance(error, AuthenticationError):
+        return None
+    return (
+        f"the cluster at {address} lets nobody in without its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to "
+        "the token or RAY_AUTH_TOKEN_PATH to a file with it"
+    )
 
 
 def _clock(milliseconds: int | None) -> str | None:

@@ -17,6 +17,7 @@ from distgan.data.conditions import LabelDistribution, label_names, label_vector
 from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
+from distgan.errors import RunError
 from distgan.networks import ImageShape
 from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid
@@ -129,8 +130,14 @@ def train(
         except KeyboardInterrupt:
             ended = "interrupted"
             raise
-        except Exception as error:
+        except torch.OutOfMemoryError as error:
             tracker.record(f"failed: {error}")
+            raise RunError(
+                f"rank {workers.rank}: {error}\nTake more workers, a smaller training.batch_size or "
+                "training.precision=bfloat16."
+            ) from None
+        except Exception as error:
+            tracker.record(f"failed: {error if workers.connected else 'the other workers are gone'}")
             raise
         finally:
             tracker.close(ended)

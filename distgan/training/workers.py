@@ -63,6 +63,11 @@ class Workers:
         """Whether this process is the one that writes things down."""
         return self.rank == 0
 
+    @property
+    def connected(self) -> bool:
+        """Whether the others have not been given up yet."""
+        return self.world_size == 1 or dist.is_initialized()
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes of a tensor on the device."""
         if self.world_size == 1:

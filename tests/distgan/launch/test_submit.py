@@ -230,14 +230,12 @@ PROGRESS = "step 40/39,063 (0%): critic 0.16, generator 14.14, 36 images/s, 38:3
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (f"\x1b[36m(RayTrainWorker pid=8094, ip=10.77.0.2)\x1b[0m {PROGRESS}", Line(PROGRESS, True)),
-        (f"(RayTrainWorker pid=8094) {PROGRESS}", Line(PROGRESS, True)),
         (PROGRESS, Line(PROGRESS, True)),
-        ("(TrainController pid=1) step 1 is done", Line("(TrainController pid=1) step 1 is done", False)),
+        ("step 1 is done", Line("step 1 is done", False)),
         ("", Line("", False)),
     ],
 )
-def test_lines_are_shown_as_distgan_wrote_them(text, line):
+def test_lines_that_tell_how_far_the_run_is_are_known(text, line):
     assert read_line(text) == line
 
 
@@ -261,12 +259,12 @@ def test_a_cluster_that_is_gone_is_said_to_be(send, monkeypatch):
     [
         ("SUCCEEDED", 0, 0, "well"),
         ("FAILED", 1, 1, "no room"),
-        ("FAILED", 2, 2, "no room"),
+        ("FAILED", 2, 2, "failed: no room"),
         ("STOPPED", None, 1, "stopped"),
     ],
 )
 def test_a_job_s_end_is_the_command_s(send, status, exit_code, expected, word):
-    cluster = send(Client("x\n", status=status, exit_code=exit_code, message="Traceback\nno room"))
+    cluster = send(Client("x\n", status=status, exit_code=exit_code, message="Traceback\nerror: no room"))
     end = cluster.follow("raysubmit_1", lambda line: None)
     assert (end.status, end.exit_code) == (status, expected)
     assert word in end.text
@@ -370,5 +368,5 @@ def test_a_real_cluster_runs_stops_and_tells(head, tiny, tmp_path):
     assert "no job 'third'" in text
     code, text = distgan("status", "first", RAY_AUTH_TOKEN=KEY[::-1])
     assert code == 2
-    assert "RAY_AUTH_TOKEN" in text
+    assert "lets nobody in without its token" in text
     assert "Traceback" not in text

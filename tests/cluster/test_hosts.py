@@ -1,0 +1,188 @@
+"""Ray across hosts that each have an address, temporary folders and shared memory of their own, and that fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distgan.launch.local import train_locally
+from distgan.spec import RunSpec, dump_spec
+from distgan.tracking import read_metrics
+from shards.images import Transform
+from shards.writer import pack
+from tests.cluster.hosts import SHARED, Hosts, wait_until
+from tests.distgan.conftest import Discs
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+TOKEN = "0123456789abcdef" * 4
+PORT = 6379
+WORKERS = ("one", "two")
+START_S = 120.0
+"""The most that nodes, jobs and workers may take to begin or to begin again, on a machine that has other work too."""
+
+
+class Cluster:
+    """A Ray cluster: a head that only leads, two hosts that work."""
+
+    def __init__(self, hosts: Hosts, logs: Path) -> None:
+        self.hosts = hosts
+        self.logs = logs
+        self.address = f"http://{hosts['head'].address}:8265"
+        self._ray("head", "--head", f"--port={PORT}", "--dashboard-host=0.0.0.0", "--num-cpus=0")
+        for name in WORKERS:
+            self.join(name)
+
+    def join(self, name: str) -> None:
+        """Have a host become a node, as its boot script would."""
+        self._ray(name, f"--address={self.hosts['head'].address}:{PORT}", "--num-cpus=1")
+
+    def wait(self) -> float:
+        """Wait until both workers are there, and return how long that took."""
+        return wait_until(lambda: "/2.0 CPU" in self.status(), START_S, self.status)
+
+    def status(self) -> str:
+        """What the head knows of the nodes."""
+        return self.hosts["head"].run("ray", "status", check=False).stdout
+
+    def submit(self, spec: RunSpec, name: str, *options: object) -> Job:
+        """Submit a run from the laptop, and follow it there."""
+        return Job(self, spec, name, options)
+
+    def _ray(self, name: str, *options: str) -> None:
+        always = ("--block", "--disable-usage-stats", "--object-store-memory=100000000")
+        again = 'while true; do "$@"; sleep 1; done'  # as a service manager does
+        self.hosts[name].start(
+            "bash", "-c", again, "-", "ray", "start", *options, *always, log=self.logs / f"{name}.txt"
+        )
+
+
+class Job:
+    """``distgan submit`` on the laptop, its log, and the run's folder as the test sees it."""
+
+    def __init__(self, cluster: Cluster, spec: RunSpec, name: str, options: tuple[object, ...]) -> None:
+        self._hosts = cluster.hosts
+        shared = cluster.hosts.shared
+        self.run = shared / "runs" / name
+        self._log = cluster.logs / f"{name}.txt"
+        (shared / f"{name}.yaml").write_text(dump_spec(spec))
+        command = ["distgan", "submit", SHARED / f"{name}.yaml", "--address", cluster.address, "--name", name]
+        command += options if "--out" in options else ["--out", SHARED / "runs" / name, *options]
+        self._process = cluster.hosts.laptop.start(*command, log=self._log)
+
+    def text(self) -> str:
+        """What the user has seen up to now."""
+        return self._log.read_text()
+
+    def wait(self, seconds: float = START_S) -> tuple[int, str]:
+        """Wait for the end: the exit code, and what the user has seen."""
+        self.wait_for(lambda: self._process.poll() is not None, seconds, running=False)
+        return self._process.returncode, self.text()
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = START_S, *, running: bool = True) -> float:
+        """Wait for a condition while the job runs, and return how long that took."""
+
+        def met() -> object:
+            assert not running or self._process.poll() is None, self.text()
+            return condition()
+
+        return wait_until(met, seconds, self.text)
+
+    def steps(self) -> list[int]:
+        """The steps in ``metrics.jsonl``."""
+        file = self.run / "metrics.jsonl"
+        return [int(step) for step in re.findall(r'^{"step": (\d+)', file.read_text(), re.M)] if file.exists() else []
+
+    def reach(self, step: int) -> float:
+        """Wait until a step has been taken, and return how long that took."""
+        return self.wait_for(lambda: self.steps()[-1:] >= [step])
+
+    def starts(self) -> int:
+        """How often workers have begun to train."""
+        file = self.run / "log.txt"
+        return len(re.findall(r" (started|resumed at step \d+)$", file.read_text(), re.M)) if file.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def cluster(namespaces, tmp_path_factory) -> Iterator[Cluster]:
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "shared").mkdir()
+    # Gloo would choose its address by the host's name, which on many machines is 127.0.1.1.
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "GLOO_SOCKET_IFNAME": "eth0"}
+    with Hosts(folder / "shared", ("head", *WORKERS), environment) as hosts:
+        cluster = Cluster(hosts, folder)
+        cluster.wait()
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def spec(cluster) -> Callable[..., RunSpec]:
+    """Runs of a few small steps. Without arguments it is one of WGAN-GP."""
+    pack(Discs(60, 32), cluster.hosts.shared / "shards", Transform(size=32, channels=3), workers=1, shard_samples=20)
+
+    def make(steps: int, objective: str = "wasserstein_gp", **tracking: Any) -> RunSpec:
+        n_critic = 2 if objective == "wasserstein_gp" else 1
+        normalisation = "layer" if objective == "wasserstein_gp" else "batch"
+        return RunSpec.model_validate(
+            {
+                "name": objective,
+                "seed": 3,
+                "data": {"shards": str(SHARED / "shards"), "image_size": 32, "flip": True},
+                "model": {
+                    "generator": {"width": 8},
+                    "critic": {"width": 8, "normalisation": normalisation},
+                    "latent_dim": 8,
+                },
+                "objective": {"kind": objective, "n_critic": n_critic} if n_critic > 1 else {"kind": objective},
+                "training": {
+                    "batch_size": 8,
+                    "images": steps * 8 * n_critic,
+                    "precision": "float64",
+                    "checkpoint_every_images": 20 * 8 * n_critic,
+                },
+                "tracking": {
+                    "log_every": 1,
+                    "sample_every_images": 8 * n_critic * steps,
+                    "wandb": {"mode": "disabled"},
+                    **tracking,
+                },
+                "cluster": {"workers": 2, "cpus_per_worker": 1, "gpus_per_worker": 0},
+            }
+        )
+
+    return make
+
+
+def alone(spec: RunSpec, cluster: Cluster, out: Path) -> list[dict[str, float]]:
+    """The figures of the same run on one process, without Ray."""
+    here = spec.model_copy(
+        update={"data": spec.data.model_copy(update={"shards": str(cluster.hosts.shared / "shards")})}
+    )
+    train_locally(here, out, console=False)
+    return curve(out)
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if "time/" not in name} for line in read_metrics(run)]
+
+
+def at_work(cluster: Cluster) -> list[str]:
+    """The hosts on which a worker trains."""
+    return [host.name for host in cluster.hosts if host.processes("RayTrainWorker")]
+
+
+@pytest.mark.parametrize("objective", ["bce", "wasserstein_gp"])
+def test_a_run_on_two_hosts_is_the_run_of_one_process(cluster, spec, objective, tmp_path):
+    run = spec(40, objective)
+    job = cluster.submit(run, objective)
+    ours = alone(run, cluster, tmp_path / "alone")
+    job.wait_for(lambda: at_work(cluster) == list(WORKERS))
+    status, text = job.wait()
+    assert status == 0, text
+    for a, b in zip(ours, curve(job.run), strict=True):
+        assert a == pytest.approx(b, rel=1e-9, abs=1e-11)
