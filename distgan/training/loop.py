@@ -198,7 +198,9 @@ def _take_steps(
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
-                for trouble in guard.judge(learner.step, learner.images, values.get("diversity")):
+            troubles = guard.judge(learner.step, learner.images, values.get("diversity"))
+            with workers.together():
+                for trouble in troubles:
                     tracker.message(guard.handle(trouble, learner.rollbacks))
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
@@ -206,8 +208,9 @@ def _take_steps(
             tracker.message("stopping: saving a checkpoint; another signal ends the run at once")
         if saving:
             signals.save.clear()
+            finite = bool(workers.from_first(learner.finite))
             with workers.together():
-                for trouble in guard.check_state(learner.step, bool(workers.from_first(learner.finite))):
+                for trouble in guard.check_state(learner.step, finite):
                     tracker.message(guard.handle(trouble, learner.rollbacks))
                 if workers.first:
                     learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())

@@ -111,7 +111,10 @@ class Workers:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block after which all processes go on, or none: an error of one, in words for people, is raised by all."""
+        """A block after which all processes go on, or none: an error of one, in words for people, is raised by all.
+
+        In the block nothing is said to the others: one that has left it with an error would not answer.
+        """
         if self.world_size == 1:
             yield
             return

@@ -282,20 +282,21 @@ def test_whoever_is_told_to_stop_all_stop_after_the_same_step_with_a_checkpoint(
     assert find_checkpoint(tmp_path).state.step == outcomes[0].step
 
 
-def full_disk(rank, world_size, spec, run):
-    def save(self, *rest):
-        assert rank == 0
-        raise OSError(28, "No space left on device")
+def full_disk(rank, world_size, spec, run, writer, name):
+    def write(self, *rest):
+        if rank == 0:
+            raise OSError(28, "No space left on device")
 
-    loop.Learner.save = save
+    setattr(writer, name, write)
     try:
         train(rank, world_size, spec, run)
     except OSError as error:
         return str(error)
 
 
-def test_a_full_disk_ends_all_with_the_reason(recipe, side_by_side, tmp_path):
-    for text in side_by_side(full_disk, 2, 2, recipe("dcgan", "float32", 3), tmp_path):
+@pytest.mark.parametrize("place", [(loop.Learner, "save"), (loop.Tracker, "log"), (loop.Tracker, "picture")])
+def test_a_full_disk_ends_all_with_the_reason(recipe, side_by_side, tmp_path, place):
+    for text in side_by_side(full_disk, 2, 2, recipe("dcgan", "float32", 3), tmp_path, *place):
         assert text.startswith("rank 0 on ")
         assert text.endswith("No space left on device")
 
