@@ -12,9 +12,10 @@ import torch
 
 from distgan.checkpoint import find_checkpoint
 from distgan.errors import RunError
-from distgan.tracking import read_metrics
+from distgan.tracking import Tracker, read_metrics
 from distgan.training import loop
 from distgan.training import workers as module
+from distgan.training.learner import Learner
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Workers
 from shards.errors import DamageError, InputError
 from shards.reader import Reader
@@ -294,7 +295,7 @@ def full_disk(rank, world_size, spec, run, writer, name):
         return str(error)
 
 
-@pytest.mark.parametrize("place", [(loop.Learner, "save"), (loop.Tracker, "log"), (loop.Tracker, "picture")])
+@pytest.mark.parametrize("place", [(Learner, "save"), (Tracker, "log"), (Tracker, "picture")])
 def test_a_full_disk_ends_all_with_the_reason(recipe, side_by_side, tmp_path, place):
     for text in side_by_side(full_disk, 2, 2, recipe("dcgan", "float32", 3), tmp_path, *place):
         assert text.startswith("rank 0 on ")
