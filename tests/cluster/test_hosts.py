@@ -28,7 +28,7 @@ COMPARED = 60
 """Steps: a game of two networks doubles rounding errors in every few."""
 ENDLESS = 100_000
 """Steps of runs that are stopped."""
-START_S = 120.0
+START_S = 300.0
 """The most that nodes, jobs and workers may take to begin or to begin again, on a machine that has other work too."""
 
 
