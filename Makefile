@@ -19,7 +19,7 @@ demo: $(READY)  ## invented faces -> shards -> training -> report, on this CPU, 
 	$(BIN)/distgan demo --out runs/demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(READY)  ## linter, formatter and type checker
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from shards.writer import pack
 from tests.cluster.hosts import SHARED, Hosts, wait_until
 from tests.distgan.conftest import Discs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("hosts")]  # one at a time
 
 TOKEN = "0123456789abcdef" * 4
 PORT = 6379

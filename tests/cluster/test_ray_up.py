@@ -18,7 +18,7 @@ from shards.writer import pack
 from tests.cluster.hosts import HOME, PROJECT, SHARED, USER, Host, Hosts, wait_until
 from tests.distgan.conftest import Discs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("hosts")]  # one at a time
 
 TOKEN = "fedcba9876543210" * 4
 BINARIES = Path(sys.executable).parent
