@@ -148,9 +148,9 @@ def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
 
 
 def test_a_run_that_learns_learns(tiny, tmp_path):
-    """Three hundred steps on discs: the generator's mean image comes close to the data's."""
+    """Six hundred steps on discs: the generator's mean image comes close to the data's."""
     spec = tiny(
-        training__images=300 * 8,
+        training__images=600 * 8,
         training__checkpoint_every_images=10_000,
         model__generator__width=8,
         model__critic__width=8,
