@@ -8,7 +8,6 @@ nothing is left behind, however the test itself has ended.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import shlex
@@ -259,8 +258,6 @@ class Host:
 class Hosts:
     """A network of hosts, for the time of a ``with`` block, and the user's own machine, ``laptop``, beside them.
 
-    There is one at a time, so that the hosts of several test processes do not take each other's processors.
-
     Args:
         shared: A folder that every host sees as ``SHARED``.
         names: Of the hosts.
@@ -272,7 +269,6 @@ class Hosts:
         self.environment = dict(environment or {})
         self.laptop = Host("laptop", 254, self)
         self._hosts = {name: Host(name, number, self) for number, name in enumerate(names, start=1)}
-        self._alone: IO[str] | None = None
 
     def __getitem__(self, name: str) -> Host:
         return self._hosts[name]
@@ -281,8 +277,6 @@ class Hosts:
         return iter((self.laptop, *self._hosts.values()))
 
     def __enter__(self) -> Hosts:
-        self._alone = Path(__file__).open()
-        fcntl.flock(self._alone, fcntl.LOCK_EX)
         try:
             for host in self:
                 host.on()
@@ -292,14 +286,10 @@ class Hosts:
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self._alone is not None
-        try:
-            for host in reversed(list(self)):  # the laptop last: it holds the network
-                host.lose_power()
-            for host in self:
-                host.stand_still()
-        finally:
-            self._alone.close()
+        for host in reversed(list(self)):  # the laptop last: it holds the network
+            host.lose_power()
+        for host in self:
+            host.stand_still()
 
 
 def _members(namespace: str) -> list[int]:
