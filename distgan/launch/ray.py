@@ -152,6 +152,7 @@ class _Channel:
     _step: int = 0
     _failures: int = 0
     _hosts: dict[int, str] = field(default_factory=dict)
+    _taken: list[int] = field(default_factory=list)
 
     def begin(self, step: int) -> int:
         """Note that a group of workers begins from a step, and return how many have begun before it."""
@@ -186,6 +187,10 @@ class _Channel:
         """Whether there is such an error."""
         return self._failure is not None
 
+    def take(self, ranks: list[int]) -> None:
+        """Note that the machines of some workers are about to be taken away."""
+        self._taken = ranks
+
     def lose(self, dead: list[int], broken: dict[int, str]) -> None:
         """Note that a group of workers has failed.
 
@@ -193,7 +198,8 @@ class _Channel:
             dead: The ranks of those whose processes are gone; the others of their group could not go on without them.
             broken: By rank, what others have said at their end.
         """
-        said = dict.fromkeys(dead, " has died") or {rank: f": {text}" for rank, text in broken.items()}
+        taken, self._taken = dict.fromkeys(self._taken, ": its machine is being taken away"), []
+        said = taken or dict.fromkeys(dead, " has died") or {rank: f": {text}" for rank, text in broken.items()}
         why = "; ".join(f"{self._who(rank)}{text}" for rank, text in sorted(said.items()))
         self._failures += 1
         if self._failure is None and 0 <= self.max_failures < self._failures:
@@ -298,7 +304,10 @@ def _work(config: dict[str, Any]) -> tuple[Any, ...] | None:
             if workers.first:
                 stack.enter_context(redirect_stderr(stack.enter_context(_Voice(channel))))
             stack.enter_context(_listening(channel, workers, stop, save))
-            return tuple(train(spec, run, workers, resume=config["resume"] or bool(before), stop=stop, save=save))
+            outcome = train(spec, run, workers, resume=config["resume"] or bool(before), stop=stop, save=save)
+        if outcome.ended == "interrupted" and not workers.from_first(lambda: ray.get(channel.stopping.remote())):
+            raise RuntimeError("a machine is being taken away")  # Ray starts all again, on others
+        return tuple(outcome)
     except Exception as error:
         kind = next((each.__name__ for each in ERRORS if isinstance(error, each)), None)
         if kind is None and (isinstance(error, (RuntimeError, RayError)) or not workers.connected):
@@ -315,15 +324,14 @@ def _listening(channel: Any, workers: Workers, stop: threading.Event, save: thre
     over = threading.Event()
 
     def listen() -> None:
-        warned = None
         while not over.wait(LOOK_EVERY_S):
             with suppress(RayError):  # the driver cannot be reached for a while
                 if workers.first and ray.get(channel.stopping.remote(), timeout=ANSWER_WITHIN_S):
                     stop.set()
             taken = get_train_context().preemption_context.preemption_info
-            if taken != warned:
-                warned = taken
-                save.set()
+            if taken and not stop.is_set():
+                channel.take.remote(taken.preempted_ranks)
+                stop.set()
             if _leaving.is_set():
                 save.set()
                 deadline = time.monotonic() + SAVE_WITHIN_S

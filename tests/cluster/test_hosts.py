@@ -47,6 +47,15 @@ class Cluster:
         """Have a host become a node, as its boot script would."""
         self._ray(name, f"--address={self.hosts['head'].address}:{PORT}", "--num-cpus=1")
 
+    def take_away(self, name: str, seconds: int) -> None:
+        """Tell Ray, as providers of spot machines have it told, that a host will be gone so many seconds from now."""
+        (raylet,) = self.hosts[name].processes("--node_id=").values()
+        node = raylet.partition("--node_id=")[2].split()[0]
+        why = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot")
+        address = f"--address={self.hosts['head'].address}:{PORT}"
+        until = f"--deadline-remaining-seconds={seconds}"
+        self.hosts["head"].run("ray", "drain-node", address, f"--node-id={node}", until, *why)
+
     def wait(self) -> float:
         """Wait until both workers are there, and return how long that took."""
         return wait_until(lambda: "/2.0 CPU" in self.status(), START_S, self.status)
@@ -274,6 +283,24 @@ def test_a_run_goes_on_with_the_machines_that_are_there(cluster, spec, tmp_path)
     cluster.hosts["one"].on()
     cluster.join("one")
     cluster.wait()
+
+
+def test_a_machine_that_is_to_be_taken_away_is_left_with_a_checkpoint(cluster, spec, tmp_path):
+    seldom = f"training.checkpoint_every_images={ENDLESS}"
+    job = cluster.submit(spec(ENDLESS), "taken", "--set", seldom)
+    ours = alone(spec(COMPARED), cluster, tmp_path / "alone")
+    job.reach(25)
+    cluster.take_away("two", 60)
+    job.wait_for(lambda: " on two: its machine is being taken away" in job.text())
+    reached = job.steps()[-1]
+    cluster.hosts["two"].off()
+    cluster.hosts["two"].on()
+    cluster.join("two")
+    job.reach(max(COMPARED, reached + 20))
+    text = job.stop()
+    assert "Traceback" not in text
+    assert f"resumed at step {reached}\n" in (job.run / "log.txt").read_text()  # nothing is trained again
+    assert_same(ours, curve(job.run))
 
 
 def test_a_full_disk_ends_a_run_in_words_and_room_lets_it_go_on(cluster, spec, tmp_path):

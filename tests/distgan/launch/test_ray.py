@@ -64,6 +64,17 @@ def test_who_died_is_said_and_not_who_could_not_go_on_without_them(channel):
     assert driver.news(stop=False).lines == []
 
 
+def test_a_machine_that_is_taken_away_is_said_once(channel):
+    driver = channel(max_failures=9)
+    driver.arrive(1, "two")
+    driver.take([1])
+    driver.lose([0], {0: "died", 1: "a machine is being taken away"})
+    driver.lose([0], {0: "died"})
+    taken, died = driver.news(stop=False).lines
+    assert taken.startswith("worker 1 on two: its machine is being taken away: ")
+    assert died.startswith("worker 0 has died: ")
+
+
 def test_after_an_error_that_no_start_would_mend_nothing_is_started(channel):
     driver = channel(max_failures=9)
     driver.fail("InputError", "no such shards")
