@@ -36,7 +36,7 @@ SAVE_WITHIN_S = 120
 LOOK_EVERY_S = 1.0
 LOST_AFTER_S = 60.0
 """A connection that has been gone for so long is given up."""
-QUIET_S = 120.0
+QUIET_S = 30.0
 """A log that has been silent for so long is asked for again: the connection may be gone without a word."""
 
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -147,15 +147,16 @@ class Cluster:
             InputError: There is no such job.
             RunError: The cluster is lost.
         """
-        self._info(job)
+        info = self._info(job)
         log, lost = _Log(show), 0.0
         while True:
             try:
                 asyncio.run(self._read(job, log))
-                info, lost = self._client.get_job_info(job), 0.0
-                if info.status in _ENDED:
+                lost = 0.0
+                if info.status in _ENDED:  # it had, before the log was read: nothing is missing
                     log.close()
                     return _end(job, info)
+                info = self._client.get_job_info(job)
             except _broken() as error:
                 now = time.monotonic()
                 lost = now if log.position or not lost else lost
@@ -167,7 +168,7 @@ class Cluster:
             time.sleep(LOOK_EVERY_S)
 
     async def _read(self, job: str, log: _Log) -> None:
-        """Read a log until the job ends, or until it has been silent for long."""
+        """Read a log from its beginning until the job ends, or until it has been silent for long."""
         log.position = 0
         async with aclosing(self._client.tail_job_logs(job)) as stream:
             while True:

@@ -240,7 +240,9 @@ class Host:
     def _plug_in(self) -> None:
         laptop = self._hosts.laptop
         if self is laptop:
-            self.ip("link", "add", "name", "lan", "type", "bridge")
+            # A bridge without an address of its own takes another whenever a host is plugged in, and its neighbours go
+            # on for a minute to send to the old one.
+            self.ip("link", "add", "name", "lan", "address", "02:00:00:00:00:01", "type", "bridge")
             self.ip("address", "add", f"{self.address}/24", "dev", "lan")
             self.ip("link", "set", "lan", "up")
             # Who asks for the world is told at once that there is none.

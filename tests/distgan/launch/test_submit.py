@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -38,6 +39,7 @@ class Client:
         self.status, self.exit_code, self.message = status, exit_code, message
         self.sent = ""
         self.busy = 0
+        self.silent = False
         self.stopped: list[str] = []
 
     def submit_job(self, *, submission_id, entrypoint, runtime_env, metadata) -> str:
@@ -86,6 +88,8 @@ class Client:
             if isinstance(chunk, Exception):
                 raise chunk
             self.sent += chunk
+            if self.silent:
+                await asyncio.sleep(60)
             yield chunk
 
 
@@ -246,6 +250,15 @@ def test_a_log_is_followed_through_broken_connections_without_gap_or_repetition(
     assert cluster.follow("raysubmit_1", shown.append).exit_code == 0
     assert [line.text for line in shown] == ["one", "two", "three", "four", "five"]
     assert [line.text for line in cluster.logs("raysubmit_1")] == ["one", "two", "three", "four", "five"]
+
+
+def test_a_job_that_ends_while_its_log_cannot_be_heard_is_read_to_the_end(send, monkeypatch):
+    monkeypatch.setattr(module, "QUIET_S", 0.1)
+    client = Client("one\ntwo\n")
+    client.silent = True
+    shown: list[Line] = []
+    assert send(client).follow("raysubmit_1", shown.append).exit_code == 0
+    assert [line.text for line in shown] == ["one", "two"]
 
 
 def test_a_cluster_that_is_gone_is_said_to_be(send, monkeypatch):
