@@ -330,7 +330,7 @@ def describe(
     workers: Workers = None,
     bandwidth: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=1e-3, help="GB/s between workers: predict the step of --workers from it and --speed."),
+        typer.Option(min=1e-3, help="GB/s between workers: predict steps of up to --workers from it and --speed."),
     ] = None,
     speed: Annotated[
         Optional[float],  # noqa: UP045
@@ -340,7 +340,7 @@ def describe(
 ) -> None:
     """Say what a specification asks for: layers, parameters, FLOPs, memory, steps. Trains nothing, reads no images.
 
-    With --bandwidth and --speed, predict step time and efficiency of a cluster of --workers instead.
+    With --bandwidth and --speed, predict step time and efficiency of 1, 2, 4, … up to --workers instead.
     """
     from distgan import describe as describer
     from distgan.spec import load_spec
@@ -350,16 +350,18 @@ def describe(
         return
     if spec is None:
         raise InputError("describe needs a SPEC; only --schema does without one")
-    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
     if bandwidth is not None or speed is not None:
         if bandwidth is None or speed is None:
             raise InputError("a prediction needs both --bandwidth and --speed (distgan bench step measures the latter)")
         from distgan.scaling import as_rows, predict
 
-        described, count = describer.describe(run_spec), run_spec.cluster.most_workers
-        batch_size = run_spec.training.batch_size
+        run_spec = load_spec(spec, overrides or [])
+        # Not a field of the run here: a cluster may be planned that is too large for this global batch.
+        count = _fewest_and_most(workers)[1] if workers else run_spec.cluster.most_workers
+        described, batch_size = describer.describe(run_spec), run_spec.training.batch_size
         _print_rows(as_rows(predict(described, batch_size, count, speed, bandwidth * 1e9, latency * 1e-6)), as_json)
         return
+    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
     if options:
         found = describer.options(run_spec)
         text = describer.to_json(found) if as_json else describer.options_text(found)
@@ -539,10 +541,16 @@ def _workers(text: str | None) -> list[str]:
     """
     if text is None:
         return []
+    fewest, most = _fewest_and_most(text)
+    return [f"cluster.workers=[{fewest}, {most}]" if "-" in text else f"cluster.workers={fewest}"]
+
+
+def _fewest_and_most(text: str) -> tuple[int, int]:
     fewest, dash, most = text.partition("-")
-    if not fewest.isdecimal() or (dash and not most.isdecimal()):
+    numbers = [int(number) if number.isdecimal() else 0 for number in (fewest, most if dash else fewest)]
+    if min(numbers) < 1:
         raise InputError(f"--workers {text}: write a number, such as 8, or the fewest and the most, such as 1-8")
-    return [f"cluster.workers=[{fewest}, {most}]" if dash else f"cluster.workers={fewest}"]
+    return numbers[0], numbers[1]
 
 
 def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:

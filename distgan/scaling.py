@@ -41,6 +41,7 @@ from distgan.training.workers import Workers
 from shards.errors import InputError
 
 Fixed = Literal["global batch", "batch per worker"]
+FIXED: tuple[Fixed, ...] = ("global batch", "batch per worker")
 
 
 class Prediction(NamedTuple):
@@ -60,14 +61,15 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    description: Description, batch_size: int, workers: int, speed: float, bandwidth: float, latency: float
+    description: Description, batch_size: int, most: int, speed: float, bandwidth: float, latency: float
 ) -> list[Prediction]:
-    """What a step would take on a cluster, by the model at the head of this module.
+    """What a step would take on a cluster of 1, 2, 4, … workers, by the model at the head of this module.
 
     Args:
         description: Of the run.
-        batch_size: Its global batch.
-        workers: How many.
+        batch_size: Its global batch. More workers than that cannot share it: for them only the fixed batch per worker
+            is predicted.
+        most: The most workers.
         speed: Images/s of one worker, as ``distgan bench step`` says.
         bandwidth: Of the network between workers, in bytes a second, each way.
         latency: Seconds for a word from one worker to another.
@@ -79,32 +81,36 @@ def predict(
     of_critic_update = norms_generator + 2 * 2 * norms_critic  # real and fake, forward and backward
     of_generator_update = 2 * (norms_generator + norms_critic)
     exchanges = step.critic_updates * (1 + of_critic_update) + step.generator_updates * (1 + of_generator_update)
-    hops = math.log2(workers) if workers > 1 else 0.0
-    communication = 2 * (workers - 1) / workers * gradient_bytes / bandwidth + exchanges * hops * latency
     found = []
-    shares: tuple[tuple[Fixed, int], ...] = (
-        ("global batch", -(-batch_size // workers)),
-        ("batch per worker", batch_size),
-    )
-    for fixed, share in shares:
-        compute = share * step.critic_updates / speed
-        images = step.critic_updates * (batch_size if fixed == "global batch" else batch_size * workers)
-        total = compute + communication
-        found.append(
-            Prediction(
-                fixed,
-                workers,
-                images,
-                compute,
-                communication,
-                total,
-                images / total,
-                images / total / (workers * speed),
-                gradient_bytes,
-                exchanges,
+    for fixed in FIXED:
+        for workers in _doublings(most if fixed == "batch per worker" else min(most, batch_size)):
+            share, images = batch_size, step.critic_updates * batch_size * workers
+            if fixed == "global batch":
+                share, images = -(-batch_size // workers), step.critic_updates * batch_size
+            compute = share * step.critic_updates / speed
+            hops = math.log2(workers)
+            communication = 2 * (workers - 1) / workers * gradient_bytes / bandwidth + exchanges * hops * latency
+            total = compute + communication
+            found.append(
+                Prediction(
+                    fixed,
+                    workers,
+                    images,
+                    compute,
+                    communication,
+                    total,
+                    images / total,
+                    images / total / (workers * speed),
+                    gradient_bytes,
+                    exchanges,
+                )
             )
-        )
     return found
+
+
+def _doublings(most: int) -> list[int]:
+    """1, 2, 4, … and the most."""
+    return [*(2**i for i in range((most - 1).bit_length())), most]
 
 
 def _norms(layers: object) -> int:
@@ -147,13 +153,11 @@ def bench_scaling(spec: RunSpec | None, most: int | None = None, channels: int =
         raise InputError(f"there are {gpus} GPUs here: --workers is at most {gpus}")
     if most > spec.training.batch_size:
         raise InputError(f"training.batch_size is {spec.training.batch_size}, too few for {most} workers")
-    counts = [2**i for i in range(most.bit_length()) if 2**i <= most]
-    counts += [] if counts[-1] == most else [most]
     threads = max(1, (os.cpu_count() or 1) // most)  # the same for any number of workers
     found: list[Measurement] = []
-    for fixed in ("global batch", "batch per worker"):
+    for fixed in FIXED:
         alone = 0.0
-        for workers in counts:
+        for workers in _doublings(most):
             batch_size = spec.training.batch_size * (workers if fixed == "batch per worker" else 1)
             sized = spec.model_copy(update={"training": spec.training.model_copy(update={"batch_size": batch_size})})
             ranks = _side_by_side(sized, workers, channels, threads)
@@ -164,7 +168,7 @@ def bench_scaling(spec: RunSpec | None, most: int | None = None, channels: int =
             compute, waiting = mean(own), max(own) - mean(own)
             found.append(
                 Measurement(
-                    "global batch" if fixed == "global batch" else "batch per worker",
+                    fixed,
                     workers,
                     images,
                     step,
@@ -200,8 +204,6 @@ def _measure(meeting: str, spec: RunSpec, rank: int, world_size: int, channels: 
     torch.set_num_threads(threads)
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(device)
     dist.init_process_group(
         GROUP if on_gpu else "gloo", meeting, timedelta(minutes=10), rank=rank, world_size=world_size
     )

@@ -145,6 +145,8 @@ class _Channel:
     max_failures: int
     """Failures in a row, without a new checkpoint between them, after which workers are started again."""
     stop: bool = False
+    """Whether the run is to save and end."""
+    _resizing: bool = False
     _lines: list[str] = field(default_factory=list)
     _failure: tuple[str, str] | None = None
     _given_up: bool = False
@@ -158,6 +160,7 @@ class _Channel:
         """Note that a group of workers begins from a step, and return how many have begun before it."""
         if step != self._step:
             self._step, self._failures = step, 0
+        self._resizing = False
         self._starts += 1
         return self._starts - 1
 
@@ -175,13 +178,26 @@ class _Channel:
         lines, self._lines = self._lines, []
         return _News(lines, self._failure, self._given_up)
 
-    def stopping(self) -> bool:
+    def resize(self) -> None:
+        """Note that another number of workers is to go on in these ones' place."""
+        self._resizing = True
+
+    def leaving(self) -> bool:
         """Whether the workers are to save and leave."""
+        return self.stop or self._resizing
+
+    def left(self) -> bool:
+        """Note that the workers train no more, and return whether the run is to end with that."""
+        self._resizing = False
         return self.stop
+
+    def resizing(self) -> bool:
+        """Whether workers that are to make room for others still train."""
+        return self._resizing
 
     def fail(self, kind: str, text: str) -> None:
         """Note an error that no new start would mend; the first one counts."""
-        self._failure = self._failure or (kind, text)
+        self._failure, self._resizing = self._failure or (kind, text), False
 
     def failed(self) -> bool:
         """Whether there is such an error."""
@@ -229,6 +245,7 @@ class _Reporter(ControllerCallback):  # type: ignore[misc]
     def after_controller_state_update(self, previous_state: TrainControllerState, current_state: TrainControllerState):  # type: ignore[no-untyped-def]
         """Called whenever workers are to be started, to be stopped or have failed."""
         if isinstance(current_state, ResizingState):
+            self._have_them_save()
             count = current_state.scaling_decision.num_workers
             self._channel.say.remote(f"going on with {count} workers, from the newest checkpoint")
         if not isinstance(current_state, (RestartingState, ReschedulingState)):
@@ -246,6 +263,14 @@ class _Reporter(ControllerCallback):  # type: ignore[misc]
             dead = [rank for rank, failure in failures.items() if isinstance(failure, _DEATHS)]
             self._channel.lose.remote(dead, {rank: _first_sentence(failure) for rank, failure in failures.items()})
         self._waiting = waiting
+
+    def _have_them_save(self) -> None:
+        """Let workers that Ray is about to end save and leave by themselves, so that nothing is trained twice."""
+        deadline = time.monotonic() + SAVE_WITHIN_S
+        with suppress(RayError):  # the driver is gone, and with it the run
+            ray.get(self._channel.resize.remote())
+            while ray.get(self._channel.resizing.remote()) and time.monotonic() < deadline:
+                time.sleep(LOOK_EVERY_S)
 
 
 _DEATHS = (WorkerHealthCheckFailedError, RayActorError)
@@ -305,8 +330,9 @@ def _work(config: dict[str, Any]) -> tuple[Any, ...] | None:
                 stack.enter_context(redirect_stderr(stack.enter_context(_Voice(channel))))
             stack.enter_context(_listening(channel, workers, stop, save))
             outcome = train(spec, run, workers, resume=config["resume"] or bool(before), stop=stop, save=save)
-        if outcome.ended == "interrupted" and not workers.from_first(lambda: ray.get(channel.stopping.remote())):
-            raise RuntimeError("a machine is being taken away")  # Ray starts all again, on others
+        over = workers.from_first(lambda: bool(ray.get(channel.left.remote())))
+        if outcome.ended == "interrupted" and not over:
+            raise RuntimeError("asked to leave")  # Ray starts as many as there shall be, where there is room
         return tuple(outcome)
     except Exception as error:
         kind = next((each.__name__ for each in ERRORS if isinstance(error, each)), None)
@@ -326,7 +352,7 @@ def _listening(channel: Any, workers: Workers, stop: threading.Event, save: thre
     def listen() -> None:
         while not over.wait(LOOK_EVERY_S):
             with suppress(RayError):  # the driver cannot be reached for a while
-                if workers.first and ray.get(channel.stopping.remote(), timeout=ANSWER_WITHIN_S):
+                if workers.first and ray.get(channel.leaving.remote(), timeout=ANSWER_WITHIN_S):
                     stop.set()
             taken = get_train_context().preemption_context.preemption_info
             if taken and not stop.is_set():

@@ -42,13 +42,15 @@ class Workers:
     Args:
         rank: Of this process, in [0, world_size).
         world_size: How many there are.
-        device: What this process computes on.
+        device: What this process computes on. If it is a GPU, it is the calling thread's own from here on.
     """
 
     def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
         self.rank = rank
         self.world_size = world_size
         self.device = device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # Ray leaves each thread at the machine's first GPU
         self.failed_together = False
         """Whether all processes have raised the error that this one has."""
         self._asked: tuple[dist.Work, Tensor] | None = None

@@ -125,10 +125,10 @@ def side_by_side() -> Callable[..., list[Any]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "distgan.training.loop"])
 
-    def run(function: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:
+    def run(function: Callable[..., Any], world_size: int, *arguments: Any, backend: str = "gloo") -> list[Any]:
         with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(world_size, context) as pool:
             futures = [
-                pool.submit(_in_group, f"{folder}/group", world_size, rank, function, arguments)
+                pool.submit(_in_group, backend, f"{folder}/group", world_size, rank, function, arguments)
                 for rank in range(world_size)
             ]
             return [future.result(timeout=120) for future in futures]
@@ -137,10 +137,15 @@ def side_by_side() -> Callable[..., list[Any]]:
 
 
 def _in_group(
-    meeting: str, world_size: int, rank: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+    backend: str,
+    meeting: str,
+    world_size: int,
+    rank: int,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
 ) -> Any:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{meeting}", timedelta(seconds=60), rank=rank, world_size=world_size)
+    dist.init_process_group(backend, f"file://{meeting}", timedelta(seconds=60), rank=rank, world_size=world_size)
     try:
         return function(rank, *arguments)
     finally:

@@ -228,6 +228,9 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["train", "SPEC", "--set", "data.shards=EMPTY"], "EMPTY"),
         (["train", "SPEC", "--workers", "three"], "--workers three: write a number"),
         (["train", "SPEC", "--workers", "4-2"], "should be [fewest, most], not [4, 2]"),
+        (["train", "SPEC", "--workers", "0"], "--workers 0: write a number"),
+        (["describe", "SPEC", "--workers", "1024"], "each needs an image"),
+        (["describe", "SPEC", "--workers", "1024", "--bandwidth", "10"], "both --bandwidth and --speed"),
         (["shards", "pack", "nowhere", "OUT"], "nowhere"),
         (["shards", "pack", "EMPTY", "OUT"], "EMPTY"),
         (["shards", "info", "EMPTY"], "EMPTY"),
@@ -254,6 +257,18 @@ def test_wrong_input_is_one_clear_message_and_status_2(distgan, tmp_path, monkey
     assert word in text
     assert not (tmp_path / "OUT").exists()
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_cluster_is_planned_that_is_larger_than_the_global_batch(distgan, tiny, tmp_path):
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny()))
+    plan = ("describe", tmp_path / "spec.yaml", "--workers", 1024, "--bandwidth", 12.5, "--speed", 5000)
+    status, text = distgan(*plan, "--json")
+    assert status == 0
+    assert [row["workers"] for row in json.loads(text)] == [2**i for i in range(4)] + [2**i for i in range(11)]
+    status, text = distgan(*plan)
+    assert status == 0
+    assert text.count("global batch") == 4
+    assert text.count("%") == 15
 
 
 def test_what_fails_for_another_reason_is_status_1(distgan, tiny, tmp_path, monkeypatch):

@@ -18,27 +18,32 @@ def described(tiny):
 
 
 @given(
-    workers=st.integers(1, 4096),
+    most=st.integers(1, 4096),
     speed=st.floats(1, 1e6),
     bandwidth=st.floats(1e6, 1e12),
     latency=st.floats(0, 1e-3),
 )
-def test_a_prediction_adds_up(described, workers, speed, bandwidth, latency):
-    for each in predict(described, 32, workers, speed, bandwidth, latency):
+def test_a_prediction_adds_up(described, most, speed, bandwidth, latency):
+    found = predict(described, 32, most, speed, bandwidth, latency)
+    for each in found:
         assert each.step == pytest.approx(each.compute + each.communication)
         assert each.images_per_second == pytest.approx(each.images_per_step / each.step)
-        assert each.efficiency == pytest.approx(each.images_per_second / (workers * speed))
+        assert each.efficiency == pytest.approx(each.images_per_second / (each.workers * speed))
         assert 0 < each.efficiency <= 1 + 1e-9
-        if workers == 1:
+        if each.workers == 1:
             assert each.communication == 0
             assert each.images_per_second == pytest.approx(speed)
+    for fixed, largest in (("global batch", min(most, 32)), ("batch per worker", most)):
+        counts = [each.workers for each in found if each.fixed == fixed]
+        assert counts[-1] == largest
+        assert counts[:-1] == [2**i for i in range(20) if 2**i < largest]
 
 
 def test_it_is_the_stated_model(described, tiny):
     """By hand: a generator update moves G's gradients, each of two critic updates the critic's."""
     generator, critic = described.generator.parameters.trainable, described.critic.parameters.trainable
     norms = [sum("BatchNorm" in layer.type for layer in net.layers) for net in (described.generator, described.critic)]
-    (of_batch, of_worker) = predict(described, 32, 8, 100.0, 1e9, 1e-5)
+    of_batch, of_worker = (each for each in predict(described, 32, 8, 100.0, 1e9, 1e-5) if each.workers == 8)
     gradients = 4 * (2 * critic + generator)
     exchanges = 2 * (1 + norms[0] + 4 * norms[1]) + (1 + 2 * norms[0] + 2 * norms[1])
     assert min(norms) > 0

@@ -82,7 +82,25 @@ def test_after_an_error_that_no_start_would_mend_nothing_is_started(channel):
     driver.lose([], {0: "no such shards"})
     news = driver.news(stop=True)
     assert news == ([], ("InputError", "no such shards"), True)
-    assert driver.stopping()
+    assert driver.leaving()
+
+
+def test_workers_make_room_for_others_without_that_being_the_run_s_end(channel):
+    driver = channel(max_failures=9)
+    driver.begin(0)
+    assert not driver.leaving()
+    driver.resize()
+    assert driver.leaving()
+    assert driver.resizing()
+    assert not driver.left()
+    assert not driver.resizing()
+    driver.resize()
+    driver.begin(20)  # those of before were ended before they could leave
+    assert not driver.leaving()
+    driver.news(stop=True)
+    assert driver.leaving()
+    assert driver.left()
+    assert not driver.resizing()
 
 
 class Started:

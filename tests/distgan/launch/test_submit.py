@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -17,13 +18,16 @@ import pytest
 
 from distgan.errors import RunError
 from distgan.launch import submit as module
+from distgan.launch.local import train_locally
 from distgan.launch.packed_key import use_packed_wandb_key
 from distgan.launch.submit import Cluster, Line, job_address, pack_project, read_line, wandb_key
 from distgan.spec import RunSpec, dump_spec, load_spec
+from distgan.tracking import read_metrics
 from distgan.training.complete import complete
 from shards.errors import InputError
 from tests.processes import kill
 
+PROJECT = Path(__file__).parents[3]
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -319,7 +323,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """A Ray head of one CPU on this machine, with a token; ended with everything that it has started."""
     folder, port = tmp_path_factory.mktemp("ray"), free_port()
@@ -383,3 +387,42 @@ def test_a_real_cluster_runs_stops_and_tells(head, tiny, tmp_path):
     assert code == 2
     assert "lets nobody in without its token" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_ray_s_own_command_sends_the_code_alone_and_trains_the_same(head, tiny, tmp_path):
+    """``ray job submit`` from a checkout that has data, runs and a history in it, as jobs/README.md says."""
+    address, environment = head
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("distgan", "shards", "jobs", "cluster", "README.md", "pyproject.toml", ".gitignore", ".rayignore"):
+        source = PROJECT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, checkout / name)
+    for name in (
+        "data/faces/shard-000000.tar",
+        "runs/old/spec.yaml",
+        ".git/objects/pack",
+        ".venv/bin/python",
+        "me.zip",
+    ):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_bytes(bytes(1000))
+    spec = tiny(training__precision="float64")
+    (checkout / "run.yaml").write_text(dump_spec(spec))
+    train = f"python -m distgan train run.yaml --workers 2 --resume --out {tmp_path / 'run'}"
+    command = [
+        Path(sys.executable).parent / "ray", "job", "submit", "--address", address, "--working-dir", ".",
+        "--runtime-env-json", json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}}),
+        "--", "sh", "-c", f"find . -type f && {train}",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=400)
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    assert "finished at step 12" in text
+    sent = set(re.findall(r"^\./(\S+)$", text, re.M))
+    assert {"run.yaml", "distgan/cli.py", "distgan/tracking/report.html", "shards/writer.py"} <= sent
+    assert {name.split("/")[0] for name in sent} <= {"run.yaml", "distgan", "shards", "jobs"}
+    train_locally(spec, tmp_path / "alone", console=False)
+    for ours, theirs in zip(read_metrics(tmp_path / "alone"), read_metrics(tmp_path / "run"), strict=True):
+        assert ours["loss/critic"] == pytest.approx(theirs["loss/critic"], rel=1e-9)

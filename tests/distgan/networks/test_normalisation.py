@@ -89,6 +89,33 @@ def test_float32_is_enough_where_the_mean_is_large_and_the_deviation_small(side_
     torch.testing.assert_close(actual.var((0, 2, 3)), expected.var((0, 2, 3)), rtol=1e-4, atol=0)
 
 
+def backward(rank, x, weights, shares):
+    """The gradients that a rank's share of a batch has in float32, and its running statistics."""
+    norm = nn.Sequential(nn.BatchNorm2d(x.shape[1]))
+    enlarged(norm).float()
+    synchronise(norm)
+    x = of_rank(rank, x, shares).clone().requires_grad_(True)
+    (norm(x).sin() * of_rank(rank, weights, shares)).sum().backward()
+    own = [sum_over_processes(parameter.grad) for parameter in norm.parameters()]
+    return [each.detach().double() for each in (x.grad, *own, norm[0].running_mean, norm[0].running_var)]
+
+
+def test_float32_gradients_are_exact_there_too(side_by_side):
+    x = (noise(16, 3, 4, 4) * 0.01 + 100).float()
+    weights = noise(16, 3, 4, 4, seed=1).float()
+    exact = nn.Sequential(nn.BatchNorm2d(3).double())
+    enlarged(exact)
+    inputs = x.double().requires_grad_(True)
+    (exact(inputs).sin() * weights).sum().backward()
+    norm = exact[0]
+    expected = [inputs.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
+    ranks = side_by_side(backward, 3, x, weights, [8, 5, 3])
+    for i, right in enumerate(expected):
+        parts = [torch.cat([rank[i] for rank in ranks])] if i == 0 else [rank[i] for rank in ranks]
+        for part in parts:
+            assert (part - right).abs().max() < 1e-4 * right.abs().max()
+
+
 def test_parameters_and_statistics_stay_the_same_tensors():
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.BatchNorm2d(2, eps=0.5, momentum=0.25)))
     before = dict(network.state_dict(keep_vars=True))

@@ -12,6 +12,7 @@ import torch
 
 from distgan.checkpoint import find_checkpoint
 from distgan.errors import RunError
+from distgan.launch.torchrun import GROUP
 from distgan.tracking import Tracker, read_metrics
 from distgan.training import loop
 from distgan.training import workers as module
@@ -29,6 +30,15 @@ def outcome(work):
         return work()
     except Exception as error:
         return type(error), str(error)
+
+
+def test_a_worker_s_gpu_is_the_one_that_its_thread_uses(monkeypatch):
+    used = []
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    Workers(1, 2, CPU)
+    assert used == []
+    Workers(1, 2, torch.device("cuda", 1))
+    assert used == [torch.device("cuda", 1)]
 
 
 def sums(rank, world_size):
@@ -178,7 +188,7 @@ def recipe(tiny, labelled, pack_discs):
     return make
 
 
-def train(rank, world_size, spec, run, stop_at=None, **options):
+def train(rank, world_size, spec, run, stop_at=None, device=CPU, **options):
     """A worker's outcome, a hash of all that it has learnt, and the samples it was fed."""
     torch.set_num_threads(1)
     learners, fed, stop = [], [], threading.Event()
@@ -200,14 +210,14 @@ def train(rank, world_size, spec, run, stop_at=None, **options):
 
     loop.Learner, Reader.read = Remembered, noted
     try:
-        outcome = loop.train(spec, run, Workers(rank, world_size, CPU), stop=stop, console=False, **options)
+        outcome = loop.train(spec, run, Workers(rank, world_size, device), stop=stop, console=False, **options)
     finally:
         loop.Learner, Reader.read = make, read
     learner = learners[-1]
     digest = hashlib.sha256()
     for network in (learner.generator, learner.critic, learner.averaged_generator()):
         for tensor in network.state_dict().values():
-            digest.update(tensor.numpy().tobytes())
+            digest.update(tensor.cpu().numpy().tobytes())
     return outcome, digest.hexdigest(), fed
 
 
@@ -243,6 +253,21 @@ def test_the_losses_are_those_of_one_worker(recipe, side_by_side, tmp_path, name
         ours, theirs = (find_checkpoint(tmp_path / str(n)).tensors("generator_ema") for n in (1, world_size))
         for key, tensor in ours.items():
             torch.testing.assert_close(theirs[key], tensor, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+def on_own_gpu(rank, world_size, spec, run):
+    return train(rank, world_size, spec, run, device=torch.device("cuda", rank))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_losses_of_two_gpus_are_those_of_one(recipe, side_by_side, tmp_path, name):
+    spec = recipe(name, "float64", 20)
+    for world_size in (1, 2):
+        found = side_by_side(on_own_gpu, world_size, world_size, spec, tmp_path / str(world_size), backend=GROUP)
+        assert len({digest for _, digest, _ in found}) == 1
+    compare(tmp_path / "1", tmp_path / "2", 1e-9)
 
 
 def test_every_sample_is_seen_once_an_epoch_by_one_worker(recipe, side_by_side, tmp_path):
