@@ -13,10 +13,11 @@ import pytest
 
 from distgan.launch.local import train_locally
 from distgan.spec import RunSpec, dump_spec
-from distgan.tracking import read_metrics
 from shards.images import Transform
 from shards.writer import pack
+from tests import curves
 from tests.cluster.hosts import SHARED, Hosts, wait_until
+from tests.curves import assert_same, curve
 from tests.distgan.conftest import Discs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("hosts")]  # one at a time
@@ -113,10 +114,9 @@ class Job:
 
         return wait_until(met, seconds, self.text)
 
-    def steps(self) -> list[int]:
+    def steps(self) -> list[float]:
         """The steps in ``metrics.jsonl``."""
-        file = self.run / "metrics.jsonl"
-        return [int(step) for step in re.findall(r'^{"step": (\d+)', file.read_text(), re.M)] if file.exists() else []
+        return curves.steps(self.run)
 
     def reach(self, step: int) -> float:
         """Wait until a step has been taken, and return how long that took."""
@@ -208,21 +208,9 @@ def alone(spec: RunSpec, cluster: Cluster, out: Path) -> list[dict[str, float]]:
     return curve(out)
 
 
-def curve(run: Path) -> list[dict[str, float]]:
-    return [{name: value for name, value in line.items() if "time/" not in name} for line in read_metrics(run)]
-
-
 def at_work(cluster: Cluster) -> list[str]:
     """The hosts on which a worker trains."""
     return [host.name for host in cluster.hosts if host.processes("RayTrainWorker")]
-
-
-def assert_same(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
-    """No gap, no step twice, and the figures of one process as far as that has gone."""
-    steps = [line["step"] for line in theirs]
-    assert steps == list(range(1, len(steps) + 1))
-    for a, b in zip(ours, theirs, strict=False):
-        assert a == pytest.approx(b, rel=1e-9, abs=1e-11)
 
 
 def test_dcgan_on_two_hosts_is_dcgan_in_one_process(cluster, spec, tmp_path):

@@ -18,6 +18,7 @@ from distgan.training.loop import train
 from distgan.training.workers import Workers
 from shards.errors import DamageError, InputError
 from shards.index import Index
+from tests.curves import curve
 
 HERE = Workers.alone(torch.device("cpu"))
 
@@ -30,11 +31,6 @@ def weights(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file of the newest checkpoint: equal where all tensors are equal to the bit."""
     checkpoint = find_checkpoint(folder)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in checkpoint.path.glob("*.safetensors")}
-
-
-def curve(folder: Path) -> list[dict[str, float]]:
-    """The metrics that do not depend on the clock."""
-    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in read_metrics(folder)]
 
 
 @pytest.fixture

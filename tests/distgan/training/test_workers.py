@@ -13,13 +13,14 @@ import torch
 from distgan.checkpoint import find_checkpoint
 from distgan.errors import RunError
 from distgan.launch.torchrun import GROUP
-from distgan.tracking import Tracker, read_metrics
+from distgan.tracking import Tracker
 from distgan.training import loop
 from distgan.training import workers as module
 from distgan.training.learner import Learner
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Workers
 from shards.errors import DamageError, InputError
 from shards.reader import Reader
+from tests.curves import curve
 
 CPU = torch.device("cpu")
 
@@ -223,9 +224,7 @@ def train(rank, world_size, spec, run, stop_at=None, device=CPU, **options):
 
 def compare(one, many, tolerance):
     """The greatest relative difference between two curves is small; returned."""
-    ours, theirs = (
-        [{k: v for k, v in line.items() if "time/" not in k} for line in read_metrics(run)] for run in (one, many)
-    )
+    ours, theirs = curve(one), curve(many)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     greatest = 0.0
     for a, b in zip(ours, theirs, strict=True):
