@@ -42,6 +42,8 @@ try:
     import ray
     import ray.train
     import ray.train.torch
+    from ray._common.network_utils import parse_address
+    from ray._private.services import canonicalize_bootstrap_address_or_die
     from ray.exceptions import RayActorError, RayError
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
     from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback
@@ -58,7 +60,7 @@ except ImportError:
 LOOK_EVERY_S = 0.5
 """Between looks at what workers have been asked for from outside."""
 ANSWER_WITHIN_S = 5.0
-"""A worker waits so long to hear from the driver's machine before it looks at the rest."""
+"""A worker waits so long to hear from the driver's machine before it looks at the rest, and a driver for a cluster."""
 SAVE_WITHIN_S = 60.0
 """A worker that is told to go waits so long for the checkpoint."""
 
@@ -295,6 +297,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
             name=f"{spec.name}-{secrets.token_hex(4)}",
             storage_path=str(Path(tempfile.gettempdir()) / "distgan-ray"),  # Ray keeps nothing: distgan does
             failure_config=ray.train.FailureConfig(max_failures=-1),  # Channel counts, and knows of progress
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # the rest is in Ray's files
             callbacks=[_OnSIGTERM(), _Reporter(channel, resources)],
         ),
     )
@@ -321,8 +324,10 @@ def _connected(spec: RunSpec, address: str | None) -> Iterator[None]:
         # Ray Train asks the dashboard about its own actors, and complains every second where there is none.
         options = {"num_cpus": cpus, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
     try:
+        if address is not None:
+            _knock(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"cannot reach the Ray cluster at {address}: {_last_line(error)}. Is it running (ray status), and are "
             "RAY_AUTH_MODE and the token the cluster's own?"
@@ -333,6 +338,18 @@ def _connected(spec: RunSpec, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at a cluster's address: where nobody does, Ray would go on trying for minutes.
+
+    Raises:
+        OSError: Nobody does.
+        ValueError: It is no address.
+    """
+    if not address.startswith("ray://"):
+        host, port = parse_address(canonicalize_bootstrap_address_or_die(address))
+        socket.create_connection((host, int(port)), ANSWER_WITHIN_S).close()
 
 
 def _on_this_machine(actor: type) -> Any:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,3 +120,16 @@ def test_what_workers_find_wrong_is_said_once_and_is_the_user_s_to_mend(spec, st
     assert "add --resume" in text
     assert "Traceback" not in text
     assert (run / "thesis.doc").read_text() == "important"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:PORT", "nowhere.invalid:6379", "http://127.0.0.1:8265"])
+def test_a_cluster_that_is_not_there_is_said_to_be_at_once(spec, start, tmp_path, address):
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = address.replace("PORT", str(taken.getsockname()[1]))
+        (tmp_path / "spec.yaml").write_text(dump_spec(spec))
+        status, text = start("train", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--address", address).wait(60)
+    assert status == 2, text
+    assert f"error: cannot reach the Ray cluster at {address}: " in text
+    assert len(text.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
