@@ -4,11 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,47 +11,8 @@ from distgan.checkpoint import find_checkpoint
 from distgan.launch.local import train_locally
 from distgan.spec import dump_spec
 from tests.curves import assert_same, curve, steps
-from tests.processes import command_line, descendants, kill
 
 pytestmark = pytest.mark.slow
-
-
-class Started:
-    """A ``distgan`` command in a process of its own, and all that it starts."""
-
-    def __init__(self, log: Path, *arguments: object) -> None:
-        self.log = log
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        with log.open("w") as file:
-            command = [sys.executable, "-m", "distgan", *map(str, arguments)]
-            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-
-    def workers(self) -> list[int]:
-        return [pid for pid in descendants(self.process.pid) if "RayTrainWorker" in command_line(pid)]
-
-    def wait(self, seconds: float = 400.0) -> tuple[int, str]:
-        return self.process.wait(timeout=seconds), self.log.read_text()
-
-
-@pytest.fixture
-def start(tmp_path) -> Iterator[Callable[..., Started]]:
-    started: list[Started] = []
-
-    def make(*arguments: object) -> Started:
-        started.append(Started(tmp_path / f"log{len(started)}.txt", *arguments))
-        return started[-1]
-
-    yield make
-    for each in started:
-        kill(each.process)
-
-
-def until(condition: Callable[[], object], started: Started, seconds: float = 300.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert started.process.poll() is None, started.log.read_text()
-        assert time.monotonic() < deadline, started.log.read_text()
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -68,13 +24,13 @@ def test_a_run_whose_workers_are_killed_is_the_run_of_one_worker(spec, start, tm
     train_locally(spec, tmp_path / "alone", console=False)
     (tmp_path / "spec.yaml").write_text(dump_spec(spec))
     run, offline = tmp_path / "run", "tracking.wandb.mode=offline"
-    training = start("train", tmp_path / "spec.yaml", "--workers", 2, "--out", run, "--set", offline)
-    until(lambda: len(steps(run)) >= 30, training)
-    os.kill(training.workers()[0], signal.SIGKILL)  # as the kernel does when memory runs out
-    until(lambda: "resumed at step" in (run / "log.txt").read_text(), training)
+    training = start("distgan", "train", tmp_path / "spec.yaml", "--workers", 2, "--out", run, "--set", offline)
+    training.until(lambda: len(steps(run)) >= 30)
+    os.kill(training.workers("RayTrainWorker")[0], signal.SIGKILL)  # as the kernel does when memory runs out
+    training.until(lambda: "resumed at step" in (run / "log.txt").read_text())
     again = len(steps(run))
-    until(lambda: len(steps(run)) > again, training)  # so that all workers there are work
-    os.kill(training.workers()[-1], signal.SIGTERM)  # as a machine does that is taken away
+    training.until(lambda: len(steps(run)) > again)  # so that all workers there are work
+    os.kill(training.workers("RayTrainWorker")[-1], signal.SIGTERM)  # as a machine does that is taken away
     status, text = training.wait()
     assert status == 0, text
     assert "finished at step 400" in text
@@ -92,8 +48,8 @@ def test_sigterm_saves_and_one_worker_goes_on(spec, start, tmp_path):
     train_locally(spec, tmp_path / "alone", console=False)
     (tmp_path / "spec.yaml").write_text(dump_spec(spec))
     run = tmp_path / "run"
-    training = start("train", tmp_path / "spec.yaml", "--workers", "1-2", "--out", run)
-    until(lambda: len(steps(run)) >= 7, training)
+    training = start("distgan", "train", tmp_path / "spec.yaml", "--workers", "1-2", "--out", run)
+    training.until(lambda: len(steps(run)) >= 7)
     training.process.terminate()
     status, text = training.wait()
     assert status == 0, text
@@ -101,7 +57,14 @@ def test_sigterm_saves_and_one_worker_goes_on(spec, start, tmp_path):
     step = find_checkpoint(run).state.step
     assert step == steps(run)[-1]
     alone = start(
-        "train", tmp_path / "spec.yaml", "--out", run, "--resume", "--set", f"training.images={(step + 9) * 8}"
+        "distgan",
+        "train",
+        tmp_path / "spec.yaml",
+        "--out",
+        run,
+        "--resume",
+        "--set",
+        f"training.images={(step + 9) * 8}",
     )
     status, text = alone.wait()
     assert status == 0, text
@@ -114,7 +77,7 @@ def test_what_workers_find_wrong_is_said_once_and_is_the_user_s_to_mend(spec, st
     run = tmp_path / "run"
     run.mkdir()
     (run / "thesis.doc").write_text("important")
-    status, text = start("train", tmp_path / "spec.yaml", "--workers", 2, "--out", run).wait()
+    status, text = start("distgan", "train", tmp_path / "spec.yaml", "--workers", 2, "--out", run).wait()
     assert status == 2, text
     assert "error: rank 0 on " in text
     assert "add --resume" in text
@@ -128,7 +91,9 @@ def test_a_cluster_that_is_not_there_is_said_to_be_at_once(spec, start, tmp_path
         taken.bind(("127.0.0.1", 0))
         address = address.replace("PORT", str(taken.getsockname()[1]))
         (tmp_path / "spec.yaml").write_text(dump_spec(spec))
-        status, text = start("train", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--address", address).wait(60)
+        status, text = start(
+            "distgan", "train", tmp_path / "spec.yaml", "--out", tmp_path / "run", "--address", address
+        ).wait(60)
     assert status == 2, text
     assert f"error: cannot reach the Ray cluster at {address}: " in text
     assert len(text.splitlines()) == 1

@@ -2,11 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,57 +11,20 @@ from distgan.launch.torchrun import train_under_torchrun
 from distgan.spec import dump_spec
 from shards.errors import InputError
 from tests.curves import assert_same, curve, steps
-from tests.processes import command_line, descendants, kill
 
-
-class Torchrun:
-    """``torchrun`` with two processes that train, and its output."""
-
-    def __init__(self, log: Path, *arguments: object, restarts: int) -> None:
-        self.log = log
-        options = ("--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}")
-        command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "distgan", *map(str, arguments)]
-        with log.open("w") as file:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-
-    def workers(self) -> list[int]:
-        return [pid for pid in descendants(self.process.pid)[1:] if "-m distgan" in command_line(pid)]
-
-    def until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 120
-        while not condition():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-
-    def wait(self) -> tuple[int, str]:
-        return self.process.wait(timeout=200), self.log.read_text()
-
-
-@pytest.fixture
-def torchrun(tmp_path) -> Iterator[Callable[..., Torchrun]]:
-    started: list[Torchrun] = []
-
-    def make(*arguments: object, restarts: int = 0) -> Torchrun:
-        started.append(Torchrun(tmp_path / f"log{len(started)}.txt", *arguments, restarts=restarts))
-        return started[-1]
-
-    yield make
-    for each in started:
-        kill(each.process)
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
 @pytest.mark.slow
-def test_a_run_under_torchrun_is_the_run_of_one_process_through_kills_and_signals(tiny, torchrun, tmp_path):
+def test_a_run_under_torchrun_is_the_run_of_one_process_through_kills_and_signals(tiny, start, tmp_path):
     spec = tiny(training__images=3200, training__precision="float64", training__checkpoint_every_images=160)
     train_locally(spec, tmp_path / "alone", console=False)
     (tmp_path / "spec.yaml").write_text(dump_spec(spec))
     run = tmp_path / "run"
-    command = ("train", tmp_path / "spec.yaml", "--out", run)
-    training = torchrun(*command, restarts=2)
+    train = ("-m", "distgan", "train", tmp_path / "spec.yaml", "--out", run)
+    training = start(*TORCHRUN, "--max-restarts=2", *train)
     training.until(lambda: len(steps(run)) >= 30)
-    os.kill(training.workers()[-1], signal.SIGKILL)
+    os.kill(training.workers("-m distgan")[-1], signal.SIGKILL)
     training.until(lambda: "resumed at step" in (run / "log.txt").read_text())
     again = len(steps(run))
     training.until(lambda: len(steps(run)) > again)
@@ -74,7 +32,7 @@ def test_a_run_under_torchrun_is_the_run_of_one_process_through_kills_and_signal
     training.process.wait(timeout=100)
     saved = find_checkpoint(run).state.step
     assert saved == steps(run)[-1]
-    status, text = torchrun(*command, "--resume").wait()
+    status, text = start(*TORCHRUN, *train, "--resume").wait()
     assert status == 0, text
     assert text.count("finished at step 400") == 1  # one process speaks
     assert f"resumed at step {saved}\n" in (run / "log.txt").read_text()
@@ -83,9 +41,10 @@ def test_a_run_under_torchrun_is_the_run_of_one_process_through_kills_and_signal
 
 
 @pytest.mark.slow
-def test_wrong_input_is_said_once(tiny, torchrun, tmp_path):
+def test_wrong_input_is_said_once(tiny, start, tmp_path):
     (tmp_path / "spec.yaml").write_text(dump_spec(tiny(data__image_size=32)))
-    status, text = torchrun("train", tmp_path / "spec.yaml", "--out", tmp_path / "run").wait()
+    train = ("-m", "distgan", "train", tmp_path / "spec.yaml", "--out", tmp_path / "run")
+    status, text = start(*TORCHRUN, *train).wait()
     assert status != 0
     assert text.count("error: data.image_size is 32, but the shards in ") == 1
     assert not (tmp_path / "run").exists()
