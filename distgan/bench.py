@@ -24,7 +24,7 @@ from distgan.training.learner import Learner
 from distgan.training.workers import Workers
 from shards.images import Transform
 from shards.reader import Reader
-from shards.sources import Sample
+from shards.sources.base import Recognised, Sample
 from shards.writer import pack
 
 ROUNDS = 7
@@ -41,6 +41,7 @@ class _RandomImages:
     layout: str = "folder"
     attribute_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    split_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -57,6 +58,10 @@ class _RandomImages:
 
     def identity(self) -> str:
         return f"random-{self.count}-{self.size}"
+
+    @property
+    def recognised(self) -> Recognised:
+        return Recognised("arrays", self.layout, samples=self.count)
 
 
 def bench_loader(spec: RunSpec | None, count: int = 20_000, size: int = 64) -> Figures:

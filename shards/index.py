@@ -14,7 +14,7 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ COLUMN_TYPES = {
     "size": "<i8",
     "crc32": "<u4",
     "label": "<i4",
+    "split": "|i1",
     "attributes": "|u1",
     "key": "S",
     "extension": "S",
@@ -80,6 +81,8 @@ class Description:
         transform: What was done to each image; with encoding "original", what reading does to it.
         attribute_names: In the order of the packed bits.
         class_names: In the order of the labels.
+        split_names: Of "train", "val" and "test" those that the source says which samples belong to.
+        recognised: What the source was taken for, and what was left out, as JSON has it; see sources.base.Recognised.
     """
 
     layout: str
@@ -87,9 +90,11 @@ class Description:
     transform: Transform
     attribute_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    split_names: tuple[str, ...] = ()
+    recognised: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Index(Description):
     """Which samples a set holds and where their bytes are.
 
@@ -102,6 +107,7 @@ class Index(Description):
         size: int64 (n,), how many there are.
         crc32: uint32 (n,), of those bytes.
         label: int32 (n,), position in class_names; -1 where there is none.
+        split: int8 (n,), position in split_names; -1 where there is none.
         attributes: uint8 (n, ceil(len(attribute_names) / 8)), as numpy.packbits packs them; a set bit is 1, others -1.
         key: bytes (n,), the names of the samples: their members are KEY.EXTENSION, KEY.cls and KEY.json.
         extension: bytes (n,), of the image members.
@@ -115,6 +121,7 @@ class Index(Description):
     size: np.ndarray
     crc32: np.ndarray
     label: np.ndarray
+    split: np.ndarray
     attributes: np.ndarray
     key: np.ndarray
     extension: np.ndarray
@@ -324,6 +331,9 @@ def parse_description(document: Mapping[str, Any]) -> Description:
         transform=Transform.from_json(document["transform"]),
         attribute_names=tuple(_expect(name, str) for name in document["attribute_names"]),
         class_names=tuple(_expect(name, str) for name in document["class_names"]),
+        # Sets that were packed by the first version know of neither.
+        split_names=tuple(_expect(name, str) for name in document.get("split_names", [])),
+        recognised=_expect(document.get("recognised", {}), dict),
     )
 
 
@@ -354,24 +364,29 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
         raise ValueError(f"its bytes are not those that {INDEX_JSON} goes with (sha256)")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in COLUMN_TYPES}
+            columns = {name: archive[name] for name in COLUMN_TYPES if name in archive or name != "split"}
     except (KeyError, zipfile.BadZipFile, ValueError) as error:
         raise ValueError(f"it is not what distgan writes ({error})") from error
     description, shards = parse_description(document), parse_shards(document)
     rows = document["nsamples"]
+    if not description.split_names:  # which sets of the first version do not even have a column of
+        columns.setdefault("split", np.full(rows, -1, COLUMN_TYPES["split"]))
+    elif "split" not in columns:
+        raise ValueError("it has no column split")
     shapes = {"attributes": (rows, (len(description.attribute_names) + 7) // 8)}
     for name, kind in COLUMN_TYPES.items():
         column = columns[name]
         if column.shape != shapes.get(name, (rows,)) or not column.dtype.str.startswith((kind, f"|{kind}")):
             raise ValueError(f"column {name} is {column.dtype.str} {column.shape}")
     filesize = np.repeat([entry.filesize for entry in shards], [entry.nsamples for entry in shards])
-    size, offset, label = columns["size"], columns["offset"], columns["label"]
+    size, offset, label, split = columns["size"], columns["offset"], columns["label"], columns["split"]
     pixels = description.transform.size**2 * description.transform.channels
     if (
         not np.array_equal(columns["shard"], np.repeat(np.arange(len(shards)), [entry.nsamples for entry in shards]))
         or not np.all((size > 0) & (size <= filesize) & (offset >= 0) & (offset <= filesize - size))
         or (description.encoding == "raw" and not np.all(size == pixels))
         or not np.all((label >= -1) & (label < len(description.class_names)))
+        or not np.all((split >= -1) & (split < len(description.split_names)))
     ):
         raise ValueError("it has rows that lie outside what they index")
     return columns

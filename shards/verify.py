@@ -223,6 +223,7 @@ def _record(index: Index, i: int, image: bytes) -> Record:
         data=image,
         label=int(index.label[i]),
         attributes=index.attributes[i].tobytes(),
+        split=int(index.split[i]),
     )
 
 

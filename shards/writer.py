@@ -53,10 +53,13 @@ from shards.index import (
 )
 from shards.processes import follow_parent, usable_cpus, worker_context
 from shards.progress import Progress
-from shards.sources import Sample, Source
+from shards.sources.base import Sample, Source
 
 SHARD_BYTES = 128 << 20
 """A shard's images are at most this and at least half of it, unless the whole set is small."""
+
+PLAN = 2
+"""Goes up with what notes of finished shards hold, so that work begun by another version is not gone on with."""
 
 # webdataset passes over members whose name begins like __this__.
 _KEY = re.compile(r"(?!/)(?!__[^/]*__(/|$))[A-Za-z0-9_/-]{1,80}")
@@ -96,6 +99,7 @@ class Record:
         data: The image member's bytes.
         label: Position in class_names, -1 where there is none.
         attributes: Bits as numpy.packbits packs them.
+        split: Position in split_names, -1 where there is none.
     """
 
     key: str
@@ -103,6 +107,7 @@ class Record:
     data: bytes
     label: int
     attributes: bytes
+    split: int = -1
 
 
 class Skipped(NamedTuple):
@@ -174,6 +179,8 @@ def pack(
             transform=transform,
             attribute_names=tuple(source.attribute_names),
             class_names=tuple(source.class_names),
+            split_names=tuple(source.split_names),
+            recognised=source.recognised.to_json(),
         ),
         samples=len(source),
         shards=-(-len(source) // shard_samples),
@@ -252,6 +259,7 @@ class _Row(NamedTuple):
     size: int
     crc32: int
     label: int
+    split: int
     attributes: str  # hex
 
 
@@ -275,7 +283,7 @@ def _write_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> N
                 skipped.append(item)
             else:
                 checksums.append((len(item.data), zlib.crc32(item.data)))
-                written.append(Record(item.key, item.extension, b"", item.label, item.attributes))
+                written.append(Record(item.key, item.extension, b"", item.label, item.attributes, item.split))
                 yield item
 
     path = out / _shard_name(shard)
@@ -288,7 +296,7 @@ def _write_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> N
         filesize = os.fstat(file.fileno()).st_size
         entry = ShardEntry(path.name, len(written), filesize, *file_digests(Path(file.name), "md5", "sha256"))
     rows = [
-        _Row(record.key, record.extension, offset, *checksum, record.label, record.attributes.hex())
+        _Row(record.key, record.extension, offset, *checksum, record.label, record.split, record.attributes.hex())
         for record, offset, checksum in zip(written, offsets, checksums, strict=True)
     ]
     with write_atomically(_note_path(out, shard)) as file:
@@ -338,7 +346,7 @@ def _encode(sample: Sample, transform: Transform, encoding: str) -> Record:
     else:
         extension, data = "png", _save(sample.image, "PNG")
     attributes = b"" if sample.attributes is None else np.packbits(sample.attributes > 0).tobytes()
-    return Record(sample.key, extension, data, sample.label, attributes)
+    return Record(sample.key, extension, data, sample.label, attributes, sample.split)
 
 
 def _save(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
@@ -385,7 +393,7 @@ def _claimed(out: Path, job: Job) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"another process is packing into {out}: wait for it or choose another folder") from None
-        _check_plan(out, work / "plan.json", {"format": FORMAT, **job.settings})
+        _check_plan(out, work / "plan.json", {"format": FORMAT, "plan": PLAN, **job.settings})
         yield
 
 

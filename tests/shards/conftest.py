@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from shards.images import Transform
-from shards.sources import Sample
+from shards.sources.base import Recognised, Sample
 from shards.writer import pack
 
 SIZE = 8
@@ -54,6 +54,7 @@ class FakeSource:
         "Wavy",
     )
     class_names: tuple[str, ...] = ("cat", "dog", "emu")
+    split_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -86,6 +87,10 @@ class FakeSource:
 
     def identity(self) -> str:
         return f"{self.count} {self.seed}"  # what is broken may be mended
+
+    @property
+    def recognised(self) -> Recognised:
+        return Recognised("folder", self.layout, samples=self.count)
 
 
 # Here and not beside their tests: a worker process imports the module of its source, and that should be a light one.

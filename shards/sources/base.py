@@ -1,0 +1,163 @@
+"""What every layout is made of: samples, what was recognised, keys, and errors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from shards.errors import InputError
+
+MAX_KEY = 80
+SPLITS = ("train", "val", "test")
+"""The parts that people divide data into, by the one name each has here."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as it was found, with what is known about it.
+
+    Attributes:
+        key: Unique in its source; only A-Z a-z 0-9 _ / -, no dots, at most 80 characters.
+        image: An image file's bytes as found, or uint8 pixels (H, W) or (H, W, 3) in 0..255.
+        label: Index into the source's class_names, -1 where there is none.
+        attributes: int8 (A,) of -1 and 1, or None where the source has none.
+        split: Index into the source's split_names, -1 where there is none.
+    """
+
+    key: str
+    image: bytes | np.ndarray
+    label: int
+    attributes: np.ndarray | None
+    split: int = -1
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a source was taken for. It is said before packing and stays in index.json.
+
+    Attributes:
+        container: What holds the files: "folder", "zip", "tar", "tar.gz", …, or "shards".
+        layout: How they are arranged: a name in LAYOUTS.
+        place: The folder in the container that the samples are in; "" is all of it.
+        samples: How many.
+        classes: Samples by class.
+        splits: Samples by split.
+        attributes: Samples that have it, by attribute.
+        formats: Samples by kind of image file, as far as names tell; empty for arrays.
+        smallest: Width and height of the smallest picture among those looked at; None where none could be.
+        largest: Of the largest.
+        looked_at: How many pictures that is from.
+        left_out: Files that are not packed, by the reason, or by the kind of file.
+        notes: What was decided and could have been decided otherwise, in sentences.
+    """
+
+    container: str
+    layout: str
+    place: str = ""
+    samples: int = 0
+    classes: Mapping[str, int] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    formats: Mapping[str, int] = field(default_factory=dict)
+    smallest: tuple[int, int] | None = None
+    largest: tuple[int, int] | None = None
+    looked_at: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts of these."""
+        return {
+            name: list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+            for name, value in vars(self).items()
+        }
+
+
+class Source(Protocol):
+    """A sequence of samples, in an order that does not depend on the machine. Cheap to pickle to worker processes."""
+
+    layout: str
+    attribute_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    split_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> str:
+        """What a person would call sample i: a path relative to the source, or "train-images-idx3-ubyte[17]"."""
+        ...
+
+    def sample(self, i: int) -> Sample:
+        """Read sample i.
+
+        Raises:
+            OSError, ImageError: This one sample cannot be read; the others may well be.
+        """
+        ...
+
+    def channels(self) -> int:
+        """1 where every image is grey, else 3. Looks at headers only."""
+        ...
+
+    def identity(self) -> str:
+        """A sha256 (hex) over names, sizes, labels, splits and attributes: another one means that it has changed."""
+        ...
+
+    @property
+    def recognised(self) -> Recognised:
+        """What the source was taken for."""
+        ...
+
+
+class LayoutError(InputError):
+    """Nothing of this layout is there. The message says what was looked for."""
+
+
+def displayed(name: str) -> str:
+    """A file name as it can be printed anywhere: bytes that are no UTF-8 and control characters are replaced."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def sample_keys(names: Sequence[str]) -> list[str]:
+    """Keys for files: the path without its extension, every character but A-Z a-z 0-9 _ / - replaced by _.
+
+    Keys that would be alike or too long end in a hash of the whole path instead, so a file's key never depends on the
+    order of the others.
+
+    Args:
+        names: Paths relative to the source, with "/", each only once.
+    """
+    plain = [re.sub(r"[^A-Za-z0-9_/-]", "_", os.path.splitext(name)[0]) for name in names]  # noqa: PTH122 (a name)
+    count = Counter(plain)
+    keys = []
+    for name, key in zip(names, plain, strict=True):
+        if count[key] > 1 or len(key) > MAX_KEY:
+            key = f"{key[: MAX_KEY - 17]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+        keys.append(key)
+    if len(set(keys)) < len(keys):
+        twice = next(key for key, times in Counter(keys).items() if times > 1)
+        raise InputError(f"two files would get the key {twice}: rename {displayed(names[keys.index(twice)])}")
+    return keys
+
+
+def listing_identity(layout: str, files: Iterable[tuple[str, int]], facts: Iterable[bytes]) -> str:
+    """The sha256 (hex) behind Source.identity.
+
+    Args:
+        layout: The source's layout.
+        files: Name and size in bytes of each file, in order.
+        facts: Whatever else counts: labels, attributes, names.
+    """
+    digest = hashlib.sha256(layout.encode())
+    for part in (*(os.fsencode(f"{name}\0{size}") for name, size in files), *facts):
+        digest.update(len(part).to_bytes(8, "little"))  # so that no two lists of parts run together into the same bytes
+        digest.update(part)
+    return digest.hexdigest()
