@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
@@ -48,13 +48,8 @@ _FIRST = os.environ.get("RANK", "0") == "0"
 errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-class Layout(str, Enum):
-    """What the images are packed from."""
-
-    celeba = "celeba"
-    folder = "folder"
-    mnist = "mnist"
-    cifar10 = "cifar10"
+_SHOWN_OF_A_REASON = 20
+"""Images that are left out for the same reason and named one by one."""
 
 
 class Encoding(str, Enum):
@@ -124,42 +119,102 @@ def shards_synth(
 
 @shards_app.command("pack")
 def shards_pack(
-    source: Annotated[str, typer.Argument(help="Where the images are.", show_default=False)],
-    out: Annotated[
-        Path, typer.Argument(help="A new folder, or one that an interrupted pack left.", show_default=False)
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Where the images are: a folder, a zip, a tar, or tars that others made for WebDataset "
+            "(pool/{00000..00031}.tar, a URL).",
+            show_default=False,
+        ),
     ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help="A new folder, or one that an interrupted pack left.", show_default=False),
+    ] = None,
     size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
-    layout: Annotated[Optional[Layout], typer.Option(help="Recognised when not given.")] = None,  # noqa: UP045
+    layout: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="celeba, mnist, cifar10, cifar100, cifar100-coarse, stylegan, webdataset or folder; recognised when "
+            "not given."
+        ),
+    ] = None,
+    sub: Annotated[
+        str, typer.Option(help="Only what is in this folder of SOURCE, or whose name begins so.", show_default=False)
+    ] = "",
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only train, val or test; all of them, marked in the index, when not given."),
+    ] = None,
+    classes: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--classes/--no-classes", help="Whether folders are classes; found out when not given."),
+    ] = None,
     encoding: Annotated[
         Encoding, typer.Option(help="raw trains fastest; original keeps the files' own bytes.")
     ] = Encoding.raw,
     crop: Annotated[
-        int | None, typer.Option(help="Cut the centred N×N square; the largest one when not given.")
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="N|face",
+            help="Cut the centred N×N square, or one around the face that is found (pip install 'distgan[faces]'); "
+            "the largest one when not given.",
+        ),
     ] = None,
     crop_top: Annotated[int | None, typer.Option(help="Row where that square starts, instead of the centre.")] = None,
     fit: Annotated[Optional[Fit], typer.Option(help="crop and resize, or pad with black (mnist).")] = None,  # noqa: UP045
     channels: Annotated[int | None, typer.Option(help="1 grey or 3 colour; as the images are when not given.")] = None,
+    white: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="N", help="The value of 16-bit pictures that is white, such as 4095; 65535 when not given."),
+    ] = None,
     workers: Annotated[Optional[int], typer.Option(help="Processes; every core when not given.")] = None,  # noqa: UP045
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is recognised and what would be left out; write nothing.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Pack images into shards. Interrupted, the same command goes on; the result is the same to the byte."""
+    """Pack images into shards. Interrupted, the same command goes on; the result is the same to the byte.
+
+    Says what it recognises first: what holds the images, how they lie, classes, splits, and what is left out.
+    """
     from shards.files import refuse_inside
     from shards.images import Transform
     from shards.sources import open_source
+    from shards.sources.base import recognised_text
     from shards.writer import pack
 
-    refuse_inside(out, source)
-    images = open_source(source, layout.value if layout else None)
+    if out is None and not dry_run:
+        raise InputError("where are the shards to go? Give a folder after the source, or --dry-run")
+    if out is not None:
+        refuse_inside(out, source)
+    if crop is not None and crop != "face" and not crop.isdecimal():
+        raise InputError(f"--crop is a number of pixels, or face, not {crop!r}")
+    images = open_source(source, layout, sub=sub, split=split, classes=classes)
     transform = Transform(
         size=size,
         channels=images.channels() if channels is None else channels,
-        crop=crop,
+        crop=int(crop) if crop is not None and crop != "face" else None,
         crop_top=crop_top,
         fit=fit.value if fit else ("pad" if images.layout == "mnist" else "crop"),
+        white=white,
+        centre="face" if crop == "face" else "middle",
     )
+    recognised = images.recognised
+    if not as_json:
+        console.print(recognised_text(recognised, transform.channels))
+    if out is None or dry_run:
+        if as_json:
+            console.print_json(json.dumps({"recognised": recognised.to_json(), "transform": transform.to_json()}))
+        return
     with _progress("packing") as progress:
         report = pack(images, out, transform, encoding=encoding.value, workers=workers, progress=progress)
-    for name, reason in report.skipped:
-        errors.print(f"left out {name}: {reason}")
+    for line in skipped_text(report.skipped):
+        errors.print(line)
+    if as_json:
+        summary = {**report.index.summary(), "left_out": [list(each) for each in report.skipped]}
+        console.print_json(json.dumps({"recognised": recognised.to_json(), "packed": summary}))
+        return
     console.print(
         f"{len(report.index)} samples in {len(report.index.shards)} shard(s) in {out}; {len(report.skipped)} left out"
     )
@@ -559,6 +614,18 @@ def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:
         console.print(f"Look at {run / 'report.html'}")
     if outcome.ended == "interrupted":
         console.print(f"Go on with {go_on}.")
+
+
+def skipped_text(skipped: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Lines on the images that could not be used: some by name, all by number."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        for name in names[:_SHOWN_OF_A_REASON]:
+            yield f"left out {name}: {reason}"
+        if len(names) > _SHOWN_OF_A_REASON:
+            yield f"left out {len(names) - _SHOWN_OF_A_REASON:,} more: {reason}"
 
 
 def _fail(message: str, code: int) -> None:

@@ -1,202 +1,301 @@
-"""What users have on disk, as one kind of thing: a sequence of samples, whatever the layout.
+"""What users have on disk, as one kind of thing: a sequence of samples, whatever holds the files and however they lie.
 
-Each layout is a class in a module of its own; its constructor takes a path and raises LayoutError where nothing of that
-layout is there. Adding a layout is such a module and a line in SOURCES.
+What holds them is a tree (shards.trees). A layout finds data sets in a tree; adding one is a file with ``find`` and a
+line in LAYOUTS.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from shards.cache import local_path
 from shards.errors import InputError
-from shards.images import ImageError
-from shards.names import near
+from shards.names import canonical_split, near
+from shards.sources import celeba, cifar, folder, mnist, stylegan, webdataset
+from shards.sources.base import (
+    SPLITS,
+    Found,
+    LayoutError,
+    Recognised,
+    Sample,
+    Source,
+    Wish,
+    attribute_counts,
+    counts,
+    displayed,
+)
+from shards.sources.pictures import Pictures, find_pictures, suffix
+from shards.trees import ARCHIVES, Folder, Mounted, Tree, is_archive_name, open_tree, without_suffix
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-MAX_FILE_BYTES = 256 * 2**20
-"""A larger image file is refused unread."""
-MAX_KEY = 80
+__all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image as it was found, with what is known about it.
+class Layout(NamedTuple):
+    """How files may be arranged.
 
     Attributes:
-        key: Unique in its source; only A-Z a-z 0-9 _ / -, no dots, at most 80 characters.
-        image: An image file's bytes as found, or uint8 pixels (H, W) or (H, W, 3) in 0..255.
-        label: Index into the source's class_names, -1 where there is none.
-        attributes: int8 (A,) of -1 and 1, or None where the source has none.
+        find: The data sets of this layout among some files of a tree.
+        looks_for: What find looks for, for people.
+        by_default: Whether it is tried where no layout is named.
     """
 
-    key: str
-    image: bytes | np.ndarray
-    label: int
-    attributes: np.ndarray | None
+    find: Callable[[Tree, Sequence[str], Wish], list[Found]]
+    looks_for: str
+    by_default: bool = True
 
 
-class Source(Protocol):
-    """A sequence of samples, in an order that does not depend on the machine. Cheap to pickle to worker processes."""
-
-    layout: str
-    attribute_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def name(self, i: int) -> str:
-        """What a person would call sample i: a path relative to the source, or "train-images-idx3-ubyte[17]"."""
-        ...
-
-    def sample(self, i: int) -> Sample:
-        """Read sample i.
-
-        Raises:
-            OSError, ImageError: This one sample cannot be read; the others may well be.
-        """
-        ...
-
-    def channels(self) -> int:
-        """1 where every image is grey, else 3. Looks at headers only."""
-        ...
-
-    def identity(self) -> str:
-        """A sha256 (hex) over names, sizes, labels and attributes: another one means that the source has changed."""
-        ...
-
-
-class LayoutError(InputError):
-    """Nothing of this layout is there. The message says what was looked for."""
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image; hidden files (and macOS's ._ shadows) are not."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a name)
-
-
-def displayed(name: str) -> str:
-    """A file name as it can be printed anywhere: bytes that are no UTF-8 and control characters are replaced."""
-    text = os.fsencode(name).decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
-def sample_keys(names: Sequence[str]) -> list[str]:
-    """Keys for files: the path without its extension, every character but A-Z a-z 0-9 _ / - replaced by _.
-
-    Keys that would be alike or too long end in a hash of the whole path instead, so a file's key never depends on the
-    order of the others.
-
-    Args:
-        names: Paths relative to the source, with "/", each only once.
-    """
-    plain = [re.sub(r"[^A-Za-z0-9_/-]", "_", os.path.splitext(name)[0]) for name in names]  # noqa: PTH122 (a name)
-    count = Counter(plain)
-    keys = []
-    for name, key in zip(names, plain, strict=True):
-        if count[key] > 1 or len(key) > MAX_KEY:
-            key = f"{key[: MAX_KEY - 17]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
-        keys.append(key)
-    if len(set(keys)) < len(keys):
-        twice = next(key for key, times in Counter(keys).items() if times > 1)
-        raise InputError(f"two files would get the key {twice}: rename {displayed(names[keys.index(twice)])}")
-    return keys
-
-
-def read_image_file(path: Path) -> bytes:
-    """The bytes of one image file.
-
-    Raises:
-        OSError, ImageError: It cannot be read, is no regular file, or is larger than MAX_FILE_BYTES.
-    """
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        raise ImageError("not a regular file")
-    with path.open("rb") as file:
-        return bounded(file.read(MAX_FILE_BYTES + 1))
-
-
-def bounded(data: bytes) -> bytes:
-    """The same bytes, unless there are more than MAX_FILE_BYTES of them.
-
-    Raises:
-        ImageError: There are.
-    """
-    if len(data) > MAX_FILE_BYTES:
-        raise ImageError(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-    return data
-
-
-def listing_identity(layout: str, files: Iterable[tuple[str, int]], facts: Iterable[bytes]) -> str:
-    """The sha256 (hex) behind Source.identity.
-
-    Args:
-        layout: The source's layout.
-        files: Name and size in bytes of each file, in order.
-        facts: Whatever else counts: labels, attributes, names.
-    """
-    digest = hashlib.sha256(layout.encode())
-    for part in (*(os.fsencode(f"{name}\0{size}") for name, size in files), *facts):
-        digest.update(len(part).to_bytes(8, "little"))  # so that no two lists of parts run together into the same bytes
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def file_size(path: Path) -> int:
-    """A file's size in bytes, -1 where it cannot be asked: a broken link is listed, and fails when it is read."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-# The layouts are made of what is defined above, so they can only be imported here.
-from shards.sources.celeba import CelebASource  # noqa: E402
-from shards.sources.cifar10 import Cifar10Source  # noqa: E402
-from shards.sources.folder import FolderSource  # noqa: E402
-from shards.sources.mnist import MnistSource  # noqa: E402
-
-# From the most particular to the most general: the first that recognises a path has it.
-SOURCES: dict[str, Callable[[Path], Source]] = {
-    "celeba": CelebASource,
-    "mnist": MnistSource,
-    "cifar10": Cifar10Source,
-    "folder": FolderSource,
+LAYOUTS: dict[str, Layout] = {
+    "celeba": Layout(celeba.find, celeba.LOOKS_FOR),
+    "mnist": Layout(mnist.find, mnist.LOOKS_FOR),
+    "cifar10": Layout(cifar.find_10, cifar.LOOKS_FOR_10),
+    "cifar100": Layout(cifar.find_100, cifar.LOOKS_FOR_100),
+    "cifar100-coarse": Layout(cifar.find_100_coarse, cifar.LOOKS_FOR_100, by_default=False),
+    "stylegan": Layout(stylegan.find, stylegan.LOOKS_FOR),
+    "webdataset": Layout(webdataset.find, webdataset.LOOKS_FOR),
+    "folder": Layout(lambda tree, names, wish: folder.find(tree, find_pictures(tree, names), wish), folder.LOOKS_FOR),
 }
+"""Images in folders come last: they are what nothing more particular has claimed."""
+
+OFFICIAL_ARCHIVES = frozenset({"img_align_celeba.zip", "img_celeba.zip", *cifar.ARCHIVES})
+"""Archives that are looked into wherever they lie; others only where there are no images beside them."""
+A_FEW = 0.01
+"""Other images than a data set's that are so few of all are left out; more are another data set."""
+UNPACK_FIRST = frozenset(
+    {".7z", ".rar", ".zst", ".lz4", ".parquet", ".h5", ".hdf5", ".lmdb", ".mdb", ".tfrecord", ".npz"}
+)
+"""Containers that distgan does not read."""
 
 
-def open_source(path: str | Path, layout: str | None = None) -> Source:
+def open_source(
+    path: str | Path,
+    layout: str | None = None,
+    *,
+    sub: str = "",
+    split: str | None = None,
+    classes: bool | None = None,
+) -> Source:
     """Open the data set at path.
 
     Args:
-        path: A folder, or one of the archives that a layout knows.
-        layout: A name in SOURCES; None recognises it from what is there.
+        path: A folder, a zip, a tar, or shards that others made: a tar, a brace expression or a URL of tars.
+        layout: A name in LAYOUTS; None recognises it from what is there.
+        sub: Only what is in this folder of it, or whose name begins so; where what belongs to it lies elsewhere, such
+            as a table, that is found all the same.
+        split: Only this split: "train", "val", "test", or another word for one of them.
+        classes: Whether folders are classes; None finds out.
 
     Raises:
-        InputError: Nothing there, nothing recognised, or something in it is wrong; says what was looked for.
+        InputError: Nothing there, nothing recognised, something that can be understood in several ways (the message
+            has the choices), or something in it is wrong.
     """
-    if layout is not None and layout not in SOURCES:
-        raise InputError(f"no layout is called {layout!r}: {near(layout, SOURCES)}")
-    path = local_path(path)
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(f"no layout is called {layout!r}: {near(layout, LAYOUTS)}")
+    wanted = None
+    if split is not None and (wanted := canonical_split(split)) is None:
+        raise InputError(f"--split is one of {', '.join(SPLITS)}, not {split!r}")
+    if layout in (None, "webdataset") and (remote := webdataset.expand(str(path))) is not None:
+        source: Source = webdataset.open_urls(remote)
+    else:
+        source = _open_local(local_path(path), layout, Wish(sub.strip("/"), classes))
+    return source if wanted is None else Split(source, wanted)
+
+
+class Split:
+    """Those samples of a source that are in one split.
+
+    Args:
+        source: The source.
+        split: "train", "val" or "test".
+
+    Raises:
+        InputError: It has no such split.
+    """
+
+    def __init__(self, source: Source, split: str) -> None:
+        counts = source.recognised.splits
+        if split not in source.split_names:
+            has = ", ".join(f"{name} ({counts[name]:,})" for name in source.split_names) or "none"
+            raise InputError(f"there is no split {split}: there are {has}")
+        self._source = source
+        self._name = split
+        number = source.split_names.index(split)
+        self._ids = np.flatnonzero(source.splits == number)
+        self.layout = source.layout
+        self.attribute_names = source.attribute_names
+        self.class_names = source.class_names
+        self.split_names = source.split_names
+        self.labels = source.labels[self._ids]
+        self.splits = source.splits[self._ids]
+        self.attribute_rows = None if source.attribute_rows is None else source.attribute_rows[self._ids]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def name(self, i: int) -> str:
+        """What a person would call sample i."""
+        return self._source.name(int(self._ids[i]))
+
+    def sample(self, i: int) -> Sample:
+        """Read sample i. Raises what the source's sample does."""
+        return self._source.sample(int(self._ids[i]))
+
+    def channels(self) -> int:
+        """As the source has it."""
+        return self._source.channels()
+
+    def identity(self) -> str:
+        """The source's, with the split."""
+        return f"{self._source.identity()} {self._name}"
+
+    @property
+    def recognised(self) -> Recognised:
+        """What the whole source was taken for, and what of it is not in the split."""
+        whole = self._source.recognised
+        others = Counter({f"of split {name}": count for name, count in whole.splits.items() if name != self._name})
+        others["of no split"] = whole.samples - sum(whole.splits.values())
+        return replace(
+            whole,
+            samples=len(self),
+            classes=counts(self.class_names, self.labels),
+            splits=counts(self.split_names, self.splits),
+            attributes=attribute_counts(self.attribute_names, self.attribute_rows),
+            left_out={**whole.left_out, **+others},
+        )
+
+
+def _open_local(path: Path, layout: str | None, wish: Wish) -> Source:
     try:
         if not path.exists():
-            raise InputError(f"{path} does not exist: give the folder that holds the images")
-        if layout is not None:
-            return SOURCES[layout](path)
-        looked_for = []
-        for build in SOURCES.values():
-            try:
-                return build(path)
-            except LayoutError as error:
-                looked_for.append(f"  {error}")
+            raise InputError(f"{path} does not exist: give the folder or the archive that holds the images")
+        tree = open_tree(path)
+        if tree is None:
+            if is_archive_name(path.name) or suffix(path.name) in UNPACK_FIRST:
+                raise InputError(f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, and give the folder")
+            tree = Folder(path.absolute().parent, flat=True)
+            found = [each for each in _find(tree, layout, wish) if path.name in each.claimed]
+            if not found:
+                raise InputError(f"no data set was found in {path}: give the folder that holds the images")
+        else:
+            tree = _look_into_archives(tree, wish)
+            found = _find(tree, layout, wish)
+        return _build_the_one(tree, found, layout, wish)
     except OSError as error:
         raise InputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
-    raise InputError("\n".join([f"no data set was found at {path}:", *looked_for]))
+
+
+def _find(tree: Tree, layout: str | None, wish: Wish) -> list[Found]:
+    """All data sets in a tree: those of particular layouts, and then what other images there are."""
+    names = _below(tree, wish.sub)
+    if layout is not None:
+        return LAYOUTS[layout].find(tree, names, wish)
+    found = [
+        each
+        for name, candidate in LAYOUTS.items()
+        if candidate.by_default and name != "folder"
+        for each in candidate.find(tree, names, wish)
+    ]
+    claimed = frozenset().union(*(each.claimed for each in found))
+    rest = [name for name in names if name not in claimed]
+    pictures = find_pictures(tree, rest)
+    if found and len(pictures.names) <= A_FEW * sum(len(each.claimed) for each in found):
+        return found
+    return found + folder.find(tree, pictures, wish)
+
+
+def _below(tree: Tree, sub: str) -> list[str]:
+    """The files in a folder of a tree, or whose names begin so.
+
+    Raises:
+        InputError: There are none.
+    """
+    if not sub:
+        return list(tree.files)
+    inside = [name for name in tree.files if name.startswith(sub + "/")]
+    inside = inside or [name for name in tree.files if name.startswith(sub)]
+    if not inside:
+        folders = {name[:end] for name in tree.files for end, letter in enumerate(name) if letter == "/"}
+        raise InputError(f"--sub {sub}: {tree.path} holds no such folder; {near(sub, sorted(folders)[:1000])}")
+    return inside
+
+
+def _look_into_archives(tree: Tree, wish: Wish) -> Tree:
+    """The tree with the archives in it that hold its data as folders; what is unpacked beside them is left alone."""
+    archives = [name for name in tree.files if is_archive_name(name)]
+    if not archives:
+        return tree
+    folders = {name.rpartition("/")[0] for name in tree.files}
+    packed = [
+        name for name in archives if not any(f"{each}/".startswith(without_suffix(name) + "/") for each in folders)
+    ]
+    chosen = [name for name in packed if name.rpartition("/")[2].lower() in OFFICIAL_ARCHIVES]
+    named = [name for name in packed if wish.sub and f"{wish.sub}/".startswith(without_suffix(name) + "/")]
+    if named:
+        return Mounted(tree, named)
+    if chosen:
+        return Mounted(tree, chosen)
+    others = [name for name in tree.files if name not in archives]
+    if webdataset.find(tree, list(tree.files), wish) or _find_quietly(tree, others, wish):
+        return tree
+    return Mounted(tree, packed)
+
+
+def _find_quietly(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
+    """Whether there is a data set outside of archives."""
+    if any(layout.find(tree, names, wish) for name, layout in LAYOUTS.items() if name != "folder"):
+        return True
+    return bool(find_pictures(tree, names).names)
+
+
+def _build_the_one(tree: Tree, found: Sequence[Found], layout: str | None, wish: Wish) -> Source:
+    """The source of the one data set that was found.
+
+    Raises:
+        InputError: There are several, or there is none.
+    """
+    if not found:
+        raise LayoutError(_nothing(tree, layout, wish))
+    if len(found) > 1:
+        options = []
+        places = Counter(each.place for each in found)
+        for each in found:
+            sub = f"--sub {folder.quoted(each.place)}" if each.place else ""
+            if places[each.place] > 1 or not each.place:
+                sub = f"{sub} --layout {each.layout}".strip()
+            options.append((sub, each.what))
+        raise InputError(f"{tree.path} holds {len(found)} data sets: which one is meant?" + folder.choices(options))
+    one = found[0]
+    left_out = Counter(tree.left_out)
+    claimed = one.claimed
+    others = (name for name in _below(tree, wish.sub) if name not in claimed)
+    outside = len(tree.files) - len(_below(tree, wish.sub)) if wish.sub else 0
+    if one.layout == "folder":
+        # What is no image was counted when they were looked for; what is in the tree and not below --sub was not.
+        left_out += Counter({f"not in {wish.sub}": outside})
+        return one.build(+left_out)
+    left_out += Counter(suffix(name) or "without a suffix" for name in others)
+    left_out += Counter({f"not in {wish.sub}": outside})
+    return one.build(+left_out)
+
+
+def _nothing(tree: Tree, layout: str | None, wish: Wish) -> str:
+    """What was seen where no data set was, and what was looked for."""
+    kinds = Counter(suffix(name) or "without a suffix" for name in _below(tree, wish.sub))
+    folders = len({name.rpartition("/")[0] for name in tree.files} - {""})
+    seen = ", ".join(f"{count:,} {displayed(kind)}" for kind, count in kinds.most_common(8)) or "none"
+    lines = [f"no data set was found at {tree.path}, a {tree.container} of {len(tree.files):,} files ({seen})"]
+    lines[0] += f" in {folders:,} folders" if folders else ""
+    if tree.left_out:
+        lines[0] += "; left out: " + ", ".join(
+            f"{count} {displayed(reason)}" for reason, count in tree.left_out.items()
+        )
+    hopeless = sorted(kinds.keys() & UNPACK_FIRST)
+    if hopeless:
+        lines.append(f"  {', '.join(hopeless)}: distgan does not read these; unpack or convert them to image files")
+    looked = [layout] if layout is not None else list(LAYOUTS)
+    return "\n".join([*lines, *(f"  {name}: looked for {LAYOUTS[name].looks_for}" for name in looked)])

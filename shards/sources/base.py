@@ -6,9 +6,9 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -80,6 +80,38 @@ class Recognised:
         }
 
 
+def recognised_text(found: Recognised, channels: int) -> str:
+    """A few lines for people: what was recognised, and what is left out and why."""
+    place = f", in {found.place}" if found.place else ""
+    lines = [("recognised", f"{found.container}, layout {found.layout}{place}")]
+    kinds = f" ({_listed(found.formats, _OF_A_KIND)})" if found.formats else ""
+    lines.append(("images", f"{found.samples:,}{kinds}, packed in {'grey' if channels == 1 else 'colour'}"))
+    if found.smallest and found.largest:
+        sizes = ["×".join(map(str, each)) for each in (found.smallest, found.largest)]
+        span = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]}"
+        lines.append(("pixels", f"{span} (width × height, of {found.looked_at:,} looked at)"))
+    lines.append(("classes", f"{len(found.classes):,}: {_listed(found.classes)}" if found.classes else "none"))
+    lines.append(("splits", _listed(found.splits) if found.splits else "none"))
+    without = found.samples - sum(found.splits.values())
+    if found.splits and without:
+        lines[-1] = ("splits", f"{lines[-1][1]}, none {without:,}")
+    if found.attributes:
+        lines.append(("attributes", f"{len(found.attributes)}: {_listed(found.attributes)}"))
+    left_out = sum(found.left_out.values())
+    lines.append(("left out", f"{left_out:,} files: {_listed(found.left_out, _OF_A_KIND, 20)}" if left_out else "nothing"))
+    lines += [("note", note) for note in found.notes]
+    return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _listed(counts: Mapping[str, int], form: str = "{name} {count:,}", most: int = 12) -> str:
+    """Numbers by name, the first of them."""
+    shown = [form.format(name=name, count=count) for name, count in list(counts.items())[:most]]
+    return ", ".join(shown) + (f", and {len(counts) - most} more" if len(counts) > most else "")
+
+
+_OF_A_KIND = "{count:,} {name}"
+
+
 class Source(Protocol):
     """A sequence of samples, in an order that does not depend on the machine. Cheap to pickle to worker processes."""
 
@@ -87,6 +119,12 @@ class Source(Protocol):
     attribute_names: tuple[str, ...]
     class_names: tuple[str, ...]
     split_names: tuple[str, ...]
+    labels: np.ndarray
+    """int (n,): position in class_names of each sample, -1 where there is none."""
+    splits: np.ndarray
+    """int (n,): position in split_names of each sample, -1 where there is none."""
+    attribute_rows: np.ndarray | None
+    """int8 (n, A) of -1 and 1, or None where there are no attributes."""
 
     def __len__(self) -> int: ...
 
@@ -116,8 +154,49 @@ class Source(Protocol):
         ...
 
 
+class Wish(NamedTuple):
+    """What a user says of a data set beside where it is.
+
+    Attributes:
+        sub: The folder to take, or the beginning of names; "" is all.
+        classes: Whether folders are classes; None decides by their names and contents.
+    """
+
+    sub: str = ""
+    classes: bool | None = None
+
+
+class Found(NamedTuple):
+    """A data set that a layout found in a tree.
+
+    Attributes:
+        layout: The layout's name.
+        place: What ``--sub`` would say to choose it.
+        what: What it is, for people who have to choose.
+        claimed: The files that belong to it.
+        build: Makes the source, from how many other files there are by reason.
+    """
+
+    layout: str
+    place: str
+    what: str
+    claimed: frozenset[str]
+    build: Callable[[Mapping[str, int]], Source]
+
+
 class LayoutError(InputError):
     """Nothing of this layout is there. The message says what was looked for."""
+
+
+def counts(names: Sequence[str], numbers: np.ndarray) -> dict[str, int]:
+    """How often each name occurs, by the names' positions; -1 is none."""
+    found = np.bincount(numbers[numbers >= 0], minlength=len(names))
+    return dict(zip(names, found.tolist(), strict=True))
+
+
+def attribute_counts(names: Sequence[str], rows: np.ndarray | None) -> dict[str, int]:
+    """How many samples have each attribute, of rows int8 (n, A)."""
+    return dict(zip(names, (rows > 0).sum(0).tolist(), strict=True)) if rows is not None else {}
 
 
 def displayed(name: str) -> str:

@@ -1,136 +1,408 @@
-"""Class folders (CLASS/…/image.jpg), or one flat folder of images."""
+"""Folders of images: a folder a class, folders that say which split, folders that only bundle files, or one flat folder.
+
+What folders mean is decided in this order: what only wraps the rest, masks, editions of the same pictures, splits,
+bundles, classes. What cannot be decided is refused, with the choices.
+"""
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
+import numpy as np
+
+from shards import images
 from shards.errors import InputError
-from shards.images import ImageError, header_channels
-from shards.sources import (
-    LayoutError,
-    Sample,
-    displayed,
-    file_size,
-    is_image_name,
-    listing_identity,
-    read_image_file,
-    sample_keys,
+from shards.images import ImageError
+from shards.names import canonical_split
+from shards.sources.base import SPLITS, Found, Source, Wish, displayed
+from shards.sources.pictures import PictureFiles, Pictures, evenly, look_at, stem
+from shards.trees import Tree
+
+LOOKS_FOR = "images in folders, or in one folder"
+FEW = 6
+"""So many pictures of a folder are decoded to see whether they are masks, or the same as others."""
+PAIRED = 0.9
+"""Two folders hold the same things twice where this share of the smaller one's files have a namesake in the other."""
+MOST_COMPARED = 50
+"""Of more folders side by side nobody keeps editions of the same pictures."""
+FLAT = 0.9
+"""A picture of which a few colours cover this share is no photograph."""
+FLAT_COLOURS = 24
+
+_SAYS_NOTHING = re.compile(
+    r"(the[_ -]?)?(images?|imgs?|pics?|pictures?|photos?|jpe?gs?|pngs?|data|dataset|all|files)\d*", re.I
 )
+"""A folder of this name that stands alone is no class."""
+_EDITION = re.compile(
+    r"\d+ ?x ?\d+|\d+ ?px|thumb|resiz|small|large|low|high|orig|raw|align|crop|full|wild|hq|^[hl]r$|"
+    r"^(images?|imgs?|pics?|pictures?|photos?|jpe?gs?|pngs?|webp)\d*$|^(32|64|128|256|512|1024|2048)$",
+    re.I,
+)
+"""Names of folders that hold pictures in some size or format."""
+_MASK = re.compile(r"mask|trimap|segment|annot|(^|[^a-z])(anno|seg|gt|labels?|parsing|ground.?truth)($|[^a-z])", re.I)
+"""Names of folders that hold pictures about pictures."""
 
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-HEADERS_AT_ONCE = 1024
 
-
-class FolderSource:
-    """Images below a folder; the first-level folder an image is in is its class.
-
-    Where the folder holds nothing but one folder of folders (dataset/train/CLASS/…), that one is taken instead. Links
-    to folders are followed, each folder once.
+def find(tree: Tree, pictures: Pictures, wish: Wish) -> list[Found]:
+    """The images of a tree as one data set, if there are any.
 
     Raises:
-        LayoutError: No image is there.
-        InputError: Images both with and without a class, or several splits (train, test), of which one has to be named.
+        InputError: What the folders mean cannot be decided; the message has the choices.
+    """
+    arranged = Arrangement(tree, pictures.names)
+    if pictures.names:
+        arranged.decide(wish.classes)
+    if not arranged.names:
+        return []
+    classes = arranged.class_names
+    what = f"{len(arranged.names):,} images" + (f" in {len(classes)} classes" if classes else "")
+    build = partial(_build, tree, arranged, pictures)
+    return [Found("folder", arranged.place or wish.sub, what, frozenset(arranged.names), build)]
+
+
+def _build(tree: Tree, arranged: Arrangement, pictures: Pictures, left_out: Mapping[str, int]) -> Source:
+    index = {name: i for i, name in enumerate(arranged.class_names)}
+    return PictureFiles(
+        tree,
+        "folder",
+        arranged.names,
+        place=arranged.place,
+        labels=[index[path[0]] if path else -1 for path in arranged.folders],
+        splits=[-1 if split is None else SPLITS.index(split) for split in arranged.splits],
+        class_names=arranged.class_names,
+        left_out=Counter(left_out) + pictures.left_out + arranged.left_out,
+        notes=arranged.notes,
+    )
+
+
+class Arrangement:
+    """Images, and what the folders they are in mean.
+
+    Attributes:
+        names: The images.
+        folders: Of each image, the folders it is in that have no other meaning; the first is its class.
+        splits: Of each image, "train", "val", "test" or None.
+        wrappers: Folders around all of them.
+        left_out: Images that were taken out, by reason.
+        notes: What was decided, in sentences.
     """
 
-    layout: str = "folder"
+    def __init__(self, tree: Tree, names: Sequence[str]) -> None:
+        self._tree = tree
+        self.names = list(names)
+        self.folders = [tuple(name.split("/")[:-1]) for name in names]
+        self.splits: list[str | None] = [None] * len(names)
+        self.wrappers: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.notes: list[str] = []
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            raise LayoutError(f"folder: {path} is not a folder of images")
-        self.root = _descend(path)
-        self.names = _list_images(self.root)
-        if not self.names:
-            raise LayoutError(f"folder: no image in {path} or the folders below it")
-        loose = [name for name in self.names if "/" not in name]
-        if loose and len(loose) < len(self.names):
-            raise InputError(
-                f"{self.root} holds class folders and also images that are in none, such as {displayed(loose[0])}: "
-                "move those into a class folder or away"
-            )
-        folders = [] if loose else [name.split("/", 1)[0] for name in self.names]
-        classes = sorted(set(folders))
-        if len(classes) > 1 and SPLITS.issuperset(name.lower() for name in classes):
-            example = next((name for name in classes if name.lower().startswith("train")), classes[0])
-            raise InputError(f"{self.root} holds several sets ({', '.join(classes)}): give one, {self.root / example}")
-        index = {name: i for i, name in enumerate(classes)}
-        self.attribute_names: tuple[str, ...] = ()
-        self.class_names = tuple(displayed(name) for name in classes)
-        self.labels = [index[name] for name in folders] or [-1] * len(self.names)
-        self.keys = sample_keys(self.names)
+    @property
+    def place(self) -> str:
+        """The folder that all images are in."""
+        return "/".join(self.wrappers)
 
-    def __len__(self) -> int:
-        return len(self.names)
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of their characters."""
+        return tuple(sorted({path[0] for path in self.folders if path}))
 
-    def name(self, i: int) -> str:
-        """The image's path relative to the folder of classes."""
-        return displayed(self.names[i])
+    def decide(self, classes: bool | None) -> None:
+        """Give the folders their meaning.
 
-    def sample(self, i: int) -> Sample:
-        """Read sample i: the file's bytes.
+        Args:
+            classes: Whether folders are classes; None finds out.
 
         Raises:
-            OSError, ImageError: The file cannot be read.
+            InputError: It cannot be found out.
         """
-        return Sample(self.keys[i], read_image_file(self.root / self.names[i]), self.labels[i], None)
+        self._leave_out_masks()
+        self._unwrap()
+        if classes is None:
+            self._refuse_editions()
+            self._unwrap()
+        self._take_splits()
+        if classes is None:
+            self._drop_bundles()
+            self._refuse_crossed()
+        if classes is False or (classes is None and self._says_nothing()):
+            self.folders = [() for _ in self.names]
+        self._refuse_loose(leave_out=classes is True)
 
-    def channels(self) -> int:
-        """1 where every image whose header can be read is grey, else 3."""
-        found: set[int | None] = set()
-        with ThreadPoolExecutor() as pool:
-            # In portions, as one colour image settles it: usually the first.
-            for start in range(0, len(self.names), HEADERS_AT_ONCE):
-                found.update(pool.map(self._channels, self.names[start : start + HEADERS_AT_ONCE]))
-                if 3 in found:
-                    return 3
-        return 1 if 1 in found else 3
+    def _take_out(self, members: Collection[int], reason: str) -> None:
+        self.left_out[reason] += len(members)
+        keep = sorted(set(range(len(self.names))) - set(members))
+        self.names = [self.names[i] for i in keep]
+        self.folders = [self.folders[i] for i in keep]
+        self.splits = [self.splits[i] for i in keep]
 
-    def _channels(self, name: str) -> int | None:
-        try:
-            return header_channels(self.root / name)
-        except (OSError, ImageError):
+    def _unwrap(self) -> None:
+        """Drop what only wraps the rest. A wrapper called train, val or test says so of all that is in it."""
+        while wrapper := _wrapper(self.folders):
+            if split := canonical_split(wrapper):
+                self.splits = [split] * len(self.names)
+            self.folders = [path[1:] for path in self.folders]
+            self.wrappers.append(wrapper)
+
+    # ---- pictures that are not to be learnt from ----
+
+    def _leave_out_masks(self) -> None:
+        """Leave out what lies in a folder whose name speaks of masks, and looks like them; unless it is all there is."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, path in enumerate(self.folders):
+            depth = next((depth for depth, name in enumerate(path, 1) if _MASK.search(name)), None)
+            if depth:
+                groups["/".join(path[:depth])].append(i)
+        if sum(map(len, groups.values())) == len(self.names):
+            return
+        reasons = {
+            i: f"masks in {place}"
+            for place, members in groups.items()
+            if _are_flat(self._tree, [self.names[i] for i in members])
+            for i in members
+        }
+        self._take_out_each(reasons)
+
+    def _take_out_each(self, reasons: Mapping[int, str]) -> None:
+        counts = Counter(reasons.values())
+        if counts:
+            self._take_out(reasons.keys(), "")
+            del self.left_out[""]
+            self.left_out += counts
+
+    def _refuse_editions(self) -> None:
+        """See that no two folders side by side hold the same pictures twice; leave out those that are masks of others.
+
+        Raises:
+            InputError: They do.
+        """
+        groups: dict[str, dict[str, int]] = defaultdict(dict)  # folder: images in it, by path and name without ending
+        for i, path in enumerate(self.folders):
+            if not path:
+                return
+            groups[path[0]]["/".join((*path[1:], stem(self.names[i])))] = i
+        outer = sorted(groups)
+        if not 2 <= len(outer) <= MOST_COMPARED or all(map(canonical_split, outer)):
+            return
+        masks: set[str] = set()
+        twins: set[str] = set()
+        for k, one in enumerate(outer):
+            for other in outer[k + 1 :]:
+                both = groups[one].keys() & groups[other].keys()
+                if len(both) < PAIRED * min(len(groups[one]), len(groups[other])):
+                    continue
+                chosen = evenly(sorted(both), FEW)
+                sides = [[self.names[groups[folder][name]] for name in chosen] for folder in (one, other)]
+                flat = [_are_flat(self._tree, side) for side in sides]
+                if flat[0] != flat[1] and _sizes(self._tree, sides[0]) == _sizes(self._tree, sides[1]):
+                    masks.add(one if flat[0] else other)
+                elif (_EDITION.search(one) and _EDITION.search(other)) or _show_the_same(self._tree, *sides):
+                    twins |= {one, other}
+        if twins - masks:
+            listed = [
+                (f"--sub {quoted('/'.join((*self.wrappers, name)))}", f"{len(groups[name]):,} images, {size}")
+                for name in outer
+                for size in _sizes(self._tree, [self.names[min(groups[name].values())]])
+            ]
+            raise InputError(
+                f"{' and '.join(map(displayed, sorted(twins - masks)))} hold the same pictures: which are meant?"
+                + choices([*listed, ("--classes", "all, each folder as a class")])
+            )
+        self._take_out_each(
+            {i: f"masks in {'/'.join((*self.wrappers, name))}" for name in sorted(masks) for i in groups[name].values()}
+        )
+
+    # ---- splits ----
+
+    def _take_splits(self) -> None:
+        """Find the level of folders that are called train, val and test, and take it out.
+
+        Raises:
+            InputError: There are such folders and others beside them.
+        """
+        depth = min((len(path) for path in self.folders), default=0)
+        for level in range(depth):
+            meaning = {path[level]: canonical_split(path[level]) for path in self.folders}
+            if None not in meaning.values():
+                break
+            if {"train", "test"} <= set(meaning.values()) or {"train", "val"} <= set(meaning.values()):
+                others = [displayed(name) for name, split in sorted(meaning.items()) if split is None]
+                outer = "/".join(self.wrappers) + "/" if self.wrappers else ""
+                raise InputError(
+                    f"there are splits of a data set, and {', '.join(others[:5])} beside them: what is meant?"
+                    + choices(
+                        [(f"--sub {quoted(outer + name)}", split or "") for name, split in sorted(meaning.items())]
+                    )
+                )
+        else:
+            return
+        self.splits = [meaning[path[level]] for path in self.folders]
+        renamed = [f"{displayed(name)} is {split}" for name, split in sorted(meaning.items()) if name != split]
+        self.notes.append(f"folders name the splits{': ' if renamed else ''}{', '.join(renamed)}")
+        self.folders = [path[:level] + path[level + 1 :] for path in self.folders]
+        # What wraps the classes may differ: training_set/training_set/cats beside test_set/test_set/cats.
+        for split in SPLITS:
+            members = [i for i, each in enumerate(self.splits) if each == split]
+            paths = [self.folders[i] for i in members]
+            while paths and (_wrapper(paths) or all(path and canonical_split(path[0]) == split for path in paths)):
+                paths = [path[1:] for path in paths]
+            for i, path in zip(members, paths, strict=True):
+                self.folders[i] = path
+
+    # ---- classes ----
+
+    def _drop_bundles(self) -> None:
+        while width := _bundle_width(self.names, self.folders):
+            some = sorted({path[0] for path in self.folders})
+            self.notes.append(
+                f"folders {', '.join(some[:3])}{', …' if len(some) > 3 else ''} bundle files by number: "
+                "no classes (--classes takes them for such)"
+            )
+            self.folders = [path[1:] for path in self.folders]
+
+    def _says_nothing(self) -> bool:
+        names = self.class_names
+        return len(names) == 1 and bool(_SAYS_NOTHING.fullmatch(names[0]))
+
+    def _refuse_crossed(self) -> None:
+        """See that it is the first folders that are classes: not so in 2019/cat, 2019/dog, 2020/cat, 2020/dog.
+
+        Raises:
+            InputError: It may be the second.
+        """
+        inner: dict[str, set[str]] = defaultdict(set)
+        for path in self.folders:
+            if len(path) > 1:
+                inner[path[0]].add(path[1])
+        outer = self.class_names
+        second = next(iter(inner.values()), set())
+        if (
+            len(outer) < 2
+            or len(second) < 2
+            or len(inner) < len(outer)
+            or any(each != second for each in inner.values())
+        ):
+            return
+        before = "/".join(self.wrappers) + "/" if self.wrappers else ""
+        raise InputError(
+            f"each of the folders {_some(outer)} holds folders {_some(sorted(second))}: which are the classes?"
+            + choices([("--classes", "the outer folders"), *((f"--sub {quoted(before + name)}", "") for name in outer)])
+        )
+
+    def _refuse_loose(self, *, leave_out: bool) -> None:
+        """See that in each split all images have a class, or none.
+
+        Raises:
+            InputError: It is not so, and they are not to be left out.
+        """
+        with_classes = {split for split, path in zip(self.splits, self.folders, strict=True) if path}
+        loose = [i for i, path in enumerate(self.folders) if not path and self.splits[i] in with_classes]
+        if loose and not leave_out:
+            raise InputError(
+                f"there are class folders ({_some(self.class_names)}), and {len(loose):,} images that are in none, such "
+                f"as {displayed(self.names[loose[0]])}: what is meant?"
+                + choices([("--classes", "leave those images out"), ("--no-classes", "all images, without classes")])
+            )
+        if loose:
+            self._take_out(loose, "images beside the class folders")
+
+
+def choices(options: Sequence[tuple[str, str]]) -> str:
+    """Lines that list what can be said, and what it means."""
+    width = max(len(option) for option, _ in options)
+    return "".join(f"\n  {option:<{width}}  {meaning}".rstrip() for option, meaning in options)
+
+
+def _wrapper(folders: Sequence[tuple[str, ...]]) -> str | None:
+    """The folder that all images are in, where it holds more folders with images."""
+    first = next(iter(folders), ())[:1]
+    if first and all(path[:1] == first for path in folders) and any(len(path) > 1 for path in folders):
+        return first[0]
+    return None
+
+
+def _bundle_width(names: Sequence[str], folders: Sequence[tuple[str, ...]]) -> int | None:
+    """How many files each numbered folder bundles by their numbers, or None where the folders are something else.
+
+    A folder's number is that of its first file (00000, 01000, …), or the number of a file without its last digits.
+    Folders that are classes restart the numbers of their files, or mix them.
+    """
+    if not folders or not all(len(path) == 1 and re.fullmatch(r"[0-9]{1,18}", path[0]) for path in folders):
+        return None
+    pairs = set()
+    for name, path in zip(names, folders, strict=True):
+        digits = re.fullmatch(r"[^0-9]*([0-9]{1,18})", stem(name))
+        if digits is None:
             return None
+        pairs.add((path[0], int(digits[1])))
+    outer = {name for name, _ in pairs}
 
-    def identity(self) -> str:
-        """A sha256 (hex) over the files' names and sizes; the classes are in the names."""
-        return listing_identity(self.layout, ((name, file_size(self.root / name)) for name in self.names), ())
+    def fits(width: int, place: Callable[[int], int]) -> bool:
+        return all(place(number // width) == int(name) for name, number in pairs)
 
-
-def _descend(path: Path) -> Path:
-    """The folder of classes: path, or the one it is only a wrapping of."""
-    while True:
-        folders, images = _contents(path)
-        if images or len(folders) != 1 or folders[0].is_symlink():
-            return path
-        inner_folders, inner_images = _contents(folders[0])
-        if inner_images or not inner_folders:
-            return path
-        path = folders[0]
+    for width in (10**power for power in range(1, 9)):
+        multiples = fits(width, lambda thousands, width=width: thousands * width)  # type: ignore[misc]
+        if multiples and (len(outer) > 1 or len(next(iter(outer))) > 3):
+            return width
+        if len(outer) > 1 and (width >= 100 or min(map(len, outer)) > 3) and fits(width, lambda hundreds: hundreds):
+            return width
+    return None
 
 
-def _contents(path: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the images directly in path."""
-    entries = list(path.iterdir())
-    folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    return folders, [entry for entry in entries if is_image_name(entry.name) and not entry.is_dir()]
-
-
-def _list_images(root: Path) -> list[str]:
-    """Paths of all images below root, relative to it, with "/", in the order of their characters."""
-
-    def fail(error: OSError) -> None:
-        raise error  # else os.walk leaves an unreadable folder out in silence
-
-    names = []
-    seen = set()
-    for folder, subfolders, files in os.walk(root, onerror=fail, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link back to where we were, or to a folder listed already
-            subfolders.clear()
+def _are_flat(tree: Tree, names: Sequence[str]) -> bool:
+    """Whether pictures have hardly more than a few flat colours each, as masks have."""
+    found = False
+    for name in evenly(names, FEW):
+        try:
+            image = images.decode(tree.read(name))
+        except (OSError, ImageError):
             continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        prefix = "" if folder == str(root) else Path(folder).relative_to(root).as_posix() + "/"
-        names += [prefix + name for name in files if is_image_name(name)]
-    return sorted(names)
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(np.uint32)
+        colours = np.unique(pixels[:, 0] << 16 | pixels[:, 1] << 8 | pixels[:, 2], return_counts=True)[1]
+        if np.sort(colours)[-FLAT_COLOURS:].sum() < FLAT * len(pixels):
+            return False
+        found = True
+    return found
+
+
+def _show_the_same(tree: Tree, ones: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether namesakes show the same in another size or format.
+
+    Equal files are no sign: they are what two classes may have in common.
+    """
+    for one, other in zip(ones, others, strict=True):
+        try:
+            pair = [images.decode(tree.read(name)) for name in (one, other)]
+        except (OSError, ImageError):
+            return False
+        if pair[0].size == pair[1].size and one.rsplit(".", 1)[-1].lower() == other.rsplit(".", 1)[-1].lower():
+            return False
+        small = [np.asarray(image.convert("L").resize((16, 16)), np.float64) for image in pair]
+        if small[0].std() < 8 or np.abs(small[0] - small[1]).mean() > 8:
+            return False
+    return bool(ones)
+
+
+def _sizes(tree: Tree, names: Sequence[str]) -> list[str]:
+    """Width × height of pictures, in words where one cannot be read."""
+    sizes = []
+    for name in names:
+        try:
+            look = look_at(tree, name)
+        except (OSError, ImageError):
+            sizes.append("unreadable")
+        else:
+            sizes.append(f"{look.width}×{look.height} pixels")
+    return sizes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(displayed, names[:5])) + (", …" if len(names) > 5 else "")
+
+
+def quoted(name: str) -> str:
+    """A name as a shell takes it."""
+    shown = displayed(name)
+    return f"'{shown}'" if re.search(r"[^\w./-]", shown) else shown

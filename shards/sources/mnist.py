@@ -1,103 +1,303 @@
-"""MNIST's official IDX files (and of the sets that imitate it: Fashion-MNIST, KMNIST), plain or gzipped."""
+"""MNIST and the sets that imitate it (Fashion-MNIST, KMNIST, EMNIST): IDX files, gzipped or not, or Kaggle's CSV."""
 
 from __future__ import annotations
 
 import gzip
+import io
+import re
+import string
 import zlib
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from shards.errors import InputError
-from shards.sources import LayoutError, Sample, listing_identity
+from shards.images import ImageError
+from shards.sources.arrays import Arrays, Part
+from shards.sources.base import SPLITS, Found, Source, Wish, displayed
+from shards.trees import Tree
 
-PLACES = (".", "raw", "MNIST/raw")  # below the given folder: the last two are torchvision's
-IMAGES = ("train-images-idx3-ubyte", "train-images.idx3-ubyte")  # the official name, and one that is often met
-LABELS = ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte")
+LOOKS_FOR = "train-images-idx3-ubyte or t10k-images-idx3-ubyte, with or without .gz, or a CSV of label and 784 pixels"
 MAX_BYTES = 2**31
 """The most an IDX file may hold: a gzip file of a few bytes can claim anything."""
+PIXELS = 28 * 28
+
+_IDX = re.compile(
+    r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.](?P<kind>images|labels)[-_.]?idx[13][-_.]?ubyte(?P<gz>\.gz)?", re.I
+)
+_CSV = re.compile(r"(?P<set>.*?)(?P<part>train|test)\w*\.csv(?P<gz>\.gz)?", re.I)
+_PARTS = {"train": 0, "t10k": 2, "test": 2}
+
+DIGITS = tuple(string.digits)
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+KUZUSHIJI = ("お", "き", "す", "つ", "な", "は", "ま", "や", "れ", "を")
+_BALANCED = (*DIGITS, *string.ascii_uppercase, *"abdefghnqrt")
+EMNIST = {
+    "byclass": (*DIGITS, *string.ascii_uppercase, *string.ascii_lowercase),
+    "bymerge": _BALANCED,
+    "balanced": _BALANCED,
+    "letters": tuple(string.ascii_lowercase),
+    "digits": DIGITS,
+    "mnist": DIGITS,
+}
+"""EMNIST's six divisions of the same images, and their classes (Cohen et al. 2017)."""
+_FIRST_LABELS = {
+    (9, 0, 0, 3, 0, 2, 7, 2, 5, 5): "fashion",
+    (8, 7, 0, 1, 4, 2, 4, 8, 1, 1): "kmnist",
+}
+"""How the official training labels begin, for files whose names do not tell."""
 
 
-class MnistSource:
-    """The training set: train-images-idx3-ubyte and train-labels-idx1-ubyte, with or without .gz.
+class _Kind(NamedTuple):
+    """Which of the sets files are.
 
-    Raises:
-        LayoutError: No such images are there.
-        InputError: The labels are missing, or a file is not what its header says.
+    Attributes:
+        name: For people.
+        class_names: In the order of the labels.
+        first: The label of the first class.
+        transposed: Whether rows and columns are exchanged, as in EMNIST's files.
     """
 
-    layout: str = "mnist"
-    attribute_names: tuple[str, ...] = ()
-    class_names: tuple[str, ...] = tuple("0123456789")
-
-    def __init__(self, path: Path) -> None:
-        images = _find(path, IMAGES)
-        if images is None:
-            raise LayoutError(f"mnist: no {IMAGES[0]} or {IMAGES[0]}.gz")
-        labels = _find(images.parent, LABELS)
-        if labels is None:
-            raise InputError(f"{images.parent} has {images.name} but no {LABELS[0]} beside it: fetch that as well")
-        self.path = images
-        self.labels = _read_idx(labels, dimensions=1)
-        if len(self.labels) != len(self.images):
-            raise InputError(f"{labels} has {len(self.labels)} labels for {len(self.images)} images")
-        if self.labels.max() >= len(self.class_names):
-            raise InputError(f"{labels} has a label {self.labels.max()}: only 0 to 9 make sense")
-
-    @cached_property
-    def images(self) -> np.ndarray:
-        """uint8 (n, H, W); each process reads it for itself, once."""
-        return _read_idx(self.path, dimensions=3)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "images"}
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def name(self, i: int) -> str:
-        """The file's name and the position in it, from 0."""
-        return f"{self.path.name.removesuffix('.gz')}[{i}]"
-
-    def sample(self, i: int) -> Sample:
-        """Sample i: uint8 (H, W)."""
-        return Sample(f"train-{i:05d}", self.images[i], int(self.labels[i]), None)
-
-    def channels(self) -> int:
-        """Always 1."""
-        return 1
-
-    def identity(self) -> str:
-        """A sha256 (hex) over the images' size and the labels; alike for plain and gzipped files."""
-        return listing_identity(self.layout, [(IMAGES[0], self.images.nbytes)], [self.labels.tobytes()])
+    name: str
+    class_names: tuple[str, ...]
+    first: int = 0
+    transposed: bool = False
 
 
-def _find(folder: Path, names: tuple[str, ...]) -> Path | None:
-    for candidate in (folder / place / (name + suffix) for place in PLACES for name in names for suffix in ("", ".gz")):
-        if candidate.is_file():
-            return candidate
-    return None
+class _Pair(NamedTuple):
+    """An image file and the labels that go with it, as found in the tree."""
+
+    images: str
+    labels: str | None
 
 
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
+    """Sets of IDX files or CSV tables; those of one folder and one name belong together.
+
+    Kaggle puts each IDX file into a folder of its own name, and often keeps both; torchvision keeps the .gz as well.
+    """
+    files: dict[tuple[str, str], dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        match = _IDX.fullmatch(last)
+        if match is None:
+            continue
+        outer, _, inner = folder.rpartition("/")
+        if _IDX.fullmatch(inner):
+            folder = outer
+        key = (match["part"].lower(), match["kind"].lower())
+        files[folder, match["set"]][key].append(name)
+    found = []
+    for (folder, prefix), kinds in sorted(files.items()):
+        pairs = {}
+        for part in _PARTS:
+            images = kinds.get((part, "images"), [])
+            if images:
+                labels = kinds.get((part, "labels"), [])
+                pairs[part] = _Pair(min(images, key=_plainest), min(labels, key=_plainest, default=None))
+        if pairs:
+            claimed = frozenset(name for each in kinds.values() for name in each)
+            place = f"{folder}/{prefix}".strip("/") if prefix else folder
+            count = " and ".join(SPLITS[_PARTS[part]] for part in pairs)
+            what = f"{prefix.strip('-_.') or 'MNIST'} ({count}), IDX files"
+            found.append(Found("mnist", place, what, claimed, partial(_build_idx, tree, folder, prefix, pairs)))
+    return found + _find_csv(tree, names)
+
+
+def _plainest(name: str) -> tuple[bool, int, str]:
+    return name.lower().endswith(".gz"), name.count("/"), name
+
+
+def _build_idx(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair], left_out: Mapping[str, int]) -> Source:
+    labels = {}
+    for part, pair in pairs.items():
+        path = tree.path / pair.images
+        if pair.labels is None:
+            expected = re.sub("images", "labels", pair.images.rpartition("/")[2], flags=re.I).replace("idx3", "idx1")
+            raise InputError(f"{path.parent} has {path.name} but no {expected} beside it: fetch that as well")
+        labels[part] = _read_idx(tree, pair.labels, dimensions=1)
+        count = _idx_shape(tree, pair.images)[0]
+        if len(labels[part]) != count:
+            raise InputError(f"{tree.path / pair.labels} has {len(labels[part])} labels for {count} images")
+    kind = _kind(f"{tree.path}/{folder}", prefix, labels.get("train"))
+    parts = []
+    for part, pair in pairs.items():
+        numbers = labels[part].astype(np.int64) - kind.first
+        if numbers.max() >= len(kind.class_names) or numbers.min() < 0:
+            wrong = int(numbers.max() if numbers.max() >= len(kind.class_names) else numbers.min()) + kind.first
+            last = len(kind.class_names) - 1 + kind.first
+            raise InputError(
+                f"{tree.path / str(pair.labels)} has a label {wrong}: only {kind.first} to {last} make sense"
+            )
+        split = _PARTS[part]
+        name = pair.images.rpartition("/")[2].removesuffix(".gz")
+        read = partial(_read_images, tree, pair.images, kind.transposed)
+        parts.append(Part(name, SPLITS[split], split, numbers, read))
+    return Arrays(
+        tree, "mnist", parts, kind.class_names, place=folder, grey=True, left_out=left_out, notes=[_note(kind)]
+    )
+
+
+def _note(kind: _Kind) -> str:
+    return f"taken for {kind.name}" + (": rows and columns exchanged back" if kind.transposed else "")
+
+
+def _kind(folder: str, prefix: str, train: np.ndarray | None) -> _Kind:
+    """Which set it is, by the names of files and folders, or else by how its labels begin."""
+    words = [*re.split(r"[^a-z0-9]+", prefix.lower()), *reversed(re.split(r"[^a-z0-9]+", folder.lower()))]
+    emnist = next((word for word in words if word in EMNIST and word != "mnist"), None)
+    if "emnist" in words:
+        division = emnist or ("mnist" if "mnist" in prefix.lower().replace("emnist", "") else None)
+        if division is None:
+            raise InputError(f"{folder} holds EMNIST, but no name says which of {', '.join(EMNIST)}: give the files "
+                             "their official names, such as emnist-letters-train-images-idx3-ubyte.gz")  # fmt: skip
+        return _Kind(f"EMNIST {division}", EMNIST[division], int(division == "letters"), True)
+    for word in words:
+        if word.startswith("fashion"):
+            return _Kind("Fashion-MNIST", FASHION)
+        if word in ("kmnist", "kuzushiji"):
+            return _Kind("KMNIST", KUZUSHIJI)
+        if word == "mnist":
+            break
+    known = _FIRST_LABELS.get(tuple(train[:10].tolist())) if train is not None else None
+    if known == "fashion":
+        return _Kind("Fashion-MNIST, as its labels begin like that", FASHION)
+    if known == "kmnist":
+        return _Kind("KMNIST, as its labels begin like that", KUZUSHIJI)
+    return _Kind("MNIST", DIGITS)
+
+
+def _open_idx(tree: Tree, name: str) -> io.BufferedIOBase:
+    """The bytes of a file, whose content says whether it is gzipped, whatever its name."""
+    data = io.BytesIO(tree.read(name, MAX_BYTES))
+    return gzip.GzipFile(fileobj=data) if data.getbuffer()[:2] == b"\x1f\x8b" else data
+
+
+def _idx_shape(tree: Tree, name: str, dimensions: int = 3) -> list[int]:
+    with _named(tree, name), _open_idx(tree, name) as file:
+        return _idx_header(str(tree.path / name), file, dimensions)
+
+
+def _idx_header(path: str, file: io.BufferedIOBase, dimensions: int) -> list[int]:
+    header = file.read(4 + 4 * dimensions)
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
+        raise InputError(f"{path} is not an IDX file of {dimensions} dimension(s): it begins with {header[:4]!r}")
+    shape = [int(size) for size in np.frombuffer(header, ">u4", offset=4)]
+    claimed = int(np.prod(shape, dtype=object))
+    if not 0 < claimed <= MAX_BYTES:
+        raise InputError(f"{path} says that it holds {claimed:,} bytes: 1 to {MAX_BYTES:,} are accepted")
+    return shape
+
+
+def _read_idx(tree: Tree, name: str, dimensions: int) -> np.ndarray:
     """An IDX file of unsigned bytes: two zeros, 8, the number of dimensions; each dimension, big-endian; the bytes."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(4 + 4 * dimensions)
-            if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
-                raise InputError(
-                    f"{path} is not an IDX file of {dimensions} dimension(s): it begins with {header[:4]!r}"
-                )
-            shape = [int(size) for size in np.frombuffer(header, ">u4", offset=4)]
-            claimed = int(np.prod(shape, dtype=object))
-            if not 0 < claimed <= MAX_BYTES:
-                raise InputError(f"{path} says that it holds {claimed:,} bytes: 1 to {MAX_BYTES:,} are accepted")
-            data = file.read(claimed + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
+    path = str(tree.path / name)
+    with _named(tree, name), _open_idx(tree, name) as file:
+        shape = _idx_header(path, file, dimensions)
+        claimed = int(np.prod(shape, dtype=object))
+        data = file.read(claimed + 1)
     if len(data) != claimed:
         found = "fewer" if len(data) < claimed else "more"
         raise InputError(f"{path} has {found} bytes than the {claimed:,} that its header says: fetch it again")
     return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _read_images(tree: Tree, name: str, transposed: bool) -> np.ndarray:
+    images = _read_idx(tree, name, dimensions=3)
+    return images.swapaxes(1, 2) if transposed else images
+
+
+class _named:  # noqa: N801  (used like a function)
+    """Errors of reading a file, as errors for people that name it."""
+
+    def __init__(self, tree: Tree, name: str) -> None:
+        self.path = tree.path / name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error)):
+            raise InputError(f"{self.path} is not a whole gzip file ({error}): fetch it again") from error
+        if isinstance(error, ImageError):
+            raise InputError(f"{self.path}: {error}") from error
+
+
+# ---- CSV ----
+
+
+def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
+    """Tables of a label and 784 pixels a row, as Kaggle has them; a test table may have no label."""
+    groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        match = _CSV.fullmatch(last)
+        if match and _columns(tree, name) is not None:
+            groups[folder, match["set"]][match["part"].lower()] = name
+    found = []
+    for (folder, prefix), tables in sorted(groups.items()):
+        place = f"{folder}/{prefix}".strip("/") if prefix else folder
+        what = f"{prefix.strip('-_.') or 'MNIST'} ({' and '.join(sorted(tables))}), CSV"
+        build = partial(_build_csv, tree, folder, prefix, dict(sorted(tables.items(), reverse=True)))
+        found.append(Found("mnist", place, what, frozenset(tables.values()), build))
+    return found
+
+
+def _columns(tree: Tree, name: str) -> tuple[bool, bool] | None:
+    """Whether a table begins with a line of names, and whether its rows begin with a label; None for other tables."""
+    try:
+        line = tree.head(name, 1 << 14).split(b"\n", 1)[0].decode("ascii").strip()
+    except (OSError, ImageError, UnicodeDecodeError):
+        return None
+    fields = [field.strip().strip('"').lower() for field in line.split(",")]
+    header = not fields[0].isdecimal()
+    if len(fields) == PIXELS + 1 and (not header or fields[0] in ("label", "class", "y", "target")):
+        return header, True
+    if len(fields) == PIXELS and header and "pix" in fields[0]:
+        return True, False
+    return None
+
+
+def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], left_out: Mapping[str, int]) -> Source:
+    labels = {}
+    for part, name in tables.items():
+        table, labelled = _read_csv(tree, name)
+        labels[part] = table[:, 0].astype(np.int64) if labelled else np.full(len(table), -1, np.int64)
+    kind = _kind(f"{tree.path}/{folder}", prefix, labels.get("train"))
+    parts = []
+    notes = [_note(kind)]
+    for part, name in tables.items():
+        numbers = np.where(labels[part] < 0, -1, labels[part] - kind.first)
+        if numbers.max() >= len(kind.class_names) or numbers.min() < -1:
+            raise InputError(f"{tree.path / name} has labels that {kind.name} has not: {int(labels[part].max())}")
+        if numbers.max() < 0:
+            notes.append(f"{displayed(name)} has no labels")
+        split, last = _PARTS[part], name.rpartition("/")[2]
+        parts.append(Part(last, SPLITS[split], split, numbers, partial(_csv_images, tree, name, kind.transposed)))
+    return Arrays(tree, "mnist", parts, kind.class_names, place=folder, grey=True, left_out=left_out, notes=notes)
+
+
+def _read_csv(tree: Tree, name: str) -> tuple[np.ndarray, bool]:
+    """A table's bytes (n, 784 or 785), and whether the first column is a label.
+
+    Raises:
+        InputError: It is not whole, or holds other than 0 to 255.
+    """
+    header, labelled = _columns(tree, name) or (False, True)
+    path = tree.path / name
+    data = tree.read(name, MAX_BYTES)
+    try:
+        table = np.loadtxt(io.BytesIO(data), np.int32, delimiter=",", skiprows=int(header), ndmin=2)
+    except ValueError as error:
+        raise InputError(f"{path} is not a table of whole numbers: {error}") from error
+    if not len(table) or table.shape[1] != PIXELS + labelled or table.min() < 0 or table.max() > 255:
+        raise InputError(f"{path} should have {PIXELS + labelled} numbers of 0 to 255 in each row, and has others")
+    return table.astype(np.uint8), labelled
+
+
+def _csv_images(tree: Tree, name: str, transposed: bool) -> np.ndarray:
+    table, labelled = _read_csv(tree, name)
+    images = table[:, int(labelled) :].reshape(-1, 28, 28)
+    return images.swapaxes(1, 2) if transposed else images
