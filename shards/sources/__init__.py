@@ -178,9 +178,11 @@ def _open_local(path: Path, layout: str | None, wish: Wish) -> Source:
             if is_archive_name(path.name) or suffix(path.name) in UNPACK_FIRST:
                 raise InputError(f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, and give the folder")
             tree = Folder(path.absolute().parent, flat=True)
+            wish = wish._replace(sub=path.name) if suffix(path.name) == ".csv" else wish
             found = [each for each in _find(tree, layout, wish) if path.name in each.claimed]
             if not found:
-                raise InputError(f"no data set was found in {path}: give the folder that holds the images")
+                lines = [f"no data set was found in {path}: give the folder that holds the images"]
+                raise InputError("\n".join([*lines, *_looked_for(layout)]))
         else:
             tree = _look_into_archives(tree, wish)
             found = _find(tree, layout, wish)
@@ -205,7 +207,7 @@ def _find(tree: Tree, layout: str | None, wish: Wish) -> list[Found]:
     pictures = find_pictures(tree, rest)
     if found and len(pictures.names) <= A_FEW * sum(len(each.claimed) for each in found):
         return found
-    return found + folder.find(tree, pictures, wish)
+    return found + folder.find(tree, pictures, wish, beside=bool(found))
 
 
 def _below(tree: Tree, sub: str) -> list[str]:
@@ -297,5 +299,9 @@ def _nothing(tree: Tree, layout: str | None, wish: Wish) -> str:
     hopeless = sorted(kinds.keys() & UNPACK_FIRST)
     if hopeless:
         lines.append(f"  {', '.join(hopeless)}: distgan does not read these; unpack or convert them to image files")
+    return "\n".join([*lines, *_looked_for(layout)])
+
+
+def _looked_for(layout: str | None) -> list[str]:
     looked = [layout] if layout is not None else list(LAYOUTS)
-    return "\n".join([*lines, *(f"  {name}: looked for {LAYOUTS[name].looks_for}" for name in looked)])
+    return [f"  {name}: looked for {LAYOUTS[name].looks_for}" for name in looked]

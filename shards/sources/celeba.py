@@ -49,7 +49,7 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
         if suffix(name) in SUFFIXES:
             folders[name.rpartition("/")[0]].append(name)
     named = [
-        folder for folder in folders if IMAGES.fullmatch(folder.rpartition("/")[2] or tree.path.name.partition(".")[0])
+        folder for folder in folders if IMAGES.fullmatch(folder.rpartition("/")[2] or tree.path.absolute().name.partition(".")[0])
     ]
     if not named and any(TABLE.fullmatch(name.rpartition("/")[2]) for name in tree.files):
         named = [folder for folder, inside in folders.items() if _is_described(tree, folder, inside)]
@@ -170,13 +170,14 @@ def read_attributes(table: Table) -> tuple[tuple[str, ...], dict[str, bytes]]:
     """
     lines = iter(_lines(table))
     number, header = next(lines, (1, []))
-    if len(header) == 1 and header[0].isdecimal():
+    counted = len(header) == 1 and header[0].isdecimal()
+    if counted:
         number, header = next(lines, (number + 1, []))
     elif len(header) < 2:
         raise InputError(f"{table.path}, line 1: the number of images or the names of columns should be here")
     first = next(((number, fields) for number, fields in lines if fields), None)
     column = 0
-    if first is not None and len(first[1]) == len(header):  # the images have a column with a name
+    if first is not None and not counted and len(first[1]) == len(header):  # the images have a column with a name
         column = next((i for i, text in enumerate(first[1]) if suffix(text) in SUFFIXES), 0)
         header = header[column + 1 :]
     names = tuple(header)

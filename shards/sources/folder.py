@@ -46,15 +46,21 @@ _MASK = re.compile(r"mask|trimap|segment|annot|(^|[^a-z])(anno|seg|gt|labels?|pa
 """Names of folders that hold pictures about pictures."""
 
 
-def find(tree: Tree, pictures: Pictures, wish: Wish) -> list[Found]:
+def find(tree: Tree, pictures: Pictures, wish: Wish, *, beside: bool = False) -> list[Found]:
     """The images of a tree as one data set, if there are any.
+
+    Args:
+        tree: The tree.
+        pictures: The images in it to speak of.
+        wish: What the user said.
+        beside: Whether there is another data set in the tree, so that these may be no more than masks of its images.
 
     Raises:
         InputError: What the folders mean cannot be decided; the message has the choices.
     """
     arranged = Arrangement(tree, pictures.names)
     if pictures.names:
-        arranged.decide(wish.classes)
+        arranged.decide(wish.classes, beside=beside)
     if not arranged.names:
         return []
     classes = arranged.class_names
@@ -109,16 +115,17 @@ class Arrangement:
         """In the order of their characters."""
         return tuple(sorted({path[0] for path in self.folders if path}))
 
-    def decide(self, classes: bool | None) -> None:
+    def decide(self, classes: bool | None, *, beside: bool = False) -> None:
         """Give the folders their meaning.
 
         Args:
             classes: Whether folders are classes; None finds out.
+            beside: Whether there are other images, of which these may be masks.
 
         Raises:
             InputError: It cannot be found out.
         """
-        self._leave_out_masks()
+        self._leave_out_masks(beside)
         self._unwrap()
         if classes is None:
             self._refuse_editions()
@@ -148,14 +155,14 @@ class Arrangement:
 
     # ---- pictures that are not to be learnt from ----
 
-    def _leave_out_masks(self) -> None:
-        """Leave out what lies in a folder whose name speaks of masks, and looks like them; unless it is all there is."""
+    def _leave_out_masks(self, beside: bool) -> None:
+        """Leave out what lies in a folder whose name speaks of masks and looks like them, unless it is all there is."""
         groups: dict[str, list[int]] = defaultdict(list)
         for i, path in enumerate(self.folders):
             depth = next((depth for depth, name in enumerate(path, 1) if _MASK.search(name)), None)
             if depth:
                 groups["/".join(path[:depth])].append(i)
-        if sum(map(len, groups.values())) == len(self.names):
+        if not beside and sum(map(len, groups.values())) == len(self.names):
             return
         reasons = {
             i: f"masks in {place}"

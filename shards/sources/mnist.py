@@ -100,7 +100,7 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
                 pairs[part] = _Pair(min(images, key=_plainest), min(labels, key=_plainest, default=None))
         if pairs:
             claimed = frozenset(name for each in kinds.values() for name in each)
-            place = f"{folder}/{prefix}".strip("/") if prefix else folder
+            place = f"{folder}/{prefix}".strip("/-_.") if prefix else folder
             count = " and ".join(SPLITS[_PARTS[part]] for part in pairs)
             what = f"{prefix.strip('-_.') or 'MNIST'} ({count}), IDX files"
             found.append(Found("mnist", place, what, claimed, partial(_build_idx, tree, folder, prefix, pairs)))
@@ -119,7 +119,7 @@ def _build_idx(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair],
             expected = re.sub("images", "labels", pair.images.rpartition("/")[2], flags=re.I).replace("idx3", "idx1")
             raise InputError(f"{path.parent} has {path.name} but no {expected} beside it: fetch that as well")
         labels[part] = _read_idx(tree, pair.labels, dimensions=1)
-        count = _idx_shape(tree, pair.images)[0]
+        count = len(_read_idx(tree, pair.images, dimensions=3))  # all of it: damage is named before anything is packed
         if len(labels[part]) != count:
             raise InputError(f"{tree.path / pair.labels} has {len(labels[part])} labels for {count} images")
     kind = _kind(f"{tree.path}/{folder}", prefix, labels.get("train"))
@@ -173,31 +173,20 @@ def _kind(folder: str, prefix: str, train: np.ndarray | None) -> _Kind:
 def _open_idx(tree: Tree, name: str) -> io.BufferedIOBase:
     """The bytes of a file, whose content says whether it is gzipped, whatever its name."""
     data = io.BytesIO(tree.read(name, MAX_BYTES))
-    return gzip.GzipFile(fileobj=data) if data.getbuffer()[:2] == b"\x1f\x8b" else data
-
-
-def _idx_shape(tree: Tree, name: str, dimensions: int = 3) -> list[int]:
-    with _named(tree, name), _open_idx(tree, name) as file:
-        return _idx_header(str(tree.path / name), file, dimensions)
-
-
-def _idx_header(path: str, file: io.BufferedIOBase, dimensions: int) -> list[int]:
-    header = file.read(4 + 4 * dimensions)
-    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
-        raise InputError(f"{path} is not an IDX file of {dimensions} dimension(s): it begins with {header[:4]!r}")
-    shape = [int(size) for size in np.frombuffer(header, ">u4", offset=4)]
-    claimed = int(np.prod(shape, dtype=object))
-    if not 0 < claimed <= MAX_BYTES:
-        raise InputError(f"{path} says that it holds {claimed:,} bytes: 1 to {MAX_BYTES:,} are accepted")
-    return shape
+    return gzip.GzipFile(fileobj=data) if data.getvalue()[:2] == b"\x1f\x8b" else data
 
 
 def _read_idx(tree: Tree, name: str, dimensions: int) -> np.ndarray:
     """An IDX file of unsigned bytes: two zeros, 8, the number of dimensions; each dimension, big-endian; the bytes."""
     path = str(tree.path / name)
     with _named(tree, name), _open_idx(tree, name) as file:
-        shape = _idx_header(path, file, dimensions)
+        header = file.read(4 + 4 * dimensions)
+        if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, 8, dimensions)):
+            raise InputError(f"{path} is not an IDX file of {dimensions} dimension(s): it begins with {header[:4]!r}")
+        shape = [int(size) for size in np.frombuffer(header, ">u4", offset=4)]
         claimed = int(np.prod(shape, dtype=object))
+        if not 0 < claimed <= MAX_BYTES:
+            raise InputError(f"{path} says that it holds {claimed:,} bytes: 1 to {MAX_BYTES:,} are accepted")
         data = file.read(claimed + 1)
     if len(data) != claimed:
         found = "fewer" if len(data) < claimed else "more"
@@ -238,7 +227,7 @@ def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
             groups[folder, match["set"]][match["part"].lower()] = name
     found = []
     for (folder, prefix), tables in sorted(groups.items()):
-        place = f"{folder}/{prefix}".strip("/") if prefix else folder
+        place = f"{folder}/{prefix}".strip("/-_.") if prefix else folder
         what = f"{prefix.strip('-_.') or 'MNIST'} ({' and '.join(sorted(tables))}), CSV"
         build = partial(_build_csv, tree, folder, prefix, dict(sorted(tables.items(), reverse=True)))
         found.append(Found("mnist", place, what, frozenset(tables.values()), build))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,7 +29,6 @@ HEAD_BYTES = 1 << 16
 """So much of a file usually holds all that says what it is; a long EXIF block can need more."""
 LOOKED_AT = 100
 """Pictures, evenly over all, that are looked at for their size and kind before packing."""
-HEADERS_AT_ONCE = 1024
 
 _ENDINGS = "jpg jpeg jpe jfif png bmp dib gif webp tif tiff ppm pgm pbm pnm jp2 j2k j2c avif mpo"
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
@@ -186,12 +184,10 @@ class PictureFiles:
     def channels(self) -> int:
         """1 where every image whose header can be read is grey, else 3."""
         found: set[bool | None] = set()
-        with ThreadPoolExecutor(2) as pool:
-            # In portions, as one colour image settles it: usually the first.
-            for start in range(0, len(self.names), HEADERS_AT_ONCE):
-                found.update(pool.map(self._is_grey, self.names[start : start + HEADERS_AT_ONCE]))
-                if False in found:
-                    return 3
+        for name in self.names:  # one colour image settles it, usually the first
+            found.add(self._is_grey(name))
+            if False in found:
+                return 3
         return 1 if True in found else 3
 
     def _is_grey(self, name: str) -> bool | None:

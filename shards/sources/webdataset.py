@@ -114,7 +114,7 @@ def _has_companions(names: Sequence[str]) -> bool:
     fields: dict[str, set[str]] = {}
     for name in names:
         key, field = split_key(name)
-        fields.setdefault(key, set()).add(field)
+        fields.setdefault(key, set()).add(_ending(field))
     with_image = [each for each in fields.values() if any(_is_image(field) for field in each)]
     return bool(with_image) and 2 * sum(bool(each & COMPANIONS) for each in with_image) >= len(with_image)
 
@@ -132,8 +132,13 @@ def split_key(name: str) -> tuple[str, str]:
     return folder + slash + ".".join(parts[:start]), ".".join(parts[start:]).lower()
 
 
+def _ending(field: str) -> str:
+    """What a field holds: "jpg" for seg.jpg."""
+    return field.rpartition(".")[2]
+
+
 def _is_image(field: str) -> bool:
-    return f".{field.rpartition('.')[2]}" in SUFFIXES
+    return f".{_ending(field)}" in SUFFIXES
 
 
 class _Row(NamedTuple):
@@ -182,9 +187,9 @@ def _facts(url: str, sample: Mapping[str, Any], others: Counter[str]) -> tuple[s
     for name, data in sample.items():
         if name.startswith("__") or _is_image(name):
             continue
-        if name in ("cls", "label", "class"):
+        if _ending(name) in ("cls", "label", "class"):
             label = data.decode("utf-8", "replace").strip()
-        elif name == "json":
+        elif _ending(name) == "json":
             try:
                 found = json.loads(data)
             except (ValueError, RecursionError) as error:
