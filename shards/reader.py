@@ -140,7 +140,8 @@ class Reader:
     def _decode(self, ids: np.ndarray, encoded: list[memoryview], out: np.ndarray, positions: np.ndarray) -> None:
         for position in positions.tolist():
             try:
-                out[position] = images.apply(images.decode(bytes(encoded[position])), self._transform)
+                image = images.decode(bytes(encoded[position]), self._transform.white)
+                out[position] = images.apply(image, self._transform)
             except ImageError as error:
                 raise self._damage(int(ids[position]), str(error)) from error
 

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 import numpy as np
 from PIL import Image
 
-from shards import images
+from shards import faces, images
 from shards.cache import local_path
 from shards.digests import file_digests
 from shards.errors import InputError
@@ -64,15 +64,18 @@ PLAN = 2
 # webdataset passes over members whose name begins like __this__.
 _KEY = re.compile(r"(?!/)(?!__[^/]*__(/|$))[A-Za-z0-9_/-]{1,80}")
 
-# What an image file of unknown name begins with.
+# What a file of each format is called in a shard.
 _EXTENSIONS = {
-    b"\xff\xd8": "jpg",
-    b"\x89PNG": "png",
-    b"BM": "bmp",
-    b"GIF8": "gif",
-    b"RIFF": "webp",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
+    "JPEG": "jpg",
+    "PNG": "png",
+    "BMP": "bmp",
+    "GIF": "gif",
+    "WEBP": "webp",
+    "TIFF": "tif",
+    "PPM": "ppm",
+    "JPEG2000": "jp2",
+    "AVIF": "avif",
+    "HEIF": "heic",
 }
 
 
@@ -162,12 +165,21 @@ def pack(
         progress: Called as samples are done.
 
     Raises:
-        InputError: A setting makes no sense, out is in use or cannot be written, or no image could be used.
+        InputError: A setting makes no sense or needs a package that is missing, out is in use or cannot be written, or
+            no image could be used.
     """
     if encoding not in ENCODINGS:
         raise InputError(f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r}")
     if shard_samples is not None and shard_samples < 1:
         raise InputError(f"shard_samples must be at least 1, not {shard_samples}")
+    if transform.centre == "face":
+        if encoding == "original":
+            others = ", ".join(name for name in ENCODINGS if name != "original")
+            raise InputError(
+                "with encoding original, faces would be searched for each time an image is read: "
+                f"to centre on them, give encoding {others}"
+            )
+        faces.require()
     if not len(source):
         raise InputError("the source holds no images")
     if shard_samples is None:
@@ -333,7 +345,7 @@ def _encode(sample: Sample, transform: Transform, encoding: str) -> Record:
     """Make what is stored out of what was found."""
     if not _KEY.fullmatch(sample.key):
         raise ImageError(f"readers of tar files would pass over a sample called {sample.key!r}: rename it")
-    image = images.decode(sample.image) if isinstance(sample.image, bytes) else sample.image
+    image = images.decode(sample.image, transform.white) if isinstance(sample.image, bytes) else sample.image
     pixels = images.apply(image, transform)  # for originals too: what is packed can be read
     if encoding == "raw":
         extension, data = "raw", pixels.tobytes()
@@ -342,7 +354,7 @@ def _encode(sample: Sample, transform: Transform, encoding: str) -> Record:
     elif encoding == "png":
         extension, data = "png", _save(pixels, "PNG")
     elif isinstance(sample.image, bytes):
-        extension, data = _extension(sample.image), sample.image
+        extension, data = _EXTENSIONS[images.sniff(sample.image[: images.HEAD]) or "PPM"], sample.image
     else:
         extension, data = "png", _save(sample.image, "PNG")
     attributes = b"" if sample.attributes is None else np.packbits(sample.attributes > 0).tobytes()
@@ -355,10 +367,6 @@ def _save(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
         file, kind, **options
     )
     return file.getvalue()
-
-
-def _extension(data: bytes) -> str:
-    return next((extension for start, extension in _EXTENSIONS.items() if data.startswith(start)), "ppm")
 
 
 def _choose_shard_samples(source: Source, transform: Transform, encoding: str) -> int:
@@ -407,9 +415,10 @@ def _check_plan(out: Path, path: Path, settings: dict[str, Any]) -> None:
         begun = unseal(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}): delete {out} and pack again") from error
-    for name, value in settings.items():
-        if begun.get(name) != value:
-            what = f"{name} {begun.get(name)}, not {value}"
+    del begun["fingerprint"]
+    for name in (*settings, *begun):  # either may lack what the other has: a transform's defaults are left out
+        if begun.get(name) != settings.get(name):
+            what = f"{name} {begun.get(name, 'as always')}, not {settings.get(name, 'as always')}"
             if name == "source":
                 what = "another source, or the source has changed since"
             raise InputError(f"{out} was begun with {what}: go on as it was begun, or delete it and pack again")
