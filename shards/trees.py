@@ -461,6 +461,8 @@ def _tar(path: Path, opening: Open, compression: str) -> Tar | None:
                 file.seek(archive.offset)
                 if file.read(512) != bytes(512):
                     raise EOFError(f"it breaks off after {len(members):,} entries")
+                while compression and file.read(1 << 20):
+                    pass  # at its end a decompressor compares checksums
     except InputError:
         raise
     except (OSError, *_BROKEN) as error:
