@@ -98,7 +98,14 @@ def recognised_text(found: Recognised, channels: int) -> str:
     if found.attributes:
         lines.append(("attributes", f"{len(found.attributes)}: {_listed(found.attributes)}"))
     left_out = sum(found.left_out.values())
-    lines.append(("left out", f"{left_out:,} file{'s' * (left_out != 1)}: {_listed(found.left_out, _OF_A_KIND, 20)}" if left_out else "nothing"))
+    lines.append(
+        (
+            "left out",
+            f"{left_out:,} file{'s' * (left_out != 1)}: {_listed(found.left_out, _OF_A_KIND, 20)}"
+            if left_out
+            else "nothing",
+        )
+    )
     lines += [("note", note) for note in found.notes]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
 

@@ -49,7 +49,9 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
         if suffix(name) in SUFFIXES:
             folders[name.rpartition("/")[0]].append(name)
     named = [
-        folder for folder in folders if IMAGES.fullmatch(folder.rpartition("/")[2] or tree.path.absolute().name.partition(".")[0])
+        folder
+        for folder in folders
+        if IMAGES.fullmatch(folder.rpartition("/")[2] or tree.path.absolute().name.partition(".")[0])
     ]
     if not named and any(TABLE.fullmatch(name.rpartition("/")[2]) for name in tree.files):
         named = [folder for folder, inside in folders.items() if _is_described(tree, folder, inside)]

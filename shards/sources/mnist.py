@@ -44,11 +44,6 @@ EMNIST = {
     "mnist": DIGITS,
 }
 """EMNIST's six divisions of the same images, and their classes (Cohen et al. 2017)."""
-_FIRST_LABELS = {
-    (9, 0, 0, 3, 0, 2, 7, 2, 5, 5): "fashion",
-    (8, 7, 0, 1, 4, 2, 4, 8, 1, 1): "kmnist",
-}
-"""How the official training labels begin, for files whose names do not tell."""
 
 
 class _Kind(NamedTuple):
@@ -65,6 +60,13 @@ class _Kind(NamedTuple):
     class_names: tuple[str, ...]
     first: int = 0
     transposed: bool = False
+
+
+_FIRST_LABELS = {
+    (9, 0, 0, 3, 0, 2, 7, 2, 5, 5): _Kind("Fashion-MNIST", FASHION),
+    (8, 7, 0, 1, 4, 2, 4, 8, 1, 1): _Kind("KMNIST", KUZUSHIJI),
+}
+"""How the official training labels begin, for files whose names do not tell."""
 
 
 class _Pair(NamedTuple):
@@ -122,7 +124,7 @@ def _build_idx(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair],
         count = len(_read_idx(tree, pair.images, dimensions=3))  # all of it: damage is named before anything is packed
         if len(labels[part]) != count:
             raise InputError(f"{tree.path / pair.labels} has {len(labels[part])} labels for {count} images")
-    kind = _kind(f"{tree.path}/{folder}", prefix, labels.get("train"))
+    kind = _kind(tree, folder, prefix, labels.get("train"))
     parts = []
     for part, pair in pairs.items():
         numbers = labels[part].astype(np.int64) - kind.first
@@ -145,28 +147,32 @@ def _note(kind: _Kind) -> str:
     return f"taken for {kind.name}" + (": rows and columns exchanged back" if kind.transposed else "")
 
 
-def _kind(folder: str, prefix: str, train: np.ndarray | None) -> _Kind:
-    """Which set it is, by the names of files and folders, or else by how its labels begin."""
-    words = [*re.split(r"[^a-z0-9]+", prefix.lower()), *reversed(re.split(r"[^a-z0-9]+", folder.lower()))]
-    emnist = next((word for word in words if word in EMNIST and word != "mnist"), None)
-    if "emnist" in words:
-        division = emnist or ("mnist" if "mnist" in prefix.lower().replace("emnist", "") else None)
-        if division is None:
-            raise InputError(f"{folder} holds EMNIST, but no name says which of {', '.join(EMNIST)}: give the files "
-                             "their official names, such as emnist-letters-train-images-idx3-ubyte.gz")  # fmt: skip
-        return _Kind(f"EMNIST {division}", EMNIST[division], int(division == "letters"), True)
-    for word in words:
-        if word.startswith("fashion"):
+def _kind(tree: Tree, folder: str, prefix: str, train: np.ndarray | None) -> _Kind:
+    """Which set it is, by the names of files and of the folders they are in, or else by how its labels begin.
+
+    Raises:
+        InputError: It is EMNIST, and no name says which division.
+    """
+    path = tree.path.absolute()
+    for name in (prefix, *reversed(folder.split("/")), path.name, path.parent.name):
+        words = re.split(r"[^a-z0-9]+", name.lower())
+        if "emnist" in words:
+            division = next((word for word in re.split(r"[^a-z]+", prefix.lower()) if word in EMNIST), None)
+            if division is None:
+                raise InputError(
+                    f"{path / folder} holds EMNIST, but no name says which of {', '.join(EMNIST)}: give the files their "
+                    "official names, such as emnist-letters-train-images-idx3-ubyte.gz"
+                )
+            return _Kind(f"EMNIST {division}", EMNIST[division], int(division == "letters"), True)
+        if any(word.startswith("fashion") for word in words):
             return _Kind("Fashion-MNIST", FASHION)
-        if word in ("kmnist", "kuzushiji"):
+        if {"kmnist", "kuzushiji"} & set(words):
             return _Kind("KMNIST", KUZUSHIJI)
-        if word == "mnist":
-            break
+        if "mnist" in words:
+            return _Kind("MNIST", DIGITS)
     known = _FIRST_LABELS.get(tuple(train[:10].tolist())) if train is not None else None
-    if known == "fashion":
-        return _Kind("Fashion-MNIST, as its labels begin like that", FASHION)
-    if known == "kmnist":
-        return _Kind("KMNIST, as its labels begin like that", KUZUSHIJI)
+    if known is not None:
+        return known._replace(name=f"{known.name}, as its labels begin like that")
     return _Kind("MNIST", DIGITS)
 
 
@@ -254,7 +260,7 @@ def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], 
     for part, name in tables.items():
         table, labelled = _read_csv(tree, name)
         labels[part] = table[:, 0].astype(np.int64) if labelled else np.full(len(table), -1, np.int64)
-    kind = _kind(f"{tree.path}/{folder}", prefix, labels.get("train"))
+    kind = _kind(tree, folder, prefix, labels.get("train"))
     parts = []
     notes = [_note(kind)]
     for part, name in tables.items():

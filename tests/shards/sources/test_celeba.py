@@ -14,6 +14,7 @@ from PIL import Image
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.sources import Source, open_source
+from tests.shards.test_trees import write
 
 NAMES = ("5_o_Clock_Shadow", "Smiling", "Young")
 COUNT = 7
@@ -290,3 +291,86 @@ def test_a_zip_in_forked_and_pickled_copies(tmp_path):
     for child in children:
         child.join()
     assert [child.exitcode for child in children] == [0, 0]
+
+
+# ---- what people have of it ----
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("table", ["list_attr_celeba.csv", "list_attr_celeba.txt"])
+def test_an_archive_that_holds_all_of_it(tmp_path, kind, table):
+    write_folder(tmp_path / "x/celeba/img_align_celeba/img_align_celeba")
+    (write_csv if table.endswith("csv") else write_text)(tmp_path / "x/celeba" / table)
+    files = {
+        p.relative_to(tmp_path / "x").as_posix(): p.read_bytes()
+        for p in sorted((tmp_path / "x").rglob("*"))
+        if p.is_file()
+    }
+    check(open_source(write(tmp_path / "it", kind, files)))
+
+
+def test_the_png_edition_in_its_folder(tmp_path):
+    write_folder(
+        tmp_path / "Img/img_align_celeba_png", {name.replace("jpg", "png"): data for name, data in IMAGES.items()}
+    )
+    (tmp_path / "Anno").mkdir()
+    write_text(tmp_path / "Anno/list_attr_celeba.txt")
+    for source in (open_source(tmp_path), open_source(tmp_path / "Img/img_align_celeba_png")):
+        assert (source.layout, source.attribute_names) == ("celeba", NAMES)
+        assert [source.sample(i).attributes.tolist() for i in range(COUNT)] == [values(i + 1) for i in range(COUNT)]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("index", [False, True])
+@pytest.mark.parametrize("form", ["{}", "{}.0", "zero"])
+def test_tables_that_pandas_saved_again(tmp_path, separator, index, form):
+    write_folder(tmp_path / "img_align_celeba")
+    rows = [["image_id", *NAMES]]
+    for i in range(1, COUNT + 1):
+        rows.append([file_name(i), *(str(max(v, 0)) if form == "zero" else form.format(v) for v in values(i))])
+    if index:
+        rows = [[str(i - 1) if i else "", *row] for i, row in enumerate(rows)]
+    (tmp_path / "list_attr_celeba.csv").write_text("".join(separator.join(row) + "\n" for row in rows))
+    check(open_source(tmp_path))
+
+
+def test_values_of_two_habits_are_refused(tmp_path):
+    write_folder(tmp_path / "img_align_celeba", {"1.jpg": b"a", "2.jpg": b"b"})
+    (tmp_path / "list_attr_celeba.csv").write_text("image_id,A,B\n1.jpg,1,-1\n2.jpg,0,1\n")
+    with pytest.raises(InputError, match="line 3: '0' is neither -1 nor 1, and the table has -1 as well"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "list_eval_partition.csv", "Eval/list_eval_partition.txt"])
+def test_the_official_splits(tmp_path, name):
+    write_folder(tmp_path / "img_align_celeba")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    separator, header = (",", "image_id,partition\n") if name.endswith("csv") else (" ", "")
+    parts = [0, 0, 1, 2, 2, 0]
+    lines = [f"{file_name(i + 1)}{separator}{part}\n" for i, part in enumerate(parts)]
+    (tmp_path / name).write_text(header + "".join(lines))
+    source = open_source(tmp_path)
+    assert source.split_names == ("train", "val", "test")
+    assert [source.sample(i).split for i in range(COUNT)] == [*parts, -1]
+    assert any("no row for 1 of the images" in note for note in source.recognised.notes)
+    assert len(open_source(tmp_path, split="test")) == 2
+
+
+def test_faces_beside_their_masks(tmp_path):
+    write_folder(tmp_path / "CelebA-HQ-img", {f"{i}.jpg": jpeg(i) for i in range(3)})
+    shape = np.zeros((20, 20), np.uint8)
+    shape[5:9, 5:9] = 255
+    file = io.BytesIO()
+    Image.fromarray(shape).save(file, "PNG")
+    write_folder(tmp_path / "CelebAMask-HQ-mask-anno/0", {f"{i:05d}_hair.png": file.getvalue() for i in range(3)})
+    rows = [f"{i}.jpg  1 -1 1" for i in range(3)]
+    (tmp_path / "CelebAMask-HQ-attribute-anno.txt").write_text("\n".join(["3", " ".join(NAMES), *rows]))
+    source = open_source(tmp_path)
+    assert (source.layout, len(source), source.attribute_names) == ("celeba", 3, NAMES)
+    assert sum(source.recognised.left_out.values()) == 3
+
+
+def test_images_that_no_table_speaks_of_are_no_celeba(tmp_path):
+    write_folder(tmp_path / "cats", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
+    write_text(tmp_path / "list_attr_celeba.txt")
+    assert open_source(tmp_path).layout == "folder"

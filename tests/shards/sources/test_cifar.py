@@ -258,3 +258,60 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, flips, keep):
         message = "data_batch_5 was read"
         assert len(source) == 5 * SIZES[0]
     assert "data_batch_5" in message
+
+
+# ---- the test batch, and CIFAR-100 ----
+
+
+@pytest.mark.parametrize(("make", "suffix"), [(official, ""), (binary, ".bin")])
+def test_the_test_batch_is_a_split(tmp_path, make, suffix):
+    write_folder(tmp_path, {**files(make, suffix), f"test_batch{suffix}": make(PIXELS[0], LABELS[0])})
+    source = open_source(tmp_path)
+    assert source.recognised.splits == {"train": sum(SIZES), "test": SIZES[0]}
+    check(open_source(tmp_path, split="train"))
+    test = open_source(tmp_path, split="test")
+    assert [test.sample(i).label for i in range(SIZES[0])] == LABELS[0]
+    assert test.sample(0).key == "test_batch-00000"
+
+
+def hundred(pixels: np.ndarray, fine: list[int], coarse: list[int]) -> bytes:
+    file = io.BytesIO()
+    batch = {b"filenames": [b"x.png"] * len(fine), b"fine_labels": fine, b"coarse_labels": coarse, b"data": pixels}
+    Python2Pickler(file, 2).dump(batch)
+    return file.getvalue()
+
+
+FINE = [0, 99, 50]
+COARSE = [19, 3, 0]
+
+
+@pytest.mark.parametrize("kind", ["python", "binary", "archive"])
+def test_cifar_100(tmp_path, kind):
+    pixels = PIXELS[1]
+    if kind == "binary":
+        rows = b"".join(bytes([c, f]) + row.tobytes() for c, f, row in zip(COARSE, FINE, pixels, strict=True))
+        contents = {"train.bin": rows, "test.bin": rows, "fine_label_names.txt": b"apple\n"}
+        write_folder(tmp_path / "cifar-100-binary", contents)
+    else:
+        data = hundred(pixels, FINE, COARSE)
+        contents = {"train": data, "test": data, "meta": b""}
+        if kind == "python":
+            write_folder(tmp_path / "cifar-100-python", contents)
+        else:
+            write_archive(tmp_path / "cifar-100-python.tar.gz", contents, "cifar-100-python")
+    fine, coarse = open_source(tmp_path), open_source(tmp_path, "cifar100-coarse")
+    assert (fine.layout, len(fine.class_names), len(coarse.class_names)) == ("cifar100", 100, 20)
+    assert fine.class_names[0] == "apple"
+    assert fine.class_names[99] == "worm"
+    assert coarse.class_names[19] == "vehicles_2"
+    assert [fine.sample(i).label for i in range(6)] == FINE * 2
+    assert [coarse.sample(i).label for i in range(6)] == COARSE * 2
+    assert fine.recognised.splits == {"train": 3, "test": 3}
+    assert any("cifar100-coarse" in note for note in fine.recognised.notes)
+    np.testing.assert_array_equal(fine.sample(1).image, pixels[1].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+def test_another_archive_is_one_of_pictures(tmp_path):
+    write_archive(tmp_path / "faces.tar.gz", {"1.jpg": b"\xff\xd8\xff", "2.jpg": b"\xff\xd8\xff"}, "faces/anna")
+    source = open_source(tmp_path / "faces.tar.gz")
+    assert (source.layout, source.class_names) == ("folder", ("anna",))

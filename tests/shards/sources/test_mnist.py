@@ -113,3 +113,121 @@ def test_any_damage_to_a_gzip_is_named(tmp_path_factory, where, mask, keep):
         message = str(path)
         np.testing.assert_array_equal([source.sample(i).image for i in range(11)], IMAGES)
     assert str(path) in message
+
+
+# ---- what people have of it ----
+
+
+def write_part(folder: Path, part: str, labels: np.ndarray = LABELS, prefix: str = "", lie: bool | None = None) -> None:
+    """The two files of a part; with ``lie`` their names say the reverse of whether they are gzipped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in ((f"{prefix}{part}-images-idx3-ubyte", IMAGES), (f"{prefix}{part}-labels-idx1-ubyte", labels)):
+        data = idx(array)
+        ending = ".gz" if lie else ""
+        (folder / (name + ending)).write_bytes(gzip.compress(data) if lie is False else data)
+
+
+@pytest.mark.parametrize("lie", [False, True])
+def test_the_content_says_whether_it_is_gzipped(tmp_path, lie):
+    write_part(tmp_path, "train", lie=lie)
+    source = open_source(tmp_path)
+    assert np.array_equal([source.sample(i).image for i in range(11)], IMAGES)
+
+
+def test_both_parts_are_splits(tmp_path):
+    write_part(tmp_path, "train")
+    write_part(tmp_path, "t10k", LABELS[::-1].copy())
+    source = open_source(tmp_path)
+    assert source.recognised.splits == {"train": 11, "test": 11}
+    assert source.name(11) == "t10k-images-idx3-ubyte[0]"
+    assert source.sample(11).key == "test-00000"
+    assert len(open_source(tmp_path, split="train")) == 11
+    assert open_source(tmp_path, split="test").sample(0).label == LABELS[-1]
+
+
+def test_a_test_set_alone(tmp_path):
+    write_part(tmp_path, "t10k")
+    assert open_source(tmp_path).recognised.splits == {"test": 11}
+
+
+def test_a_missing_label_file_of_the_test_set_is_named(tmp_path):
+    write_part(tmp_path, "train")
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(IMAGES))
+    with pytest.raises(InputError, match="no t10k-labels-idx1-ubyte"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "prefix", "first"),
+    [
+        ("FashionMNIST/raw", "", "T-shirt/top"),
+        ("fashion-mnist", "", "T-shirt/top"),
+        ("KMNIST/raw", "", "お"),
+        ("MNIST/raw", "", "0"),
+        ("EMNIST/gzip", "emnist-digits-", "0"),
+    ],
+)
+def test_names_say_which_set_it_is(tmp_path, folder, prefix, first):
+    write_part(tmp_path / folder, "train", prefix=prefix)
+    for path in (tmp_path, tmp_path / folder):
+        source = open_source(path)
+        assert source.class_names[0] == first
+
+
+def test_labels_say_which_set_it_is_where_names_do_not(tmp_path):
+    write_part(tmp_path / "raw", "train", np.array([9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 1], np.uint8))
+    assert open_source(tmp_path).class_names[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize(("division", "count", "shift"), [("letters", 26, 1), ("balanced", 47, 0), ("byclass", 62, 0)])
+def test_emnist_is_upright_and_has_its_own_classes(tmp_path, division, count, shift):
+    labels = np.arange(11, dtype=np.uint8) + shift
+    write_part(tmp_path / "emnist", "train", labels, prefix=f"emnist-{division}-")
+    source = open_source(tmp_path)
+    assert len(source.class_names) == count
+    assert source.class_names[0] == ("a" if division == "letters" else "0")
+    assert [source.sample(i).label for i in range(11)] == list(range(11))
+    assert np.array_equal([source.sample(i).image for i in range(11)], IMAGES.swapaxes(1, 2))
+
+
+def test_divisions_of_emnist_side_by_side(tmp_path):
+    for division in ("digits", "mnist"):
+        write_part(tmp_path / "gzip", "train", prefix=f"emnist-{division}-")
+    with pytest.raises(InputError, match=r"(?s)2 data sets.*--sub gzip/emnist-digits.*--sub gzip/emnist-mnist"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path, sub="gzip/emnist-mnist")) == 11
+
+
+def test_kaggles_folders_in_the_files_names(tmp_path):
+    for name, array in (("train-images-idx3-ubyte", IMAGES), ("train-labels-idx1-ubyte", LABELS)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(idx(array))
+        (tmp_path / name.replace("-idx", ".idx")).write_bytes(idx(array))  # Kaggle has both
+    source = open_source(tmp_path)
+    assert len(source) == 11
+    assert source.recognised.left_out == {}
+
+
+def test_kaggles_tables(tmp_path):
+    header = [f"pixel{i}" for i in range(784)]
+    rows = [[int(label), *image.reshape(-1).tolist()] for label, image in zip(LABELS, IMAGES, strict=True)]
+
+    def text(rows: list[list[int]], names: list[str] | None) -> str:
+        return "".join(",".join(map(str, row)) + "\n" for row in [*([names] if names else []), *rows])
+
+    (tmp_path / "train.csv").write_text(text(rows, ["label", *header]))
+    (tmp_path / "test.csv").write_text(text([row[1:] for row in rows[:4]], header))
+    (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n")
+    source = open_source(tmp_path)
+    assert source.recognised.splits == {"train": 11, "test": 4}
+    assert source.recognised.left_out == {".csv": 1}
+    assert np.array_equal([source.sample(i).image for i in range(11)], IMAGES)
+    assert [source.sample(i).label for i in range(15)] == [*LABELS.tolist(), *[-1] * 4]
+    alone = open_source(tmp_path / "train.csv")
+    assert len(alone) == 11
+    (tmp_path / "train.csv").write_text(text([[1, *[256] * 784]], ["label", *header]))
+    with pytest.raises(InputError, match=r"train\.csv should have 785 numbers of 0 to 255"):
+        open_source(tmp_path)
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/mnist_train.csv").write_text(text(rows, None))
+    assert [open_source(tmp_path / "plain").sample(i).label for i in range(11)] == LABELS.tolist()

@@ -1,0 +1,350 @@
+"""What people bring, as a whole: which layout has it, what is ambiguous, what is left out, and that all is counted."""
+
+import gzip
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from shards.errors import InputError
+from shards.images import Transform
+from shards.index import Index
+from shards.sources import Source, open_source
+from shards.sources.base import recognised_text
+from shards.writer import pack
+from tests.shards.test_trees import KINDS, tar_bytes, write, zip_bytes
+
+
+def picture(seed: int, size: tuple[int, int] = (24, 20), kind: str = "JPEG") -> bytes:
+    """A picture with soft structure, the same for the same seed at any size."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC).save(file, kind)
+    return file.getvalue()
+
+
+def mask(size: tuple[int, int] = (24, 20)) -> bytes:
+    pixels = np.zeros(size[::-1], np.uint8)
+    pixels[4:12, 5:15] = 255
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def photos(*names: str) -> dict[str, bytes]:
+    return {name: picture(seed) for seed, name in enumerate(names)}
+
+
+PETS = photos(*(f"pets/{pet}/{i}.jpg" for pet in ("cat", "dog") for i in range(3)))
+
+
+def classes(source: Source) -> dict[str, str | None]:
+    """The class of each sample."""
+    labels = [source.sample(i).label for i in range(len(source))]
+    return {source.name(i): source.class_names[label] if label >= 0 else None for i, label in enumerate(labels)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wrapping", ["", "download/of the/"])
+def test_class_folders_in_any_container(tmp_path, kind, wrapping):
+    source = open_source(write(tmp_path / "it", kind, {wrapping + name: data for name, data in PETS.items()}))
+    found = source.recognised
+    assert (found.container, found.layout, found.samples) == (kind, "folder", 6)
+    assert found.classes == {"cat": 3, "dog": 3}
+    assert found.left_out == {}
+    assert classes(source) == {name.removeprefix("pets/"): name.split("/")[1] for name in PETS}
+    assert [source.sample(i).image for i in range(6)] == [PETS[f"pets/{source.name(i)}"] for i in range(6)]
+
+
+def test_what_was_recognised_is_in_the_index(tmp_path):
+    source = open_source(write(tmp_path / "it", "zip", {**PETS, "pets/notes.txt": b"x"}))
+    pack(source, tmp_path / "out", Transform(8, 3), workers=1)
+    index = Index.load(tmp_path / "out")
+    assert index.recognised == source.recognised.to_json()
+    assert index.recognised["left_out"] == {".txt": 1}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz"])
+def test_folders_that_hold_no_images_are_no_classes(tmp_path, kind):
+    extra = {"__MACOSX/pets/cat/._0.jpg": b"shadow", "annotations/0.xml": b"<x/>", "README": b"text"}
+    source = open_source(write(tmp_path / "it", kind, PETS | extra))
+    assert source.class_names == ("cat", "dog")
+    assert source.recognised.left_out == {"in __MACOSX": 1, ".xml": 1, "without a suffix": 1}
+
+
+def test_an_image_is_known_by_its_content(tmp_path):
+    files = {
+        "a.jfif": picture(1),
+        "b.JPE": picture(2),
+        "c": picture(3, kind="PNG"),
+        "d.jpg": picture(4, kind="PNG"),
+        "e.part": picture(5, kind="WEBP"),
+        "f.jp2": picture(6, kind="JPEG2000"),
+        "g.txt": b"BM is how this text begins",
+    }
+    source = open_source(write(tmp_path / "it", "folder", files))
+    assert [source.name(i) for i in range(len(source))] == ["a.jfif", "b.JPE", "c", "d.jpg", "e.part", "f.jp2"]
+    assert source.recognised.left_out == {".txt": 1}
+    report = pack(source, tmp_path / "out", Transform(8, 3), workers=1)
+    assert (len(report.index), report.skipped) == (6, [])
+
+
+# ---- what can be understood in several ways ----
+
+
+def test_two_editions_of_the_same_pictures(tmp_path):
+    sizes = {"images1024x1024": (64, 64), "thumbnails128x128": (16, 16)}
+    files = {
+        f"{folder}/{i // 2 * 1000:05d}/{i // 2 * 1000 + i % 2:05d}.png": picture(i, size, "PNG")
+        for folder, size in sizes.items()
+        for i in range(4)
+    }
+    path = write(tmp_path / "ffhq", "folder", files)
+    with pytest.raises(
+        InputError, match=r"(?s)hold the same pictures.*--sub images1024x1024 .*--sub thumbnails128x128 "
+    ):
+        open_source(path)
+    source = open_source(path, sub="thumbnails128x128")
+    assert (len(source), source.class_names) == (4, ())  # folders by number are no classes
+    assert source.recognised.left_out == {"not in thumbnails128x128": 4}
+    assert open_source(path, classes=True).class_names == tuple(sizes)
+
+
+def test_the_same_pictures_in_another_size_whatever_the_folders_are_called(tmp_path):
+    files = {
+        f"{folder}/{i}.jpg": picture(i, size) for folder, size in (("x", (64, 64)), ("y", (32, 32))) for i in range(4)
+    }
+    with pytest.raises(InputError, match=r"(?s)x and y hold the same.*--sub x .*--sub y "):
+        open_source(write(tmp_path / "it", "folder", files))
+
+
+@pytest.mark.parametrize("masks", ["masks", "other"])
+def test_masks_are_no_class(tmp_path, masks):
+    files = {f"images/{i}.jpg": picture(i) for i in range(4)} | {f"{masks}/{i}.png": mask() for i in range(4)}
+    source = open_source(write(tmp_path / "it", "folder", files))
+    assert (len(source), source.class_names) == (4, ())
+    assert source.recognised.left_out == {f"masks in {masks}": 4}
+
+
+def test_people_with_masks_are_a_class(tmp_path):
+    files = {f"{folder}/{i}.jpg": picture(7 * i + k) for k, folder in enumerate(("mask", "no_mask")) for i in range(4)}
+    assert open_source(write(tmp_path / "it", "folder", files)).class_names == ("mask", "no_mask")
+
+
+def test_classes_of_numbered_files_are_no_editions(tmp_path):
+    files = {f"{folder}/{i}.jpg": picture(10 * folder + i) for folder in range(3) for i in range(4)}
+    assert open_source(write(tmp_path / "it", "folder", files)).class_names == ("0", "1", "2")
+
+
+def test_folders_of_folders_of_the_same_names(tmp_path):
+    files = photos(
+        *(f"{year}/{pet}/{year}-{i}.jpg" for year in (2019, 2020) for pet in ("cat", "dog") for i in range(2))
+    )
+    path = write(tmp_path / "it", "folder", files)
+    with pytest.raises(InputError, match=r"(?s)which are the classes.*--classes .*--sub 2019\n.*--sub 2020"):
+        open_source(path)
+    assert open_source(path, classes=True).class_names == ("2019", "2020")
+    assert open_source(path, sub="2020").class_names == ("cat", "dog")
+
+
+def test_images_beside_class_folders(tmp_path):
+    path = write(tmp_path / "it", "folder", photos("cat/1.jpg", "dog/1.jpg", "cover.jpg"))
+    with pytest.raises(InputError, match=r"(?s)cover\.jpg.*--classes .*--no-classes "):
+        open_source(path)
+    assert open_source(path, classes=True).recognised.left_out == {"images beside the class folders": 1}
+    assert classes(open_source(path, classes=False)) == {"cat/1.jpg": None, "cover.jpg": None, "dog/1.jpg": None}
+
+
+def test_two_data_sets_in_one_root(tmp_path):
+    def idx(array: np.ndarray) -> bytes:
+        return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+    digits = {
+        "mnist/train-images-idx3-ubyte.gz": gzip.compress(idx(np.zeros((5, 28, 28), np.uint8))),
+        "mnist/train-labels-idx1-ubyte": idx(np.arange(5, dtype=np.uint8)),
+    }
+    path = write(tmp_path / "it", "folder", PETS | digits)
+    with pytest.raises(InputError, match=r"(?s)2 data sets.*--sub mnist .*--sub pets "):
+        open_source(path)
+    assert open_source(path, sub="mnist").layout == "mnist"
+    assert open_source(path, sub="pets").class_names == ("cat", "dog")
+
+
+def test_a_wrong_sub_is_named(tmp_path):
+    path = write(tmp_path / "it", "folder", PETS)
+    with pytest.raises(InputError, match="no such folder; did you mean 'pets"):
+        open_source(path, sub="pts")
+
+
+# ---- splits ----
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{split}/{pet}/{split}{i}.jpg",
+        "{split}_set/{split}_set/{pet}/{i}.jpg",
+        "{pet}/{split}/{i}.jpg",
+        "data/{split}/images/{pet}/{i}.jpg",
+    ],
+)
+def test_splits_are_no_classes(tmp_path, kind, form):
+    files = photos(
+        *(
+            form.format(split=split, pet=pet, i=i)
+            for split in ("train", "test")
+            for pet in ("cat", "dog")
+            for i in range(2)
+        )
+    )
+    source = open_source(write(tmp_path / "it", kind, files))
+    assert source.recognised.classes == {"cat": 4, "dog": 4}
+    assert source.recognised.splits == {"train": 4, "test": 4}
+    for i in range(len(source)):
+        assert source.split_names[source.sample(i).split] in source.name(i)
+        assert source.class_names[source.sample(i).label] in source.name(i)
+
+
+def test_one_split_is_packed(tmp_path):
+    files = photos(
+        *(f"{split}/{pet}/{i}.jpg" for split in ("training", "Test") for pet in ("cat", "dog") for i in range(3))
+    )
+    path = write(tmp_path / "it", "folder", files)
+    source = open_source(path, split="training_set")
+    assert {source.name(i).split("/")[0] for i in range(len(source))} == {"training"}
+    assert source.recognised.left_out == {"of split test": 6}
+    assert source.recognised.classes == {"cat": 3, "dog": 3}
+    assert source.identity() != open_source(path).identity()
+    pack(open_source(path), tmp_path / "out", Transform(8, 3), workers=1)
+    index = Index.load(tmp_path / "out")
+    assert [index.split_names[split] for split in index.split] == ["test"] * 6 + ["train"] * 6
+    with pytest.raises(InputError, match=r"no split val: there are train \(6\), test \(6\)"):
+        open_source(path, split="val")
+    with pytest.raises(InputError, match="--split is one of"):
+        open_source(path, split="both")
+
+
+def test_a_test_split_without_classes(tmp_path):
+    source = open_source(write(tmp_path / "it", "folder", photos("train/cat/1.jpg", "train/dog/1.jpg", "test/1.jpg")))
+    assert classes(source) == {"test/1.jpg": None, "train/cat/1.jpg": "cat", "train/dog/1.jpg": "dog"}
+
+
+def test_a_folder_beside_the_splits(tmp_path):
+    path = write(tmp_path / "it", "folder", photos("train/a/1.jpg", "test/a/1.jpg", "extra/a/1.jpg"))
+    with pytest.raises(InputError, match=r"(?s)splits of a data set, and extra beside them.*--sub train"):
+        open_source(path)
+
+
+# ---- archives among files ----
+
+
+def test_archives_are_looked_into_where_there_is_nothing_else(tmp_path):
+    train = zip_bytes(photos("train/cat.0.jpg", "train/dog.0.jpg"))
+    test = tar_bytes(photos("test/0.jpg"))
+    source = open_source(write(tmp_path / "it", "folder", {"train.zip": train, "test.tar": test, "sample.csv": b"id"}))
+    assert source.recognised.splits == {"train": 2, "test": 1}
+    assert source.class_names == ()
+    assert source.recognised.container == "folder with tar with zip"
+
+
+def test_archives_beside_images_are_left_out_and_can_be_chosen(tmp_path):
+    path = write(tmp_path / "it", "folder", {**PETS, "more.zip": zip_bytes(photos("a/1.jpg", "b/1.jpg"))})
+    assert open_source(path).recognised.left_out == {".zip": 1}
+    source = open_source(path, sub="more")
+    assert source.class_names == ("a", "b")
+    assert source.recognised.left_out == {"not in more": 6}
+
+
+def test_an_archive_that_is_unpacked_beside_itself(tmp_path):
+    path = write(tmp_path / "it", "folder", {**PETS, "pets.zip": zip_bytes(PETS)})
+    source = open_source(path)
+    assert source.class_names == ("cat", "dog")
+    assert source.recognised.left_out == {".zip": 1}
+
+
+# ---- nothing ----
+
+
+def test_nothing_found_says_what_was_seen(tmp_path):
+    path = write(tmp_path / "it", "folder", {"a.txt": b"x", "b.txt": b"y", "in/c.npz": b"z", ".hidden": b""})
+    with pytest.raises(InputError) as error:
+        open_source(path)
+    text = str(error.value)
+    assert "3 files (2 .txt, 1 .npz) in 1 folders" in text
+    assert "1 hidden" in text
+    assert ".npz: distgan does not read these" in text
+
+
+@pytest.mark.parametrize("name", ["set.7z", "set.rar", "set.parquet"])
+def test_containers_that_are_not_read(tmp_path, name):
+    (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(InputError, match="unpack it"):
+        open_source(tmp_path / name)
+
+
+def test_the_text_says_all_of_it(tmp_path):
+    files = {**photos("train/cat/1.jpg", "test/dog/1.jpg"), "a.txt": b"", "__MACOSX/x": b""}
+    text = recognised_text(open_source(write(tmp_path / "it", "zip", files)).recognised, 3)
+    for part in (
+        "zip, layout folder",
+        "2 (2 .jpg)",
+        "24×20",
+        "cat 1, dog 1",
+        "train 1, test 1",
+        "2 files: 1 .txt, 1 in",
+    ):
+        assert part in text
+
+
+NAMES = st.sampled_from(
+    ["a", "b", "train", "test", "images", "masks", "00000", "1", "__MACOSX", ".hidden", "x y", "ü", "labels", "cat"]
+)
+ENDINGS = st.sampled_from(
+    ["1.jpg", "2.jpg", "01.png", "notes.txt", "x.zip", "dataset.json", "list_attr_celeba.csv", "none"]
+)
+
+
+@given(
+    paths=st.lists(st.tuples(st.lists(NAMES, max_size=3), ENDINGS), max_size=8),
+    kind=st.sampled_from(["folder", "zip", "tar.gz"]),
+)
+@settings(max_examples=150)
+def test_every_file_is_a_sample_or_counted_or_all_is_refused(tmp_path_factory, paths, kind):
+    root = tmp_path_factory.mktemp("set")
+    files: dict[str, bytes] = {}
+    for seed, (folders, name) in enumerate(paths):
+        path = "/".join([*folders, name])
+        content = picture(seed, kind="PNG" if name.endswith("png") else "JPEG")
+        if name.endswith("zip"):
+            content = zip_bytes({"in.jpg": content})
+        elif not name.endswith(("jpg", "png")):
+            content = json.dumps({"x": 1}).encode()
+        files[path] = content
+    try:
+        source = open_source(write(root / "it", kind, files) if files or kind != "folder" else root)
+    except InputError as error:
+        assert str(error)
+        return
+    found = source.recognised
+    tables = sum(name.endswith(("dataset.json", "celeba.csv")) for name in files)
+    hidden = sum(".hidden" in name.split("/") for name in files)
+    counted = found.samples + sum(found.left_out.values())
+    assert len(files) - tables - hidden <= counted <= len(files)
+    assert found.samples == len(source) == len({source.sample(i).key for i in range(len(source))})
+
+
+def test_a_zip_is_read_while_others_read_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "it.zip", "w") as archive:
+        for name, data in PETS.items():
+            archive.writestr(name, data)
+    one, two = open_source(tmp_path / "it.zip"), open_source(tmp_path / "it.zip")
+    assert [one.sample(i).image for i in range(6)] == [two.sample(i).image for i in range(5, -1, -1)][::-1]
+    assert Path(tmp_path / "it.zip").exists()
