@@ -166,7 +166,7 @@ def shards_pack(
     channels: Annotated[int | None, typer.Option(help="1 grey or 3 colour; as the images are when not given.")] = None,
     white: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(metavar="N", help="The value of 16-bit pictures that is white, such as 4095; 65535 when not given."),
+        typer.Option(metavar="N", help="The value of 16-bit pictures that is white, such as 4095; else 65535."),
     ] = None,
     workers: Annotated[Optional[int], typer.Option(help="Processes; every core when not given.")] = None,  # noqa: UP045
     dry_run: Annotated[

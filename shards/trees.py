@@ -93,7 +93,7 @@ def open_tree(path: Path) -> Tree | None:
         return Folder(path)
     if not path.is_file():
         return None
-    return open_archive(path, partial(open, path, "rb"))
+    return open_archive(path, partial(path.open, "rb"))
 
 
 def open_archive(path: Path, opening: Open) -> Tree | None:
@@ -147,13 +147,16 @@ class Folder:
         return {**self.__dict__, "files": {}, "left_out": Counter()}  # other processes only read
 
     def read(self, name: str, most: int = MAX_FILE_BYTES) -> bytes:
+        """A file's bytes."""
         data = self._read(name, most + 1)
         return _bounded(data, most)
 
     def head(self, name: str, count: int) -> bytes:
+        """A file's first bytes."""
         return self._read(name, count)
 
     def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in."""
         return open(os.path.join(self._root, name), "rb")  # noqa: PTH118, PTH123  (the caller closes it)
 
     def _read(self, name: str, most: int) -> bytes:
@@ -175,7 +178,8 @@ class Folder:
 
     def _list(self, flat: bool) -> dict[str, int]:
         files: dict[str, int] = {}
-        folders, file_links, folder_links = [("", self._root)], [], []
+        folders, file_links = [("", self._root)], []
+        folder_links: list[tuple[str, str]] = []
         seen: set[tuple[int, int]] = set()
         own: set[tuple[int, int]] = set()
         top = os.stat(self._root)  # noqa: PTH116
@@ -328,6 +332,7 @@ class Zip(_Archive):
             return data
 
     def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in."""
         # A handle of its own, as an archive in the archive is read at any place while this one goes on.
         return cast(BinaryIO, self._begin().open(self._members.get(name, name)))
 
@@ -335,7 +340,7 @@ class Zip(_Archive):
 _COMPRESSIONS: dict[str, tuple[bytes, Callable[[BinaryIO], BinaryIO]]] = {
     "gz": (b"\x1f\x8b", lambda file: cast(BinaryIO, gzip.GzipFile(fileobj=file))),
     "bz2": (b"BZh", lambda file: cast(BinaryIO, bz2.BZ2File(file))),
-    "xz": (b"\xfd7zXZ\0", lambda file: cast(BinaryIO, lzma.LZMAFile(file))),
+    "xz": (b"\xfd7zXZ\0", lambda file: cast(BinaryIO, lzma.LZMAFile(file))),  # noqa: SIM115
 }
 
 
@@ -426,14 +431,17 @@ class Mounted:
         return self._tree, name
 
     def read(self, name: str, most: int = MAX_FILE_BYTES) -> bytes:
+        """A file's bytes."""
         tree, name = self._find(name)
         return tree.read(name, most)
 
     def head(self, name: str, count: int) -> bytes:
+        """A file's first bytes."""
         tree, name = self._find(name)
         return tree.head(name, count)
 
     def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in."""
         tree, name = self._find(name)
         return tree.open(name)
 
@@ -449,7 +457,7 @@ def _tar(path: Path, opening: Open, compression: str) -> Tar | None:
     try:
         with _decompressed(opening(), compression) as file:
             try:
-                archive = tarfile.open(fileobj=file, mode="r:")
+                archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
             except tarfile.ReadError as error:
                 file.seek(0)
                 if compression and not is_archive_name(path.name) and file.read(512)[257:262] != b"ustar":

@@ -7,7 +7,7 @@ line in LAYOUTS.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from shards.sources.base import (
     counts,
     displayed,
 )
-from shards.sources.pictures import Pictures, find_pictures, suffix
+from shards.sources.pictures import find_pictures, suffix
 from shards.trees import ARCHIVES, Folder, Mounted, Tree, is_archive_name, open_tree, without_suffix
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]

@@ -70,7 +70,9 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
 
 def _build(tree: Tree, folder: str, names: Sequence[str], left_out: Mapping[str, int]) -> Source:
     stems = [stem(name) for name in names]
-    notes, attributes, attribute_names, splits = [], None, (), None
+    notes: list[str] = []
+    attributes, splits = None, None
+    attribute_names: tuple[str, ...] = ()
     table = _find_table(tree, folder, TABLE)
     if table is not None:
         attribute_names, rows = read_attributes(table)

@@ -1,4 +1,4 @@
-"""Folders of images: a folder a class, folders that say which split, folders that only bundle files, or one flat folder.
+"""Folders of images: a folder a class, or a split, or no more than a bundle of files; or one flat folder.
 
 What folders mean is decided in this order: what only wraps the rest, masks, editions of the same pictures, splits,
 bundles, classes. What cannot be decided is refused, with the choices.
@@ -261,7 +261,7 @@ class Arrangement:
     # ---- classes ----
 
     def _drop_bundles(self) -> None:
-        while width := _bundle_width(self.names, self.folders):
+        while _bundle_width(self.names, self.folders):
             some = sorted({path[0] for path in self.folders})
             self.notes.append(
                 f"folders {', '.join(some[:3])}{', …' if len(some) > 3 else ''} bundle files by number: "
@@ -308,8 +308,8 @@ class Arrangement:
         loose = [i for i, path in enumerate(self.folders) if not path and self.splits[i] in with_classes]
         if loose and not leave_out:
             raise InputError(
-                f"there are class folders ({_some(self.class_names)}), and {len(loose):,} images that are in none, such "
-                f"as {displayed(self.names[loose[0]])}: what is meant?"
+                f"there are class folders ({_some(self.class_names)}), and {len(loose):,} images that are in none, "
+                f"such as {displayed(self.names[loose[0]])}: what is meant?"
                 + choices([("--classes", "leave those images out"), ("--no-classes", "all images, without classes")])
             )
         if loose:

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -92,7 +93,7 @@ def expand(text: str) -> list[str] | None:
     except ValueError as error:
         raise InputError(f"{text}: {error}") from error
     if not remote:
-        urls = [url for part in urls for url in (sorted(glob.glob(part)) if any(x in part for x in "*?[") else [part])]
+        urls = [url for part in urls for url in (sorted(glob.glob(part)) if glob.has_magic(part) else [part])]  # noqa: PTH207
     if not urls or not all(re.search(r"\.(tar|tgz|tar\.gz)([?#].*)?$", url) for url in urls):
         if remote:
             return None
@@ -266,12 +267,8 @@ class WebShards:
             first = int(np.searchsorted(self._numbers, number))
             self._at = (number, first, _with_image(read_tar(self._urls[number])))
         _, position, samples = self._at
-        found: dict[str, Any] | None = None
-        for found in samples:
-            position += 1
-            if position > i:
-                break
-        self._at = (number, position, samples)
+        found = next(islice(samples, i - position, None), None)
+        self._at = (number, i + 1, samples)
         if found is None or found["__key__"] != self._members[i]:
             raise ImageError(f"{self._urls[number]} has changed")
         attributes = None if self.attribute_rows is None else self.attribute_rows[i]
@@ -330,7 +327,7 @@ def _labels(rows: Sequence[_Row]) -> tuple[list[str | None], list[str]]:
 
 
 def _class_names(labels: Iterable[str | None]) -> tuple[str, ...]:
-    """The classes in the order of their numbers, or else of their characters; numbers without a sample are classes too."""
+    """The classes in the order of their numbers (those without a sample too), or else of their characters."""
     found = {label for label in labels if label is not None}
     if found and all(re.fullmatch(r"[0-9]{1,6}", label) for label in found):
         if all(label == str(int(label)) for label in found) and max(map(int, found)) < 10_000:

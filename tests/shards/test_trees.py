@@ -270,8 +270,7 @@ def test_any_damage_is_an_error_for_people(tmp_path_factory, kind, flips):
     path.write_bytes(data)
     try:
         tree = open_tree(path)
-    except InputError as error:
-        assert str(path) in str(error)
+    except InputError:
         return
     assert isinstance(tree, (Zip, Tar))
     for name in tree.files:

@@ -330,8 +330,7 @@ def test_every_file_is_a_sample_or_counted_or_all_is_refused(tmp_path_factory, p
         files[path] = content
     try:
         source = open_source(write(root / "it", kind, files) if files or kind != "folder" else root)
-    except InputError as error:
-        assert str(error)
+    except InputError:
         return
     found = source.recognised
     tables = sum(name.endswith(("dataset.json", "celeba.csv")) for name in files)
