@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from distgan.spec import RunSpec
 from shards.images import Transform
-from shards.sources import Sample
+from shards.sources.base import Recognised, Sample
 from shards.writer import pack
 
 
@@ -33,6 +33,7 @@ class Discs:
     layout: str = "folder"
     attribute_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ("even", "odd")
+    split_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -52,6 +53,7 @@ class Discs:
             image if self.channels_ == 3 else image[..., 0],
             i % len(self.class_names) if self.class_names else -1,
             attributes if self.attribute_names else None,
+            i // len(self.class_names or "x") % len(self.split_names) if self.split_names else -1,
         )
 
     def channels(self) -> int:
@@ -59,6 +61,10 @@ class Discs:
 
     def identity(self) -> str:
         return repr(self)
+
+    @property
+    def recognised(self) -> Recognised:
+        return Recognised("arrays", self.layout, samples=self.count)
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +78,13 @@ def pack_discs(tmp_path_factory) -> Callable[..., Path]:
         seed: int = 0,
         attributes: tuple[str, ...] = (),
         classes: tuple[str, ...] = ("even", "odd"),
+        splits: tuple[str, ...] = (),
         **options: Any,
     ) -> Path:
         out = tmp_path_factory.mktemp("discs") / "shards"
-        source = Discs(count, size, channels, seed, attribute_names=attributes, class_names=classes)
+        source = Discs(
+            count, size, channels, seed, attribute_names=attributes, class_names=classes, split_names=splits
+        )
         pack(source, out, Transform(size=size, channels=channels), workers=1, **{"shard_samples": 20, **options})
         return out
 
