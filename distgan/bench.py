@@ -42,7 +42,6 @@ class _RandomImages:
     attribute_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     split_names: tuple[str, ...] = ()
-    attribute_rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -59,14 +58,6 @@ class _RandomImages:
 
     def identity(self) -> str:
         return f"random-{self.count}-{self.size}"
-
-    @property
-    def labels(self) -> np.ndarray:
-        return np.full(self.count, -1)
-
-    @property
-    def splits(self) -> np.ndarray:
-        return np.full(self.count, -1)
 
     @property
     def recognised(self) -> Recognised:

@@ -93,7 +93,7 @@ def open_tree(path: Path) -> Tree | None:
         return Folder(path)
     if not path.is_file():
         return None
-    return open_archive(path, partial(path.open, "rb"))
+    return open_archive(path, partial(_open_file, path))
 
 
 def open_archive(path: Path, opening: Open) -> Tree | None:
@@ -115,6 +115,10 @@ def open_archive(path: Path, opening: Open) -> Tree | None:
     if path.name.lower().endswith(ARCHIVES):
         raise InputError(f"{path} is not a whole archive (it begins with {head[:4]!r}): fetch it again")
     return None
+
+
+def _open_file(path: Path) -> BinaryIO:
+    return path.open("rb")
 
 
 def is_archive_name(name: str) -> bool:

@@ -22,6 +22,7 @@ from shards.sources.base import (
     SPLITS,
     Found,
     LayoutError,
+    Listed,
     Recognised,
     Sample,
     Source,
@@ -100,7 +101,7 @@ def open_source(
     if split is not None and (wanted := canonical_split(split)) is None:
         raise InputError(f"--split is one of {', '.join(SPLITS)}, not {split!r}")
     if layout in (None, "webdataset") and (remote := webdataset.expand(str(path))) is not None:
-        source: Source = webdataset.open_urls(remote)
+        source: Listed = webdataset.open_urls(remote)
     else:
         source = _open_local(local_path(path), layout, Wish(sub.strip("/"), classes))
     return source if wanted is None else Split(source, wanted)
@@ -117,7 +118,7 @@ class Split:
         InputError: It has no such split.
     """
 
-    def __init__(self, source: Source, split: str) -> None:
+    def __init__(self, source: Listed, split: str) -> None:
         counts = source.recognised.splits
         if split not in source.split_names:
             has = ", ".join(f"{name} ({counts[name]:,})" for name in source.split_names) or "none"
@@ -169,7 +170,7 @@ class Split:
         )
 
 
-def _open_local(path: Path, layout: str | None, wish: Wish) -> Source:
+def _open_local(path: Path, layout: str | None, wish: Wish) -> Listed:
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist: give the folder or the archive that holds the images")
@@ -254,7 +255,7 @@ def _find_quietly(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
     return bool(find_pictures(tree, names).names)
 
 
-def _build_the_one(tree: Tree, found: Sequence[Found], layout: str | None, wish: Wish) -> Source:
+def _build_the_one(tree: Tree, found: Sequence[Found], layout: str | None, wish: Wish) -> Listed:
     """The source of the one data set that was found.
 
     Raises:

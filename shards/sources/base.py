@@ -126,12 +126,6 @@ class Source(Protocol):
     attribute_names: tuple[str, ...]
     class_names: tuple[str, ...]
     split_names: tuple[str, ...]
-    labels: np.ndarray
-    """int (n,): position in class_names of each sample, -1 where there is none."""
-    splits: np.ndarray
-    """int (n,): position in split_names of each sample, -1 where there is none."""
-    attribute_rows: np.ndarray | None
-    """int8 (n, A) of -1 and 1, or None where there are no attributes."""
 
     def __len__(self) -> int: ...
 
@@ -161,6 +155,20 @@ class Source(Protocol):
         ...
 
 
+class Listed(Source, Protocol):
+    """A source of which all but the images is known beforehand, so that samples can be chosen by it.
+
+    Attributes:
+        labels: int (n,), position in class_names of each sample, -1 where there is none.
+        splits: int (n,), position in split_names of each sample, -1 where there is none.
+        attribute_rows: int8 (n, A) of -1 and 1, or None where there are no attributes.
+    """
+
+    labels: np.ndarray
+    splits: np.ndarray
+    attribute_rows: np.ndarray | None
+
+
 class Wish(NamedTuple):
     """What a user says of a data set beside where it is.
 
@@ -188,7 +196,7 @@ class Found(NamedTuple):
     place: str
     what: str
     claimed: frozenset[str]
-    build: Callable[[Mapping[str, int]], Source]
+    build: Callable[[Mapping[str, int]], Listed]
 
 
 class LayoutError(InputError):

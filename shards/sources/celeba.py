@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shards.errors import InputError
-from shards.sources.base import SPLITS, Found, Source, Wish, displayed
+from shards.sources.base import SPLITS, Found, Listed, Wish, displayed
 from shards.sources.pictures import SUFFIXES, PictureFiles, evenly, stem, suffix
 from shards.trees import Tree
 
@@ -68,7 +68,7 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
     ]
 
 
-def _build(tree: Tree, folder: str, names: Sequence[str], left_out: Mapping[str, int]) -> Source:
+def _build(tree: Tree, folder: str, names: Sequence[str], left_out: Mapping[str, int]) -> Listed:
     stems = [stem(name) for name in names]
     notes: list[str] = []
     attributes, splits = None, None

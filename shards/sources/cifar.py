@@ -16,7 +16,7 @@ import numpy as np
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.sources.arrays import Arrays, Part
-from shards.sources.base import SPLITS, Found, Source, Wish
+from shards.sources.base import SPLITS, Found, Listed, Wish
 from shards.trees import Tree
 
 LOOKS_FOR_10 = "data_batch_1 to data_batch_5 and test_batch, python or .bin, or their archive"
@@ -119,7 +119,7 @@ def _found(tree: Tree, edition: _Edition, folder: str, files: set[str]) -> Found
     return Found(edition.layout, folder, edition.title, claimed, partial(_build, tree, edition, folder, files))
 
 
-def _build(tree: Tree, edition: _Edition, folder: str, files: set[str], left_out: Mapping[str, int]) -> Source:
+def _build(tree: Tree, edition: _Edition, folder: str, files: set[str], left_out: Mapping[str, int]) -> Listed:
     where = tree.path / folder if folder else tree.path
     if edition is TEN:
         ending = "" if files & {*BATCHES, "test_batch"} else ".bin"

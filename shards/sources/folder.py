@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from shards import images
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.names import canonical_split
-from shards.sources.base import SPLITS, Found, Source, Wish, displayed
+from shards.sources.base import SPLITS, Found, Listed, Wish, displayed
 from shards.sources.pictures import PictureFiles, Pictures, evenly, look_at, stem
 from shards.trees import Tree
 
@@ -69,7 +69,7 @@ def find(tree: Tree, pictures: Pictures, wish: Wish, *, beside: bool = False) ->
     return [Found("folder", arranged.place or wish.sub, what, frozenset(arranged.names), build)]
 
 
-def _build(tree: Tree, arranged: Arrangement, pictures: Pictures, left_out: Mapping[str, int]) -> Source:
+def _build(tree: Tree, arranged: Arrangement, pictures: Pictures, left_out: Mapping[str, int]) -> Listed:
     index = {name: i for i, name in enumerate(arranged.class_names)}
     return PictureFiles(
         tree,
@@ -261,7 +261,7 @@ class Arrangement:
     # ---- classes ----
 
     def _drop_bundles(self) -> None:
-        while _bundle_width(self.names, self.folders):
+        while _are_bundles(self.names, self.folders):
             some = sorted({path[0] for path in self.folders})
             self.notes.append(
                 f"folders {', '.join(some[:3])}{', …' if len(some) > 3 else ''} bundle files by number: "
@@ -330,32 +330,28 @@ def _wrapper(folders: Sequence[tuple[str, ...]]) -> str | None:
     return None
 
 
-def _bundle_width(names: Sequence[str], folders: Sequence[tuple[str, ...]]) -> int | None:
-    """How many files each numbered folder bundles by their numbers, or None where the folders are something else.
+def _are_bundles(names: Sequence[str], folders: Sequence[tuple[str, ...]]) -> bool:
+    """Whether numbered folders only bundle files by their numbers, a power of ten each.
 
     A folder's number is that of its first file (00000, 01000, …), or the number of a file without its last digits.
     Folders that are classes restart the numbers of their files, or mix them.
     """
     if not folders or not all(len(path) == 1 and re.fullmatch(r"[0-9]{1,18}", path[0]) for path in folders):
-        return None
+        return False
     pairs = set()
     for name, path in zip(names, folders, strict=True):
         digits = re.fullmatch(r"[^0-9]*([0-9]{1,18})", stem(name))
         if digits is None:
-            return None
+            return False
         pairs.add((path[0], int(digits[1])))
     outer = {name for name, _ in pairs}
-
-    def fits(width: int, place: Callable[[int], int]) -> bool:
-        return all(place(number // width) == int(name) for name, number in pairs)
-
+    several, padded = len(outer) > 1, min(map(len, outer)) > 3
     for width in (10**power for power in range(1, 9)):
-        multiples = fits(width, lambda thousands, width=width: thousands * width)  # type: ignore[misc]
-        if multiples and (len(outer) > 1 or len(next(iter(outer))) > 3):
-            return width
-        if len(outer) > 1 and (width >= 100 or min(map(len, outer)) > 3) and fits(width, lambda hundreds: hundreds):
-            return width
-    return None
+        if (several or padded) and all(number // width * width == int(name) for name, number in pairs):
+            return True
+        if several and (padded or width >= 100) and all(number // width == int(name) for name, number in pairs):
+            return True
+    return False
 
 
 def _are_flat(tree: Tree, names: Sequence[str]) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.sources.arrays import Arrays, Part
-from shards.sources.base import SPLITS, Found, Source, Wish, displayed
+from shards.sources.base import SPLITS, Found, Listed, Wish, displayed
 from shards.trees import Tree
 
 LOOKS_FOR = "train-images-idx3-ubyte or t10k-images-idx3-ubyte, with or without .gz, or a CSV of label and 784 pixels"
@@ -113,7 +113,7 @@ def _plainest(name: str) -> tuple[bool, int, str]:
     return name.lower().endswith(".gz"), name.count("/"), name
 
 
-def _build_idx(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair], left_out: Mapping[str, int]) -> Source:
+def _build_idx(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair], left_out: Mapping[str, int]) -> Listed:
     labels = {}
     for part, pair in pairs.items():
         path = tree.path / pair.images
@@ -160,8 +160,8 @@ def _kind(tree: Tree, folder: str, prefix: str, train: np.ndarray | None) -> _Ki
             division = next((word for word in re.split(r"[^a-z]+", prefix.lower()) if word in EMNIST), None)
             if division is None:
                 raise InputError(
-                    f"{path / folder} holds EMNIST, but no name says which of {', '.join(EMNIST)}: give the files their "
-                    "official names, such as emnist-letters-train-images-idx3-ubyte.gz"
+                    f"{path / folder} holds EMNIST, but no name says which of {', '.join(EMNIST)}: give the files "
+                    "their official names, such as emnist-letters-train-images-idx3-ubyte.gz"
                 )
             return _Kind(f"EMNIST {division}", EMNIST[division], int(division == "letters"), True)
         if any(word.startswith("fashion") for word in words):
@@ -255,7 +255,7 @@ def _columns(tree: Tree, name: str) -> tuple[bool, bool] | None:
     return None
 
 
-def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], left_out: Mapping[str, int]) -> Source:
+def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], left_out: Mapping[str, int]) -> Listed:
     labels = {}
     for part, name in tables.items():
         table, labelled = _read_csv(tree, name)

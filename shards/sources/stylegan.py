@@ -10,7 +10,7 @@ from typing import Any
 
 from shards.errors import InputError
 from shards.images import ImageError
-from shards.sources.base import Found, Source, Wish, displayed
+from shards.sources.base import Found, Listed, Wish, displayed
 from shards.sources.pictures import PictureFiles, find_pictures
 from shards.trees import Tree
 
@@ -39,7 +39,7 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
 
 def _build(
     tree: Tree, table: str, folder: str, names: Sequence[str], others: Counter[str], left_out: Mapping[str, int]
-) -> Source:
+) -> Listed:
     path = str(tree.path / table)
     labels = _labels(path, tree, table)
     notes = []

@@ -28,9 +28,9 @@ from shards.names import canonical_split
 from shards.sources.base import (
     SPLITS,
     Found,
+    Listed,
     Recognised,
     Sample,
-    Source,
     Wish,
     attribute_counts,
     counts,
@@ -101,7 +101,7 @@ def expand(text: str) -> list[str] | None:
     return urls
 
 
-def open_urls(urls: Sequence[str]) -> Source:
+def open_urls(urls: Sequence[str]) -> Listed:
     """The samples of some tars.
 
     Raises:
@@ -153,7 +153,7 @@ class _Row(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def _build(urls: Sequence[str], left_out: Mapping[str, int]) -> Source:
+def _build(urls: Sequence[str], left_out: Mapping[str, int]) -> Listed:
     rows: list[_Row] = []
     others: Counter[str] = Counter(left_out)
     looks: list[Look] = []
@@ -184,7 +184,8 @@ def _build(urls: Sequence[str], left_out: Mapping[str, int]) -> Source:
 
 def _facts(url: str, sample: Mapping[str, Any], others: Counter[str]) -> tuple[str | None, Mapping[str, Any]]:
     """A sample's class as it is written, and what its .json says; what says nothing here is counted."""
-    label, facts = None, {}
+    label: str | None = None
+    facts: Mapping[str, Any] = {}
     for name, data in sample.items():
         if name.startswith("__") or _is_image(name):
             continue

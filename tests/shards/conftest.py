@@ -80,25 +80,19 @@ class FakeSource:
         if i in self.broken:
             image = b"no image"
         attributes = self.attributes(i) if self.attribute_names else None
-        return Sample(f"images/{i:04d}", image, i % 3 if self.class_names else -1, attributes, int(self.splits[i]))
+        return Sample(
+            f"images/{i:04d}",
+            image,
+            i % 3 if self.class_names else -1,
+            attributes,
+            i % len(self.split_names) if self.split_names else -1,
+        )
 
     def channels(self) -> int:
         return 3
 
     def identity(self) -> str:
         return f"{self.count} {self.seed}"  # what is broken may be mended
-
-    @property
-    def labels(self) -> np.ndarray:
-        return np.array([i % 3 if self.class_names else -1 for i in range(self.count)])
-
-    @property
-    def splits(self) -> np.ndarray:
-        return np.array([i % len(self.split_names) if self.split_names else -1 for i in range(self.count)])
-
-    @property
-    def attribute_rows(self) -> np.ndarray | None:
-        return np.stack([self.attributes(i) for i in range(self.count)]) if self.attribute_names else None
 
     @property
     def recognised(self) -> Recognised:

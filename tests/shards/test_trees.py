@@ -27,7 +27,7 @@ def write_folder(root: Path, files: dict[str, bytes]) -> None:
 
 def tar_bytes(files: dict[str, bytes], compression: str = "") -> bytes:
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=f"w:{compression}") as tar:
+    with tarfile.open(fileobj=file, mode=f"w:{compression}") as tar:  # type: ignore[call-overload]
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)

@@ -15,7 +15,7 @@ from distgan.sampling import sample
 from distgan.training.loop import train
 from distgan.training.workers import Workers
 from shards.images import Transform
-from shards.sources import Sample
+from shards.sources.base import Recognised, Sample
 from shards.writer import pack
 
 SIZE = 16
@@ -31,6 +31,7 @@ class Bars:
     count: int = 400
     layout: str = "folder"
     attribute_names: tuple[str, ...] = ("Bright", "Left")
+    split_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ("left", "right")
 
     def __len__(self) -> int:
@@ -54,6 +55,10 @@ class Bars:
 
     def identity(self) -> str:
         return repr(self)
+
+    @property
+    def recognised(self) -> Recognised:
+        return Recognised("arrays", self.layout, samples=len(self))
 
 
 @pytest.fixture(scope="module")

@@ -212,8 +212,9 @@ def test_kaggles_tables(tmp_path):
     header = [f"pixel{i}" for i in range(784)]
     rows = [[int(label), *image.reshape(-1).tolist()] for label, image in zip(LABELS, IMAGES, strict=True)]
 
-    def text(rows: list[list[int]], names: list[str] | None) -> str:
-        return "".join(",".join(map(str, row)) + "\n" for row in [*([names] if names else []), *rows])
+    def text(rows: list[list[int]], names: list[str]) -> str:
+        lines = [names] if names else []
+        return "".join(",".join(line) + "\n" for line in [*lines, *([str(value) for value in row] for row in rows)])
 
     (tmp_path / "train.csv").write_text(text(rows, ["label", *header]))
     (tmp_path / "test.csv").write_text(text([row[1:] for row in rows[:4]], header))
@@ -229,5 +230,5 @@ def test_kaggles_tables(tmp_path):
     with pytest.raises(InputError, match=r"train\.csv should have 785 numbers of 0 to 255"):
         open_source(tmp_path)
     (tmp_path / "plain").mkdir()
-    (tmp_path / "plain/mnist_train.csv").write_text(text(rows, None))
+    (tmp_path / "plain/mnist_train.csv").write_text(text(rows, []))
     assert [open_source(tmp_path / "plain").sample(i).label for i in range(11)] == LABELS.tolist()

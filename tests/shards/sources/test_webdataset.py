@@ -20,7 +20,7 @@ from tests.shards.test_trees import tar_bytes
 
 
 def samples(first: int, count: int, dotted: str = "") -> dict[str, bytes]:
-    files = {}
+    files: dict[str, bytes] = {}
     for i in range(first, first + count):
         key = f"s{i:04d}{dotted}"
         facts = {"Smiling": 1 if i % 2 else -1, "Young": bool(i % 3), "caption": "a face", "id": i}
