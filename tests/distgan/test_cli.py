@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -18,6 +19,8 @@ from distgan.errors import RunError
 from distgan.spec import dump_spec
 from distgan.training.loop import train
 from distgan.training.workers import Workers
+from shards.index import Index
+from shards.reader import Reader
 
 
 @pytest.fixture
@@ -301,3 +304,68 @@ def test_nothing_is_packed_into_its_source(distgan, images):
     status, _ = distgan("shards", "pack", images, images / "out", "--size", 16)
     assert status == 2
     assert not (images / "out").exists()
+
+
+# ---- what is recognised is said ----
+
+
+def test_pack_says_what_it_recognised_before_it_packs(distgan, images, tmp_path):
+    (images / "notes.txt").write_text("x")
+    status, text = distgan("shards", "pack", images, tmp_path / "out", "--size", 16, "--workers", 1)
+    assert status == 0
+    for part in ("folder, layout folder", "13 (13 .png)", "24×20", "cat 7, dog 6", "1 file: 1 .txt"):
+        assert part in text
+    assert text.index("recognised") < text.index("12 samples")
+
+
+def test_dry_run_writes_nothing(distgan, images, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    for out in ([], [tmp_path / "out"]):
+        status, text = distgan("shards", "pack", images, *out, "--dry-run")
+        assert (status, "cat 7, dog 6" in text) == (0, True)
+        status, text = distgan("shards", "pack", images, *out, "--dry-run", "--json")
+        assert json.loads(text)["recognised"]["classes"] == {"cat": 7, "dog": 6}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_json_is_all_that_is_printed(distgan, images, tmp_path, capsys):
+    command = ["distgan", "shards", "pack", str(images), str(tmp_path / "out"), "--workers", "1", "--json"]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
+    printed = json.loads(done.stdout)
+    assert printed["packed"]["samples"] == 12
+    assert [name for name, _ in printed["packed"]["left_out"]] == ["cat/broken.png"]
+    assert printed["recognised"] == json.loads((tmp_path / "out" / "index.json").read_text())["recognised"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Give a folder after the source"),
+        (["--dry-run", "--layout", "imagenet"], "no layout is called"),
+        (["--dry-run", "--split", "train"], "there is no split train: there are none"),
+        (["--dry-run", "--sub", "cow"], "no such folder; there are cat, dog"),
+        (["--dry-run", "--crop", "round"], "--crop is a number of pixels, or face"),
+        (["--dry-run", "--white", "0"], "white"),
+    ],
+)
+def test_pack_says_what_is_wrong(distgan, images, arguments, said):
+    status, text = distgan("shards", "pack", images, *arguments)
+    assert (status, said in " ".join(text.split())) == (2, True), text
+
+
+def test_many_images_that_are_left_out_are_counted():
+    lines = list(cli.skipped_text([(f"{i}.jpg", "no face was found") for i in range(500)] + [("a.jpg", "broken")]))
+    assert lines[0] == "left out 0.jpg: no face was found"
+    assert lines[-2:] == ["left out 480 more: no face was found", "left out a.jpg: broken"]
+
+
+def test_16_bit_pictures_of_12_bits(distgan, tmp_path):
+    (tmp_path / "deep").mkdir()
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(values).save(tmp_path / "deep/1.png")
+    status, text = distgan("shards", "pack", tmp_path / "deep", "--dry-run")
+    assert (status, "no value above 4,095" in text, "--white 4095" in text) == (0, True, True)
+    assert distgan("shards", "pack", tmp_path / "deep", tmp_path / "out", "--white", 4095)[0] == 0
+    with Reader(Index.load(tmp_path / "out")) as reader:
+        pixels = reader.read(np.array([0]))[0, :, :, 0]
+    assert np.abs(pixels - np.round(values / 4095 * 255)).max() <= 1
