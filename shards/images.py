@@ -186,7 +186,7 @@ def sniff(head: bytes) -> str | None:
         return "BMP" if int.from_bytes(head[14:18], "little") in _BMP_HEADERS else None
     if head.startswith(_JPEG2000):
         return "JPEG2000"
-    if head[4:8] == b"ftyp":
+    if head[4:8] == b"ftyp" and head.startswith(b"\0\0"):  # the latter: a list of fewer than 64 KB
         return _sniff_brands(head)
     if head.startswith(b"P") and _is_ppm(head):
         return "PPM"
@@ -418,7 +418,7 @@ def _is_deep_colour(image: ImageFile.ImageFile, data: bytes) -> bool:
 
 def _to_grey_or_rgb(image: Image.Image, white: int | None) -> Image.Image:
     """Reduce what was loaded to 8 bits, "L" or "RGB", without transparency and in sRGB."""
-    profile = image.info.pop("icc_profile", None)  # what is returned is sRGB: it must not say otherwise
+    profile = image.info.get("icc_profile")
     mode = "L" if _is_grey(image.mode) else "RGB"
     alpha = None
     if _is_16_bit(image.mode):
@@ -428,6 +428,7 @@ def _to_grey_or_rgb(image: Image.Image, white: int | None) -> Image.Image:
         alpha = image.getchannel("A")
     if profile:
         image = _to_srgb(image if alpha is None else image.convert(mode), profile)
+        image.info.pop("icc_profile", None)  # or what is saved of it would say that it is what it was
     image = image.convert(mode)
     if alpha is None:
         return image

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ import pytest
 import webdataset
 from PIL import Image
 
-from shards import images, writer
+from shards import faces, images, writer
 from shards.errors import InputError
-from shards.images import Transform
+from shards.images import Transform, readable
 from shards.index import Index
 from shards.reader import Reader
 from shards.writer import pack
@@ -194,6 +194,84 @@ def test_keys_that_readers_would_miss_are_named(tmp_path: Path, key: str) -> Non
 
     report = pack(OneOdd(3), tmp_path / "set", TRANSFORM, workers=1)
     assert [name for name, _ in report.skipped] == ["images/1.x"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "extension"),
+    [
+        ("JPEG", "jpg"),
+        ("PNG", "png"),
+        ("TIFF", "tif"),
+        ("WEBP", "webp"),
+        ("PPM", "ppm"),
+        ("JPEG2000", "jp2"),
+        ("AVIF", "avif"),
+        ("HEIF", "heic"),
+    ],
+)
+def test_originals_are_called_by_what_they_are(tmp_path: Path, kind: str, extension: str) -> None:
+    if remedy := readable(kind):
+        pytest.skip(f"{kind} images: {remedy}")
+    report = pack(FakeSource(2, kind=kind), tmp_path / "set", TRANSFORM, encoding="original", workers=1)
+    assert report.index.extension.tolist() == [extension.encode()] * 2
+    assert read_all(report.index).shape == (2, SIZE, SIZE, 3)
+
+
+@dataclass
+class Deep(FakeSource):
+    """Grey of 16 bits, of which 12 are used."""
+
+    def pixels(self, i: int) -> np.ndarray:
+        return (np.arange(SIZE * SIZE, dtype=np.uint16).reshape(SIZE, SIZE) * 4095) // (SIZE * SIZE - 1)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png", "original"])
+def test_white_is_used_in_packing_and_in_reading(tmp_path: Path, encoding: str) -> None:
+    source = Deep(2, kind="PNG")
+    report = pack(source, tmp_path / "set", Transform(SIZE, 1, white=4095), encoding=encoding, workers=1)
+    expected = np.round(source.pixels(0) / 4095 * 255)
+    np.testing.assert_array_equal(read_all(report.index)[1, :, :, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "words"),
+    [
+        (replace(TRANSFORM, white=4095), TRANSFORM, "white 4095, not as always"),
+        (TRANSFORM, replace(TRANSFORM, white=4095), "white as always, not 4095"),
+        (replace(TRANSFORM, white=9), replace(TRANSFORM, white=4095), "white 9, not 4095"),
+    ],
+)
+def test_what_was_begun_with_another_white_is_left_alone(
+    tmp_path: Path, begun: Transform, now: Transform, words: str
+) -> None:
+    with pytest.raises(StopError):
+        pack(FakeSource(), tmp_path / "set", begun, shard_samples=10, workers=1, progress=stop_after(25))
+    with pytest.raises(InputError, match=words):
+        pack(FakeSource(), tmp_path / "set", now, shard_samples=10, workers=1)
+
+
+def test_faces_are_not_searched_for_on_each_reading(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="encoding raw, png, jpeg"):
+        pack(FakeSource(2), tmp_path / "set", replace(TRANSFORM, centre="face"), encoding="original")
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_missing_opencv_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    faces._cascade.cache_clear()
+    with pytest.raises(InputError, match="pip install"):
+        pack(FakeSource(2), tmp_path / "set", replace(TRANSFORM, centre="face"))
+    faces._cascade.cache_clear()
+    assert not (tmp_path / "set").exists()
+
+
+def test_pictures_without_a_face_are_skipped(tmp_path: Path) -> None:
+    try:
+        faces.require()
+    except InputError as error:
+        pytest.skip(str(error))
+    with pytest.raises(InputError, match=r"none of the 2 images could be used.*no face was found"):
+        pack(FakeSource(2), tmp_path / "set", replace(TRANSFORM, centre="face"), workers=1)
 
 
 def test_resumes_after_an_exception_to_the_same_bytes(tmp_path: Path, pristine: Path) -> None:
