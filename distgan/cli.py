@@ -485,6 +485,19 @@ def bench_loader(
     _print_figures(measure(load_spec(spec, overrides or []) if spec else None), as_json)
 
 
+@bench_app.command("pack")
+def bench_pack(
+    source: Annotated[Optional[Path], typer.Argument(help="A folder of images; without it, invented ones.")] = None,  # noqa: UP045
+    as_json: AsJson = False,
+) -> None:
+    """Images a second from files to shards with one process and two, beside a bare Pillow loop in the same run."""
+    from distgan.bench import bench_pack as measure
+
+    if source is not None and not source.is_dir():
+        raise InputError(f"{source} is not a folder: the bare loop that packing is compared with reads files")
+    _print_figures(measure(source), as_json)
+
+
 @bench_app.command("scaling")
 def bench_scaling(
     spec: Annotated[

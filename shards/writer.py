@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import io
 import itertools
 import json
-import os
 import re
 import shutil
+import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -242,15 +244,39 @@ def write_set(job: Job, out: str | Path, workers: int | None = None, progress: P
 def write_tar(file: BinaryIO, records: Iterable[Record], description: Description) -> None:
     """Write samples as a tar file: for each KEY.EXTENSION, then KEY.cls and KEY.json where the set has such.
 
-    The one place that decides a shard's bytes; they depend on the arguments alone. webdataset's own writer makes the
-    same ones, but imports torch, for which each process would pay seconds and hundreds of megabytes.
+    The one place that decides a shard's bytes; they depend on the arguments alone. webdataset's own writer and tarfile
+    make the same ones; the former imports torch, for which each process would pay seconds and hundreds of megabytes,
+    and the latter takes as long for a member as it takes to decode a small image.
     """
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for record in records:
-            for extension, data in _members(record, description):
-                member = tarfile.TarInfo(f"{record.key}.{extension}")  # owned by nobody, of no date
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+    size = 0
+    for record in records:
+        for extension, data in _members(record, description):
+            block = b"".join(
+                (_header(f"{record.key}.{extension}".encode("ascii"), len(data)), data, bytes(-len(data) % 512))
+            )
+            file.write(block)
+            size += len(block)
+    file.write(bytes(1024 + -(size + 1024) % tarfile.RECORDSIZE))
+
+
+_BLANK_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # owned by nobody, of no date
+_BLANK_SUM = sum(_BLANK_HEADER[:124]) + sum(_BLANK_HEADER[136:148]) + 8 * ord(" ") + sum(_BLANK_HEADER[156:])
+
+
+def _header(name: bytes, size: int) -> bytes:
+    """A member's header: the blank one with its name, its size and the sum of all its bytes."""
+    length = b"%011o\0" % size
+    checksum = b"%06o\0 " % (_BLANK_SUM + sum(name) + sum(length))
+    return b"".join(
+        (
+            name.ljust(100, b"\0"),
+            _BLANK_HEADER[100:124],
+            length,
+            _BLANK_HEADER[136:148],
+            checksum,
+            _BLANK_HEADER[156:],
+        )
+    )
 
 
 def _members(record: Record, description: Description) -> Iterator[tuple[str, bytes]]:
@@ -275,8 +301,19 @@ class _Row(NamedTuple):
     attributes: str  # hex
 
 
-def _write_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> None:
-    """Write one shard and then its note.
+class _Filled(NamedTuple):
+    """A shard with all its bytes written, but not yet under its name."""
+
+    shard: int
+    file: BinaryIO
+    written: list[Record]  # without their data
+    checksums: list[tuple[int, int]]  # size and crc32 of each image
+    skipped: list[Skipped]
+    closing: ExitStack  # gives it its name
+
+
+def _fill_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> _Filled:
+    """Write the bytes of one shard.
 
     Args:
         job: What is written.
@@ -298,33 +335,55 @@ def _write_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> N
                 written.append(Record(item.key, item.extension, b"", item.label, item.attributes, item.split))
                 yield item
 
-    path = out / _shard_name(shard)
-    with write_atomically(path) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(write_atomically(out / _shard_name(shard)))
         write_tar(file, records(), job.description)
         file.flush()
-        offsets, found = _read_back(Path(file.name))
-        if found != checksums:
+        return _Filled(shard, file, written, checksums, skipped, stack.pop_all())
+
+
+def _finish_shard(out: Path, filled: _Filled) -> None:
+    """See that a shard reads back as what was written, give it its name, and then write its note."""
+    path = out / _shard_name(filled.shard)
+    with filled.closing:
+        found = _read_back(Path(filled.file.name))
+        if found.checksums != filled.checksums:
             raise OSError(errno.EIO, "what was written reads back as something else")
-        filesize = os.fstat(file.fileno()).st_size
-        entry = ShardEntry(path.name, len(written), filesize, *file_digests(Path(file.name), "md5", "sha256"))
+        entry = ShardEntry(path.name, len(filled.written), found.filesize, found.md5, found.sha256)
     rows = [
         _Row(record.key, record.extension, offset, *checksum, record.label, record.split, record.attributes.hex())
-        for record, offset, checksum in zip(written, offsets, checksums, strict=True)
+        for record, offset, checksum in zip(filled.written, found.offsets, filled.checksums, strict=True)
     ]
-    with write_atomically(_note_path(out, shard)) as file:
-        file.write(seal({"entry": asdict(entry), "rows": rows, "skipped": skipped}))
+    with write_atomically(_note_path(out, filled.shard)) as file:
+        file.write(seal({"entry": asdict(entry), "rows": rows, "skipped": filled.skipped}))
 
 
-def _read_back(path: Path) -> tuple[list[int], list[tuple[int, int]]]:
-    """Where a tar file's images are, and their (size, crc32), as a reader of tar files finds them."""
+class _ReadBack(NamedTuple):
+    """What a reader of tar files finds in a shard: of each image where it is, and its size and crc32."""
+
+    offsets: list[int]
+    checksums: list[tuple[int, int]]
+    filesize: int
+    md5: str
+    sha256: str
+
+
+def _read_back(path: Path) -> _ReadBack:
+    data = path.read_bytes()
+    view = memoryview(data)
     offsets, checksums = [], []
-    with tarfile.open(path, "r:") as tar, path.open("rb") as file:
-        for member in tar:
-            if not member.name.endswith((".cls", ".json")):
-                file.seek(member.offset_data)
-                offsets.append(member.offset_data)
-                checksums.append((member.size, zlib.crc32(file.read(member.size))))
-    return offsets, checksums
+    at = 0
+    while data[at : at + 1] not in (b"\0", b""):
+        name, size = data[at : at + 100].rstrip(b"\0"), int(data[at + 124 : at + 135], 8)
+        if data[at : at + 512] != _header(name, size):
+            raise OSError(errno.EIO, "what was written reads back as something else")
+        at += 512
+        if not name.endswith((b".cls", b".json")):
+            offsets.append(at)
+            checksums.append((size, zlib.crc32(view[at : at + size])))
+        at += size + -size % 512
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return _ReadBack(offsets, checksums, len(data), md5, hashlib.sha256(data).hexdigest())
 
 
 def _read_source(
@@ -464,40 +523,131 @@ def _columns(shard: int, rows: Sequence[Sequence[Any]], description: Description
 
 
 def _write_shards(job: Job, out: Path, shards: Sequence[int], workers: int, report: Callable[[int], None]) -> None:
-    """Write some shards here or, where there is more than one to share out, in processes.
+    """Write some shards here and, where there are more to share out, in other processes as well.
 
     Args:
         job: What is written.
         out: The set's folder.
         shards: Which.
-        workers: Processes at most.
+        workers: Processes at most, this one among them.
         report: Called in this thread with the number of items done.
     """
-    if min(workers, len(shards)) > 1:
-        _write_in_processes(job, out, shards, min(workers, len(shards)), report)
+    others = min(workers, len(shards)) - 1
+    if others < 1:
+        done = itertools.count(1)
+        _write_one_by_one(job, out, shards, lambda: report(next(done)))
         return
-    done = itertools.count(1)
-    for shard in shards:
-        _write_shard(job, out, shard, lambda: report(next(done)))
-
-
-def _write_in_processes(
-    job: Job, out: Path, shards: Sequence[int], workers: int, report: Callable[[int], None]
-) -> None:
     context = worker_context()
-    done, stop = context.Value("q", 0), context.Event()
-    with ProcessPoolExecutor(workers, context, _Worker.start, (job, out, done, stop)) as pool:
+    shared = _Shared(context.Value("q", 0), context.Value("q", 0), context.Event())
+    began = time.monotonic()
+    running: list[Future[None]] = []
+
+    def look() -> None:
+        for future in running:
+            if future.done():
+                future.result()
+        done = shared.done.value
+        report(done)
+        remaining = job.samples * len(shards) / job.shards - done
+        if not running and remaining * (time.monotonic() - began) >= WORTH_STARTING_S * done:
+            running.extend(pool.submit(_Worker.run) for _ in range(others))
+
+    with ProcessPoolExecutor(others, context, _Worker.start, (job, out, shards, shared)) as pool:
         try:
-            waiting = {pool.submit(_Worker.write, shard) for shard in shards}
-            while waiting:
-                finished, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
-                for future in finished:
-                    future.result()
-                report(done.value)
+            # This process begins, and sees whether the others are worth it; while they start it goes on.
+            ticker = _Ticker(shared, look)
+            _write_one_by_one(job, out, shared.take(shards), ticker.tick)
+            ticker.tell()
+            while not all(future.done() for future in running):
+                wait(running, timeout=LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
+                look()
         except BaseException:
-            stop.set()
+            shared.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _write_one_by_one(job: Job, out: Path, shards: Iterable[int], tick: Callable[[], None]) -> None:
+    """Write shards in this process. While one is read back, hashed and brought to disk the next is being filled."""
+    with ThreadPoolExecutor(1) as background:
+        finishing: Future[None] | None = None
+        for shard in shards:
+            filled = _fill_shard(job, out, shard, tick)
+            try:
+                if finishing is not None:
+                    finishing.result()
+            except BaseException:
+                filled.closing.__exit__(*sys.exc_info())
+                raise
+            finishing = background.submit(_finish_shard, out, filled)
+        if finishing is not None:
+            finishing.result()
+
+
+WORTH_STARTING_S = 2.0
+"""Seconds of work for one process, from which on others are started; that takes most of a second each."""
+LOOK_EVERY_S = 0.1
+"""How often a process tells the others how far it is, and hears whether to stop."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What processes that write shards of one set have in common.
+
+    Attributes:
+        taken: How many shards somebody has begun with.
+        done: Items done.
+        stop: Set when all should stop.
+    """
+
+    taken: Any
+    done: Any
+    stop: Any
+
+    def take(self, shards: Sequence[int]) -> Iterator[int]:
+        """Shards that nobody else takes, as long as there are any."""
+        while True:
+            with self.taken.get_lock():
+                place = self.taken.value
+                self.taken.value += 1
+            if place >= len(shards):
+                return
+            yield shards[place]
+
+
+class _Ticker:
+    """Counts items, and tells of them now and then: what processes share costs more than a small image.
+
+    Args:
+        shared: Where it is told.
+        look: Called when it is.
+    """
+
+    def __init__(self, shared: _Shared, look: Callable[[], None] | None = None) -> None:
+        self._shared, self._look = shared, look
+        self._untold = 0
+        self._next = time.monotonic() + LOOK_EVERY_S
+
+    def tick(self) -> None:
+        """Count one item.
+
+        Raises:
+            InterruptedError: All should stop.
+        """
+        self._untold += 1
+        if time.monotonic() >= self._next:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell of what is untold. Raises what tick does."""
+        if self._shared.stop.is_set():
+            raise InterruptedError("packing was stopped")
+        with self._shared.done.get_lock():
+            self._shared.done.value += self._untold
+        self._untold = 0
+        self._next = time.monotonic() + LOOK_EVERY_S
+        if self._look is not None:
+            self._look()
 
 
 class _Worker:
@@ -505,24 +655,19 @@ class _Worker:
 
     job: ClassVar[Job]
     out: ClassVar[Path]
-    done: ClassVar[Any]
-    stop: ClassVar[Any]
+    shards: ClassVar[Sequence[int]]
+    shared: ClassVar[_Shared]
 
     @classmethod
-    def start(cls, job: Job, out: Path, done: Any, stop: Any) -> None:
-        cls.job, cls.out, cls.done, cls.stop = job, out, done, stop
+    def start(cls, job: Job, out: Path, shards: Sequence[int], shared: _Shared) -> None:
+        cls.job, cls.out, cls.shards, cls.shared = job, out, shards, shared
         follow_parent()
 
     @classmethod
-    def write(cls, shard: int) -> None:
-        _write_shard(cls.job, cls.out, shard, cls._tick)
-
-    @classmethod
-    def _tick(cls) -> None:
-        if cls.stop.is_set():
-            raise InterruptedError("packing was stopped")
-        with cls.done.get_lock():
-            cls.done.value += 1
+    def run(cls) -> None:
+        ticker = _Ticker(cls.shared)
+        _write_one_by_one(cls.job, cls.out, cls.shared.take(cls.shards), ticker.tick)
+        ticker.tell()
 
 
 def _shard_name(shard: int) -> str:

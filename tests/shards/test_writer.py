@@ -44,13 +44,20 @@ def stop_after(count: int) -> Callable[[int, int], None]:
     return progress
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes are started however little there is to do."""
+    monkeypatch.setattr(writer, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(writer, "WORTH_STARTING_S", 0.0)
+
+
 def read_all(root: Path | Index) -> np.ndarray:
     index = root if isinstance(root, Index) else Index.load(root)
     with Reader(index) as reader:
         return reader.read(np.arange(len(index)))
 
 
-def test_same_bytes_for_any_number_of_processes_and_twice(tmp_path: Path, pristine: Path) -> None:
+def test_same_bytes_for_any_number_of_processes_and_twice(tmp_path: Path, pristine: Path, at_once: None) -> None:
     report = pack(FakeSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=2)
     assert report.skipped == []
     assert files_of(tmp_path / "set") == files_of(pristine)
@@ -274,7 +281,7 @@ def test_pictures_without_a_face_are_skipped(tmp_path: Path) -> None:
         pack(FakeSource(2), tmp_path / "set", replace(TRANSFORM, centre="face"), workers=1)
 
 
-def test_resumes_after_an_exception_to_the_same_bytes(tmp_path: Path, pristine: Path) -> None:
+def test_resumes_after_an_exception_to_the_same_bytes(tmp_path: Path, pristine: Path, at_once: None) -> None:
     out = tmp_path / "set"
     with pytest.raises(StopError):
         pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=1, progress=stop_after(25))
@@ -356,7 +363,7 @@ def test_an_error_in_a_process_ends_all_and_keeps_what_is_finished(tmp_path: Pat
     assert 0 < len(list((tmp_path / "set").glob("shard-*.tar"))) < 40
 
 
-def test_a_process_that_dies_is_said_in_words(tmp_path: Path, pristine: Path) -> None:
+def test_a_process_that_dies_is_said_in_words(tmp_path: Path, pristine: Path, at_once: None) -> None:
     with pytest.raises(InputError, match="worker process was killed"):
         pack(DyingSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=2)
     pack(DyingSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
@@ -473,3 +480,16 @@ def test_a_url_is_no_place_to_write_to(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="not on this machine"):
         pack(FakeSource(), "s3://bucket/set", TRANSFORM, workers=1)
     assert not files_of(tmp_path)
+
+
+def test_processes_are_started_where_there_is_enough_to_do(tmp_path: Path) -> None:
+    seen: set[int] = set()
+
+    def progress(done: int, total: int) -> None:
+        seen.update(child.pid or 0 for child in multiprocessing.active_children())
+
+    pack(FakeSource(400), tmp_path / "small", TRANSFORM, shard_samples=10, workers=2, progress=progress)
+    assert not seen
+    pack(SlowSource(400), tmp_path / "large", TRANSFORM, shard_samples=10, workers=3, progress=progress)
+    assert len(seen) == 2
+    assert files_of(tmp_path / "small") == files_of(tmp_path / "large")
