@@ -14,22 +14,3 @@ def near(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
     return f"there are {', '.join(names) or 'none'}"
-
-
-def canonical_split(name: str) -> str | None:
-    """STUB."""
-    import re
-
-    word = re.sub(r"[-_ ]", "", name.lower())
-    word = re.sub(r"(set|data|images?|split|\d+)*$", "", word)
-    return {
-        "train": "train",
-        "training": "train",
-        "val": "val",
-        "valid": "val",
-        "validation": "val",
-        "dev": "val",
-        "eval": "val",
-        "test": "test",
-        "testing": "test",
-    }.get(word)
