@@ -88,12 +88,17 @@ Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads it at run time on Python 3.10)
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field of the specification. Repeatable."),
 ]
+_CONDITIONS = (
+    "NAME is an attribute, and VALUE 1 or -1 (or true, false), as in Smiling=1,Eyeglasses=-1; or class=NAME. "
+    "In double quotes a name may hold commas and =, and two quotes are one: 'class=\"Smith, John\"'. Repeatable; of "
+    "several classes any will do."
+)
 Where = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(
         metavar="NAME=VALUE,...",
-        help="What the pictures are to show, of what the run was conditioned on: Smiling=1,Eyeglasses=-1 or class=cat. "
-        "The rest is as the data has it. Repeatable.",
+        help=f"What the pictures are to show, of what the run was conditioned on; the rest is as the data has it. "
+        f"{_CONDITIONS}",
     ),
 ]
 Workers = Annotated[
@@ -391,8 +396,9 @@ def sample(
     """Draw images with a trained generator."""
     from distgan.checkpoint import find_checkpoint
     from distgan.sampling import sample as draw
+    from shards.names import parse_where
 
-    asked = _asked(where or [])
+    asked = parse_where(where or [])
     checkpoint = find_checkpoint(run)
     draw(checkpoint, out, count=count, seed=seed, columns=columns, ema=weights is Weights.ema, where=asked)
     console.print(f"{count} images of step {checkpoint.state.step} in {out}")
@@ -481,30 +487,6 @@ def main() -> None:
         _fail(f"out of memory: lower training.batch_size or the networks' width ({str(error).splitlines()[0]})", 1)
     except MemoryError:
         _fail("out of memory", 1)
-
-
-def _asked(texts: list[str]) -> dict[str, object]:
-    """What ``--where`` asks for: attribute to whether it is to be there, "class" to a list of names.
-
-    Raises:
-        InputError: Something is not written as it should be, or asked for twice.
-    """
-    asked: dict[str, object] = {}
-    classes: list[str] = []
-    truths = {"1": True, "true": True, "-1": False, "false": False}
-    for whole, wish in ((text, each) for text in texts for each in text.split(",")):
-        name, _, value = map(str.strip, wish.partition("="))
-        if not name or not value:
-            raise InputError(f"--where {whole}: write NAME=VALUE, for example Smiling=1,Eyeglasses=-1 or class=cat")
-        if name == "class":
-            classes.append(value)
-        elif value.lower() not in truths:
-            raise InputError(f"--where {whole}: {name} is 1 or -1, not {value!r}")
-        elif name in asked:
-            raise InputError(f"--where {whole}: {name} is asked for twice")
-        else:
-            asked[name] = truths[value.lower()]
-    return {**asked, "class": classes} if classes else asked
 
 
 def _follow(cluster: Cluster, job: str) -> None:

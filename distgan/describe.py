@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from distgan.data.conditions import label_names
 from distgan.data.noise import Noise
-from distgan.data.selection import select_samples
+from distgan.data.selection import select_samples, split_note
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
 from distgan.spec import Options, RunSpec, SideOptimizerSpec, section_of
@@ -321,7 +321,9 @@ def _data(spec: RunSpec) -> _Data:
             notes.append("model.condition.classes: how many there are is not known; they are left out")
         return _Data(3, len(condition.attributes) if condition else 0, None, notes)
     index, kept = select_samples(spec)
-    return _Data(index.transform.channels, len(label_names(spec.model.condition, index)), len(kept), [])
+    note = split_note(index, spec)
+    names = label_names(spec.model.condition, index)
+    return _Data(index.transform.channels, len(names), len(kept), [note] if note else [])
 
 
 @contextmanager

@@ -53,7 +53,10 @@ class DataSpec(Options):
     image_size: Annotated[int, Field(ge=1, le=4096)] = 64
     """Height and width of an image in pixels; must be what the shards were packed with."""
     where: dict[str, Any] = {}
-    """Train only on the samples that match: ``{Eyeglasses: -1}``, ``{class: [cat, dog]}``. Empty keeps all."""
+    """Train only on the samples that match: ``{Eyeglasses: -1}``, ``{class: [cat, dog]}``. Names are taken as they are
+    written: 010 is no number here, and no is not false. ``{split: val}`` or ``{split: [train, val]}`` chooses among
+    the splits of the set. Without it the split train is trained on, and what is in no split, where the set has a split
+    train; ``{split: all}`` takes all there is."""
     limit: Count | None = None
     """Train only on the first so many of the samples that match."""
     flip: bool = False
@@ -68,6 +71,19 @@ class DataSpec(Options):
     """Batches that the prefetch thread keeps ready."""
     cache: str | None = None
     """Folder for copies of remote shards. Unset uses the user's cache folder."""
+
+    @field_validator("where")
+    @classmethod
+    def _names_as_text(cls, where: dict[str, Any]) -> dict[str, Any]:
+        # Checkpoints from before names were taken as written hold the numbers that YAML had made of some.
+        return {name: _digits(value) if name in ("class", "split") else value for name, value in where.items()}
+
+
+def _digits(value: Any) -> Any:
+    """Whole numbers, alone or in a list, as the text of their digits; all else as it is."""
+    if isinstance(value, list):
+        return [_digits(item) for item in value]
+    return str(value) if type(value) is int else value  # not isinstance: a bool is an int
 
 
 class NetworkSpec(OpenOptions):
@@ -356,8 +372,26 @@ FREE_ON_RESUME = (
 free too: that they are the same shards is checked by their fingerprint."""
 
 
+_NAMES = (("data", "where", "class"), ("data", "where", "split"), ("model", "condition", "attributes"))
+"""Where names of the data set stand, alone or in a list. YAML would take 010 for 8, no for false and 1e3 for 1000."""
+
+_TEXT = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 2e-4 is a number (YAML 1.2), and a key given twice is an error, not the last one."""
+    """YAML as people write it.
+
+    2e-4 is a number (YAML 1.2), a key is the text that it is written as, and so is a name of the data set; a key given
+    twice is an error, not the last one.
+    """
+
+    path: tuple[str, ...] = ()
+    """Where in a specification the document belongs."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        return node and _with_names(node, self.path)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -367,14 +401,51 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen:
                 raise InputError(f"line {key.start_mark.line + 1}: the key {key.value!r} is given twice")
             seen.add(key.value)
+        self.flatten_mapping(node)
+        node.value = [(_text(key), value) for key, value in node.value]
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+def _with_names(node: yaml.Node, path: tuple[str, ...]) -> yaml.Node:
+    """A copy of a node, which stands at a path of the specification, in which names are text. Others are shared."""
+    if not any(names[: len(path)] == path for names in _NAMES):
+        return node
+    if isinstance(node, yaml.SequenceNode):  # of names; or of mappings that are merged into one
+        return yaml.SequenceNode(node.tag, [_with_names(item, path) for item in node.value], node.start_mark)
+    if isinstance(node, yaml.MappingNode):
+        pairs = [
+            (key, _with_names(value, path if key.tag == _MERGE else (*path, key.value))) for key, value in node.value
+        ]
+        return yaml.MappingNode(node.tag, pairs, node.start_mark)
+    return _text(node) if path in _NAMES else node
+
+
+def _text(node: yaml.Node) -> yaml.Node:
+    """A scalar that YAML would take for a number, a date or the like, as the text that it is written as."""
+    return yaml.ScalarNode(_TEXT, node.value, node.start_mark) if node.tag in _GUESSED else node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what _Loader reads as the same.
+
+    Quotes a text that it would take for a number, and escapes line breaks, of which PyYAML knows more than it keeps.
+    """
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar(_TEXT, data, style=None if data.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+_GUESSED = {tag for resolvers in _Loader.yaml_implicit_resolvers.values() for tag, _ in resolvers}
+"""The types that YAML takes a text for by its looks; who writes another one with !! means it."""
 
 T = TypeVar("T", bound=Options)
 
@@ -404,7 +475,7 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
 
 def dump_spec(spec: RunSpec) -> str:
     """The complete specification as YAML, defaults included, in the order of declaration."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def differences(before: RunSpec, after: RunSpec) -> list[str]:
@@ -473,9 +544,12 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str, path: tuple[str, ...] = ()) -> Any:
+    """Read YAML that stands at a path of the specification."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        loader = _Loader(text)
+        loader.path = path
+        return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InputError(f"{where}: not valid YAML: {line}{error.problem}") from None
@@ -500,7 +574,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             raise InputError(f"--set {text}: '{'.'.join(keys[:depth])}' is a value and has no fields")
         tree = inner
-    tree[keys[-1]] = _parse(value, f"--set {text}")
+    tree[keys[-1]] = _parse(value, f"--set {text}", tuple(keys))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from shards.cache import file_size, is_remote, read_bytes
 from shards.errors import InputError
 from shards.files import write_atomically
 from shards.images import Transform
-from shards.names import near
+from shards.names import as_written, canonical_split, near
 
 FORMAT = "distgan-shards-1"
 INDEX_JSON = "index.json"
@@ -154,17 +154,29 @@ class Index(Description):
         """Ids of the samples that meet every condition.
 
         Args:
-            where: Attribute name to 1 or -1 (or true, false); "class" to a class name or a list of them. {} is all.
+            where: Attribute name to 1 or -1 (or true, false); "class" to a class name or a list of them; "split" to
+                "train", "val", "test" (or another word for one of them), a list of them, or "all". {} is all.
 
         Returns:
             int64, ascending; never empty.
 
         Raises:
-            InputError: No such attribute or class (near names are suggested), another value, or no sample meets all.
+            InputError: No such attribute, class or split (near names are suggested), another value, an attribute that
+                is itself called "class" or "split" is meant or not, or no sample meets all.
         """
         kept = np.ones(len(self), dtype=bool)
         for name, value in where.items():
-            kept &= self._in_classes(value) if name == "class" else self._has_attribute(name, value)
+            if name in ("class", "split") and name in self.attribute_names:
+                raise InputError(
+                    f"{name!r} is ambiguous: {self.root} has an attribute of that name too; "
+                    "pack the set again with another name for the attribute"
+                )
+            if name == "class":
+                kept &= self._in_classes(value)
+            elif name == "split":
+                kept &= self._in_splits(value)
+            else:
+                kept &= self._has_attribute(name, value)
         if not kept.any():
             raise InputError(f"no sample of {self.root} meets all of {dict(where)}: ask for less")
         return np.flatnonzero(kept).astype(np.int64)
@@ -222,6 +234,7 @@ class Index(Description):
             "crop": crop,
             "filter": transform.filter,
             "fingerprint": self.fingerprint,
+            "splits": {name: int((self.split == i).sum()) for i, name in enumerate(self.split_names)},
             "classes": dict(zip(self.class_names, counts.tolist(), strict=True)),
             "attributes": {name: int(self._bit(i).sum()) for i, name in enumerate(self.attribute_names)},
         }
@@ -238,11 +251,23 @@ class Index(Description):
         return has if value == 1 else ~has
 
     def _in_classes(self, value: object) -> np.ndarray:
-        wanted = [str(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
+        wanted = as_written(value, "class")
         for name in wanted:
             if name not in self.class_names:
                 raise InputError(f"{self.root} has no class {name!r}: {near(name, self.class_names)}")
         chosen: np.ndarray = np.isin(self.label, [self.class_names.index(name) for name in wanted])
+        return chosen
+
+    def _in_splits(self, value: object) -> np.ndarray:
+        wanted = as_written(value, "split")
+        if wanted == ["all"]:
+            return np.ones(len(self), dtype=bool)
+        splits = [canonical_split(name) or name for name in wanted]
+        for name, split in zip(wanted, splits, strict=True):
+            if split not in self.split_names:
+                there = ", ".join(self.split_names) or "none"
+                raise InputError(f"{self.root} has no split {name!r}: there are {there}")
+        chosen: np.ndarray = np.isin(self.split, [self.split_names.index(split) for split in splits])
         return chosen
 
 

@@ -19,7 +19,7 @@ from distgan.data.order import Ids
 from distgan.spec import ConditionSpec
 from shards.errors import InputError
 from shards.index import Index
-from shards.names import near
+from shards.names import as_written, near
 
 Vectors = NDArray[np.int8]
 _CLASS = "class="
@@ -144,7 +144,8 @@ class LabelDistribution:
                 class name or a list of them. {} is all.
 
         Raises:
-            InputError: The run was not conditioned on that (near names are suggested), or another value.
+            InputError: The run was not conditioned on that (near names are suggested), another value, or "class" may
+                mean two things.
         """
         attributes, classes = self._asked(where)
         values = np.array(list(attributes.values()), np.int8)
@@ -184,8 +185,10 @@ class LabelDistribution:
         for name, value in where.items():
             if name not in known:
                 raise InputError(f"this run was not conditioned on {name!r}: {near(name, known)}")
+            if name == "class" and name in self._attributes and self._classes:
+                raise InputError("'class' is ambiguous: this run was conditioned on an attribute of that name too")
             if name == "class" and self._classes:
-                wanted = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
+                wanted = as_written(value, "class")
                 for each in wanted or [""]:
                     if each not in self._classes:
                         hint = near(each, self._classes)

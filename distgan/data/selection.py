@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from distgan.data.order import Ids
 from distgan.spec import RunSpec
 from shards.errors import InputError
@@ -10,6 +12,9 @@ from shards.index import Index
 
 def select_samples(spec: RunSpec) -> tuple[Index, Ids]:
     """Open a run's shards, without reading them, and choose its samples.
+
+    Where the set has a split "train" and ``data.where`` says nothing of splits, the other splits are kept out;
+    :func:`split_note` says so.
 
     Args:
         spec: The run.
@@ -21,14 +26,19 @@ def select_samples(spec: RunSpec) -> tuple[Index, Ids]:
         InputError: The shards are missing, damaged or of another image size, or the batch does not fit them.
     """
     index = Index.load(spec.data.shards)
-    try:
-        kept = index.select(spec.data.where)
-    except InputError as error:
-        raise InputError(f"data.where: {error}") from None
+    kept = _matching(index, spec)
+    matching = " that data.where keeps" if spec.data.where else ""
+    if _keeps_splits_out(index, spec):
+        kept = kept[_to_train_on(index)[kept]]
+        matching += " in the split train"
+        if not len(kept):
+            raise InputError(
+                f"data.where: no sample of {index.root} that meets all of {spec.data.where} is in the split train; "
+                "ask for less, or choose with data.where.split"
+            )
     limit = spec.data.limit
     if limit is not None:
         if limit > len(kept):
-            matching = " that data.where keeps" if spec.data.where else ""
             raise InputError(
                 f"data.limit is {limit}, but there are only {len(kept)} samples{matching} in {index.root}; "
                 f"set it to at most {len(kept)}, or to null for all"
@@ -50,3 +60,42 @@ def select_samples(spec: RunSpec) -> tuple[Index, Ids]:
     if batch_size % spec.data.lanes:
         raise InputError(f"training.batch_size is {batch_size}, which data.lanes = {spec.data.lanes} does not divide")
     return index, kept
+
+
+def split_note(index: Index, spec: RunSpec) -> str | None:
+    """What :func:`select_samples` has decided about splits by itself, in a sentence; None where that is nothing."""
+    if not _keeps_splits_out(index, spec):
+        return None
+    matching = _matching(index, spec)
+    kept = _to_train_on(index)[matching]
+    splits = index.split[matching]
+    others = [
+        f"{name} {count:,}"
+        for position, name in enumerate(index.split_names)
+        if name != "train" and (count := int((splits == position).sum()))
+    ]
+    without = int((splits < 0).sum())
+    said = f"training on the split train: {int(kept.sum()):,} of {len(matching):,} samples"
+    if spec.data.where:
+        said += " that data.where keeps"
+    if without:
+        said += f", {without:,} of them in no split"
+    return f"{said}; {' and '.join(others)} are kept out (data.where.split chooses)" if others else None
+
+
+def _matching(index: Index, spec: RunSpec) -> Ids:
+    try:
+        return index.select(spec.data.where)
+    except InputError as error:
+        raise InputError(f"data.where: {error}") from None
+
+
+def _keeps_splits_out(index: Index, spec: RunSpec) -> bool:
+    """Whether only some of the splits are trained on although the specification says nothing of them."""
+    return "train" in index.split_names and "split" not in spec.data.where
+
+
+def _to_train_on(index: Index) -> np.ndarray:
+    """Bool (len(index),): the samples of the split train, and those of none."""
+    chosen: np.ndarray = np.isin(index.split, [index.split_names.index("train"), -1])
+    return chosen

@@ -16,7 +16,7 @@ from distgan.checkpoint import Checkpoint, go_back, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
-from distgan.data.selection import select_samples
+from distgan.data.selection import select_samples, split_note
 from distgan.errors import RunError
 from distgan.networks import ImageShape
 from distgan.objectives import Loss
@@ -111,7 +111,10 @@ def train(
                     console=console,
                 )
         ended: Literal["finished", "interrupted", "failed"] = "failed"
+        note = split_note(index, spec)
         try:
+            if note:
+                tracker.message(note)
             tracker.message(
                 f"training on {_where(workers)} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} "
                 f"steps of {spec.images_per_step:,} images"

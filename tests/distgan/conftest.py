@@ -82,9 +82,7 @@ def pack_discs(tmp_path_factory) -> Callable[..., Path]:
         **options: Any,
     ) -> Path:
         out = tmp_path_factory.mktemp("discs") / "shards"
-        source = Discs(
-            count, size, channels, seed, attribute_names=attributes, class_names=classes, split_names=splits
-        )
+        source = Discs(count, size, channels, seed, attribute_names=attributes, class_names=classes, split_names=splits)
         pack(source, out, Transform(size=size, channels=channels), workers=1, **{"shard_samples": 20, **options})
         return out
 

@@ -69,6 +69,89 @@ def test_a_condition_is_a_section_that_may_be_absent(tmp_path):
     assert (condition.attributes, condition.classes, condition.generator) == (["Smiling"], True, "concatenation")
 
 
+WRITTEN = [
+    "010",
+    "no",
+    "Yes",
+    "1e3",
+    "~",
+    "null",
+    "2024-01-01",
+    "0x1F",
+    "1_000",
+    "1:30",
+    ".5",
+    "=",
+    "-1",
+    "a b",
+    ".inf",
+]
+"""Names that YAML, left to itself, would take most of for something else."""
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_names_are_taken_as_they_are_written(tmp_path, name):
+    path = write(tmp_path, MINIMAL)
+    flow = write(tmp_path, f"name: tiny\ndata: {{shards: x, where: {{class: [{name}, cat], split: {name}}}}}\n")
+    assert load_spec(flow).data.where == {"class": [name, "cat"], "split": name}
+    where = f"    {name}: 1\n    class:\n    - {name}  # this one\n    - '{name}'\n"
+    block = f"name: tiny\ndata:\n  shards: x\n  where:\n{where}"
+    assert load_spec(write(tmp_path, block)).data.where == {name: 1, "class": [name, name]}
+    condition = load_spec(
+        write(tmp_path, MINIMAL + f"model: {{condition: {{attributes: [{name}]}}}}\n")
+    ).model.condition
+    assert condition is not None
+    assert condition.attributes == [name]
+    path = write(tmp_path, MINIMAL)
+    for override in (
+        f"data.where={{class: [{name}]}}",
+        f"data.where.class=[{name}]",
+        f"data={{shards: x, where: {{class: [{name}]}}}}",
+    ):
+        assert load_spec(path, [override]).data.where == {"class": [name]}
+    assert load_spec(path, [f"data.where.class={name}"]).data.where == {"class": name}
+    assert load_spec(path, [f"data.where={{{name}: true}}"]).data.where == {name: True}
+
+
+def test_names_may_hold_anything_and_values_of_attributes_stay_what_they_are(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    overrides = ['data.where.class=[a b, "c,d", "it\'s: [1]"]', "data.where.Male=-1", "data.where.Hat=true"]
+    assert load_spec(path, overrides).data.where == {"class": ["a b", "c,d", "it's: [1]"], "Male": -1, "Hat": True}
+
+
+def test_names_behind_anchors_and_merges_are_names_too(tmp_path):
+    text = "name: tiny\ntraining: {images: &ten 010}\ndata: {shards: x, where: {<<: {split: no}, class: [*ten]}}\n"
+    spec = load_spec(write(tmp_path, text))
+    assert spec.data.where == {"split": "no", "class": ["010"]}
+    assert spec.training.images == 8
+    with pytest.raises(InputError, match="nested too deeply"):
+        load_spec(write(tmp_path, "name: tiny\ndata: {shards: x, where: {class: &a [*a]}}\n"))
+
+
+@given(st.lists(st.text(), max_size=3), st.sampled_from(WRITTEN) | st.text(), st.text(min_size=1))
+def test_every_name_reads_back_the_same(tmp_path_factory, classes, attribute, shards):
+    where = {attribute: -1, "class": classes, "split": ["no"]}
+    spec = RunSpec.model_validate({"name": "x", "data": {"shards": shards, "where": where}})
+    path = tmp_path_factory.mktemp("spec") / "spec.yaml"
+    path.write_text(dump_spec(spec), encoding="utf-8")
+    assert load_spec(path) == spec
+
+
+def test_a_text_that_looks_like_a_number_reads_back_as_text(tmp_path):
+    spec = RunSpec(name="x", data=DataSpec(shards="1e3"))
+    assert load_spec(write(tmp_path, dump_spec(spec))) == spec
+
+
+def test_a_run_from_before_names_were_text_goes_on(tmp_path):
+    """Its checkpoint has numbers in place of some names; its spec.yaml reads as text today."""
+    before = RunSpec.model_validate_json('{"name": "x", "data": {"shards": "y", "where": {"class": [0, 2]}}}')
+    path = write(tmp_path, "name: x\ndata: {shards: y, where: {class: [0, 2]}}\n")
+    assert differences(before, load_spec(path)) == []
+    assert differences(before, load_spec(path, ["data.where.class=[0, 02]"])) == [
+        "data.where.class: ['0', '2'] -> ['0', '02']"
+    ]
+
+
 @given(st.floats(1e-12, 1e3))
 def test_every_float_survives_an_override(tmp_path_factory, lr):
     path = write(tmp_path_factory.mktemp("spec"), MINIMAL)

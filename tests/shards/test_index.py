@@ -103,6 +103,63 @@ def test_classes_that_yaml_takes_for_numbers(pristine: Path) -> None:
     assert index.select({"class": [0, 2]}).tolist() == [i for i in range(40) if i % 3 != 1]
 
 
+def test_names_that_are_no_text_any_more_are_refused(pristine: Path) -> None:
+    index = replace(Index.load(pristine), class_names=("False", "None", "1000.0"))
+    for value in (False, None, 1000.0, [1000.0]):
+        with pytest.raises(InputError, match=r"class .* is no text: quote it"):
+            index.select({"class": value})
+    with pytest.raises(InputError, match="split False is no text: quote it"):
+        index.select({"split": False})
+    assert index.select({"class": "1000.0"}).tolist() == [i for i in range(40) if i % 3 == 2]
+
+
+def split(index: Index) -> Index:
+    """The same samples: of four neighbours one each is in train, test and val, and one in none of them."""
+    numbers = np.array([i % 4 if i % 4 < 3 else -1 for i in range(40)], np.int8)
+    return replace(index, split_names=("train", "test", "val"), split=numbers)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ("train", {0}),
+        ("Training_set", {0}),
+        (["train", "validation"], {0, 2}),
+        (["train", "val", "test"], {0, 1, 2}),
+        ("all", {0, 1, 2, 3}),
+    ],
+)
+def test_select_knows_splits_by_any_of_their_names(pristine: Path, value: Any, kept: set[int]) -> None:
+    index = split(Index.load(pristine))
+    assert index.select({"split": value}).tolist() == [i for i in range(40) if i % 4 in kept]
+    assert index.summary()["splits"] == {"train": 10, "test": 10, "val": 10}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("trian", "has no split 'trian': there are train, test, val"),
+        (["train", "all"], "has no split 'all'"),
+        ([], "no sample"),
+    ],
+)
+def test_select_says_which_splits_there_are(pristine: Path, value: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        split(Index.load(pristine)).select({"split": value})
+    with pytest.raises(InputError, match="has no split 'val': there are none"):
+        Index.load(pristine).select({"split": "val"})
+
+
+@pytest.mark.parametrize("name", ["class", "split"])
+def test_an_attribute_with_a_name_that_means_another_thing_is_ambiguous(pristine: Path, name: str) -> None:
+    index = split(Index.load(pristine))
+    index = replace(index, attribute_names=(name, *index.attribute_names[1:]))
+    with pytest.raises(InputError, match=f"'{name}' is ambiguous: "):
+        index.select({name: "train"})
+    assert len(index.select({"Bald": 1}))
+    assert index.attribute(name).any()
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
     [

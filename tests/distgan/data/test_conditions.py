@@ -255,6 +255,22 @@ def test_what_the_run_was_not_conditioned_on_is_refused(where, message):
         LabelDistribution.of(names, np.array([[1, -1, 1, 0, 0]], np.int8)).given(where)
 
 
+def test_names_that_look_like_numbers_are_told_apart():
+    known = LabelDistribution.of(("class=010", "class=10", "class=no"), EYES)
+    for name, column in (("010", 0), (10, 1), ("no", 2)):
+        assert known.given({"class": name}).rows[:, column].tolist() == [1]
+    for value in (False, 10.0, None):
+        with pytest.raises(InputError, match=r"class .* is no text: quote it"):
+            known.given({"class": value})
+
+
+def test_an_attribute_called_class_is_ambiguous_beside_classes():
+    vectors = np.array([[1, 1, 0], [-1, 0, 1]], np.int8)
+    with pytest.raises(InputError, match="'class' is ambiguous"):
+        LabelDistribution.of(("class", "class=cat", "class=dog"), vectors).given({"class": "cat"})
+    assert LabelDistribution.of(("class",), vectors[:, :1]).given({"class": 1}).rows.tolist() == [[1]]
+
+
 def test_class_is_refused_where_only_attributes_are_known():
     with pytest.raises(InputError, match="'class': there are Smiling"):
         LabelDistribution.of(("Smiling",), np.ones((3, 1), np.int8)).given({"class": "cat"})

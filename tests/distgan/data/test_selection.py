@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
-from distgan.data.selection import select_samples
+from distgan.data.selection import select_samples, split_note
 from shards.errors import InputError
 from shards.index import Index
 
@@ -92,3 +93,72 @@ def test_selecting_reads_no_image(select, copied):
         select(data__shards=str(copied), data__where={"Smilng": 1})
     with pytest.raises(InputError, match="is missing"):
         select(data__shards=str(copied), data__where={"Smiling": 1})
+
+
+@pytest.fixture(scope="module")
+def divided(pack_discs):
+    """Forty-eight discs, a third of each class in each split."""
+    return pack_discs(count=48, attributes=("Male",), classes=("cat", "dog", "emu"), splits=("train", "val", "test"))
+
+
+def test_only_the_split_train_is_trained_on_unless_the_filter_names_splits(select, tiny, divided):
+    def chosen(**changes):
+        changes = {"data__shards": str(divided), **changes}
+        index, kept = select(**changes)
+        return index.split[kept].tolist(), split_note(index, tiny(**changes))
+
+    splits, note = chosen()
+    assert splits == [0] * 18
+    assert note == (
+        "training on the split train: 18 of 48 samples; val 15 and test 15 are kept out (data.where.split chooses)"
+    )
+    splits, note = chosen(data__where={"class": ["cat", "dog"]})
+    assert splits == [0] * 12
+    assert note == (
+        "training on the split train: 12 of 32 samples that data.where keeps; val 10 and test 10 are kept out "
+        "(data.where.split chooses)"
+    )
+    for where, expected in (
+        ({"split": "validation"}, {1}),
+        ({"split": ["train", "test"]}, {0, 2}),
+        ({"split": ["train", "val", "test"]}, {0, 1, 2}),
+        ({"split": "all"}, {0, 1, 2}),
+    ):
+        splits, note = chosen(data__where=where)
+        assert set(splits) == expected
+        assert note is None
+
+
+def test_samples_of_no_split_are_trained_on_too(select, tiny, divided, monkeypatch):
+    index = Index.load(divided)
+    some = dataclasses.replace(index, split=np.where(np.arange(48) % 4, index.split, -1).astype(np.int8))
+    monkeypatch.setattr(Index, "load", lambda root: some)
+    kept = select()[1]
+    assert kept.tolist() == [i for i in range(48) if some.split[i] in (0, -1)]
+    assert f"{len(kept)} of 48 samples, 12 of them in no split; val" in str(split_note(some, tiny()))
+
+
+def test_a_set_without_a_split_train_is_used_whole(select, tiny, divided, labelled, monkeypatch):
+    assert split_note(Index.load(labelled), tiny()) is None
+    other = dataclasses.replace(Index.load(divided), split_names=("test", "val"), split=np.zeros(48, np.int8))
+    monkeypatch.setattr(Index, "load", lambda root: other)
+    assert len(select()[1]) == 48
+    assert split_note(other, tiny()) is None
+
+
+def test_what_the_split_leaves_too_few_of_is_said_so(select, divided, monkeypatch):
+    for changes, message in (
+        ({"data__limit": 19}, r"data\.limit is 19, but there are only 18 samples in the split train in"),
+        (
+            {"data__limit": 7, "data__where": {"class": "cat"}},
+            r"data\.limit is 7, but there are only 6 samples that data\.where keeps in the split train in",
+        ),
+        ({"training__batch_size": 19}, r"training\.batch_size is 19, but there are only 18"),
+    ):
+        with pytest.raises(InputError, match=message):
+            select(**{"data__shards": str(divided), **changes})
+    index = Index.load(divided)
+    none = dataclasses.replace(index, split=np.where(index.label, index.split, 1).astype(np.int8))
+    monkeypatch.setattr(Index, "load", lambda root: none)
+    with pytest.raises(InputError, match=r"data\.where: no sample .* is in the split train; .*data\.where\.split"):
+        select(data__where={"class": "cat"})
