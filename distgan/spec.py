@@ -426,7 +426,16 @@ def _text(node: yaml.Node) -> yaml.Node:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what _Loader reads as the same: quotes a text that it would take for a number."""
+    """Writes what _Loader reads as the same.
+
+    Quotes a text that it would take for a number, and escapes line breaks, of which PyYAML knows more than it keeps.
+    """
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar(_TEXT, data, style=None if data.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 for _each in (_Loader, _Dumper):
