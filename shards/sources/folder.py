@@ -6,6 +6,7 @@ bundles, classes. What cannot be decided is refused, with the choices.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -44,6 +45,9 @@ _EDITION = re.compile(
 """Names of folders that hold pictures in some size or format."""
 _MASK = re.compile(r"mask|trimap|segment|annot|(^|[^a-z])(anno|seg|gt|labels?|parsing|ground.?truth)($|[^a-z])", re.I)
 """Names of folders that hold pictures about pictures."""
+
+_MASK_FILE = re.compile(r"(.+)([-_ .](?:mask|seg|segmentation|trimap|labels?|gt|parsing|matte|alpha))", re.I)
+"""Names of pictures about the picture that has the rest of the name."""
 
 
 def find(tree: Tree, pictures: Pictures, wish: Wish, *, beside: bool = False) -> list[Found]:
@@ -158,10 +162,14 @@ class Arrangement:
     def _leave_out_masks(self, beside: bool) -> None:
         """Leave out what lies in a folder whose name speaks of masks and looks like them, unless it is all there is."""
         groups: dict[str, list[int]] = defaultdict(list)
+        stems = {os.path.splitext(name)[0] for name in self.names}  # noqa: PTH122  (names)
         for i, path in enumerate(self.folders):
             depth = next((depth for depth, name in enumerate(path, 1) if _MASK.search(name)), None)
+            beside_it = _MASK_FILE.fullmatch(os.path.splitext(self.names[i])[0])  # noqa: PTH122
             if depth:
                 groups["/".join(path[:depth])].append(i)
+            elif beside_it and beside_it[1] in stems:  # 1_mask.png beside 1.jpg
+                groups[f"files called …{beside_it[2]}"].append(i)
         if not beside and sum(map(len, groups.values())) == len(self.names):
             return
         reasons = {

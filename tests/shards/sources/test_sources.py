@@ -133,6 +133,14 @@ def test_masks_are_no_class(tmp_path, masks):
     assert source.recognised.left_out == {f"masks in {masks}": 4}
 
 
+def test_masks_beside_their_pictures_are_left_out(tmp_path):
+    files = {f"{pet}/{i}.jpg": picture(i) for pet in ("cat", "dog") for i in range(3)}
+    files |= {f"cat/{i}_mask.png": mask() for i in range(3)} | {"dog/no_mask.jpg": picture(9)}
+    source = open_source(write(tmp_path / "it", "folder", files))
+    assert source.recognised.classes == {"cat": 3, "dog": 4}
+    assert source.recognised.left_out == {"masks in files called …_mask": 3}
+
+
 def test_people_with_masks_are_a_class(tmp_path):
     files = {f"{folder}/{i}.jpg": picture(7 * i + k) for k, folder in enumerate(("mask", "no_mask")) for i in range(4)}
     assert open_source(write(tmp_path / "it", "folder", files)).class_names == ("mask", "no_mask")
