@@ -236,7 +236,9 @@ class Index(Description):
             "fingerprint": self.fingerprint,
             "splits": {name: int((self.split == i).sum()) for i, name in enumerate(self.split_names)},
             "classes": dict(zip(self.class_names, counts.tolist(), strict=True)),
+            "splits": {name: int((self.split == i).sum()) for i, name in enumerate(self.split_names)},
             "attributes": {name: int(self._bit(i).sum()) for i, name in enumerate(self.attribute_names)},
+            "left out": dict(self.recognised.get("left_out", {})),
         }
 
     def _bit(self, i: int) -> np.ndarray:
