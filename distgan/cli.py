@@ -244,6 +244,37 @@ def shards_info(root: Shards, as_json: AsJson = False) -> None:
             console.print(f"{name:<14}{value}")
 
 
+@shards_app.command("show")
+def shards_show(
+    root: Shards,
+    out: Annotated[Path, typer.Option(help="The .png to write.", show_default=False)],
+    count: Annotated[int, typer.Option(help="How many images.")] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed shows the same images.")] = 0,
+    columns: Annotated[Optional[int], typer.Option(help="Images in a row of the grid.")] = None,  # noqa: UP045
+    where: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help=f"Only what matches all of this. {_CONDITIONS} split=train chooses among splits.",
+        ),
+    ] = None,
+) -> None:
+    """Write a grid of random images of a packed set, as training sees them."""
+    from distgan.sampling.real import show
+    from shards.names import parse_where
+
+    asked = parse_where(where or [])
+    shown = show(root, out, count=count, seed=seed, columns=columns, where=asked)
+    matching = f"{shown.matching:,} that match, of {shown.samples:,}" if asked else f"{shown.samples:,}"
+    classes = [f"{name} {number}" for name, number in shown.classes.items()]
+    more = f" and {len(classes) - 10} classes more" if len(classes) > 10 else ""
+    console.print(
+        f"{shown.count:,} images of {matching}"
+        + (f" ({', '.join(classes[:10])}{more})" if classes else "")
+        + f": {out}"
+    )
+
+
 @shards_app.command("verify")
 def shards_verify(root: Shards) -> None:
     """Read every byte of a packed set and name what is damaged. Exits with 1 when something is."""

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,10 @@ UNFINISHED = ".pack"
 ENCODINGS = ("raw", "png", "jpeg", "original")
 # A plain file name: an index never points out of its folder.
 SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.tar")
+
+# What distgan itself calls its shards, and how files or URLs that are tar files end.
+_OURS = re.compile(r"shard-\d{6,}\.tar")
+_TARS = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz|zst))$")
 
 Columns = dict[str, np.ndarray]
 """A row a sample, by column; see Index for what each holds."""
@@ -422,16 +427,72 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
 def _checked(root: str, name: str, parse: Any) -> Any:
     """Read one file of an index; every way in which that fails becomes an error for people."""
     path = f"{root.rstrip('/')}/{name}"
+    if is_remote(root) and _TARS.search(root):  # the network need not be asked
+        refuse_foreign(root)
     try:
         return parse(read_bytes(root, name))
     except (FileNotFoundError, NotADirectoryError):
         if name == INDEX_NPZ:
             raise InputError(f"{path} is missing: copy or pack the set again") from None
+        refuse_foreign(root)
         raise InputError(f"{root} {_why_no_set(root)}") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
+        if name == INDEX_JSON:
+            refuse_foreign(root)
         raise InputError(f"{path} is damaged or foreign: {error}. Copy or pack the set again") from error
+
+
+def refuse_foreign(root: str | Path) -> None:
+    """Of a place that has no index of distgan's that can be read: see that it is not shards which others have made.
+
+    Args:
+        root: A folder, a URL, a tar file, or a name of several such as ``pool/{000..031}.tar``.
+
+    Raises:
+        InputError: It is; says how they are packed.
+    """
+    root = str(root)
+    if _TARS.search(root) and (is_remote(root) or not Path(root).is_dir()):
+        several = bool(set("{*?[") & set(root))
+        found = ("stands for tar files" if several else "is a tar file") if _are_foreign(root) else None
+    else:
+        number = _foreign_tars(root)
+        several = number > 1
+        found = f"holds {number:,} tar file{'s' if several else ''}" if number else None
+    if found:
+        raise InputError(
+            f"{root} {found} that distgan did not pack: "
+            f"pack {'them' if several else 'it'} with distgan shards pack {shlex.quote(root)} OUT --size 64"
+        )
+
+
+def _are_foreign(tars: str) -> bool:
+    """Whether the tar files that a name stands for are there, and neither are distgan's nor lie beside an index."""
+    if is_remote(tars):
+        return True
+    path = Path(tars)
+    pattern = re.sub(r"\{[^{}]*\}", "*", path.name)
+    try:
+        names = [found.name for found in path.parent.glob(pattern)]
+    except (OSError, ValueError):
+        return False
+    return bool(names) and not (path.parent / INDEX_JSON).exists() and not any(map(_OURS.fullmatch, names))
+
+
+def _foreign_tars(root: str) -> int:
+    """How many tar files of others a folder holds; 0 where it is distgan's, or where that cannot be told."""
+    try:
+        document = json.loads(read_bytes(root, INDEX_JSON))
+        if not {"format", "fingerprint"} & document.keys() and document["shardlist"]:
+            return len(document["shardlist"])  # wids' list, which has nothing of distgan's in it
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    if is_remote(root) or not Path(root).is_dir() or (Path(root) / UNFINISHED).exists():
+        return 0
+    names = [path.name for path in Path(root).iterdir() if _TARS.search(path.name)]
+    return 0 if any(map(_OURS.fullmatch, names)) else len(names)
 
 
 def _why_no_set(root: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from shards.cache import local_path
+from shards.cache import is_remote, local_path
 from shards.digests import file_digests
 from shards.errors import InputError
 from shards.files import refuse_inside
@@ -30,6 +30,7 @@ from shards.index import (
     parse_columns,
     parse_document,
     parse_shards,
+    refuse_foreign,
 )
 from shards.progress import Progress
 from shards.writer import Job, Record, Skipped, write_set, write_tar
@@ -80,8 +81,10 @@ def verify(root: str | Path, progress: Progress | None = None) -> list[Damage]:
         All damage, the index first and then shard by shard; empty where the set is exactly what was packed.
 
     Raises:
-        InputError: There is no packed set.
+        InputError: There is no packed set, or it is shards that others have made.
     """
+    if is_remote(str(root)):
+        refuse_foreign(root)
     folder = local_path(root)
     tars = {path.name for path in folder.glob("*.tar")}
     if not tars and not (folder / INDEX_JSON).exists():
@@ -89,6 +92,7 @@ def verify(root: str | Path, progress: Progress | None = None) -> list[Damage]:
     try:
         document = parse_document((folder / INDEX_JSON).read_bytes())
     except (OSError, ValueError) as error:
+        refuse_foreign(folder)
         reason = f"{_reason(error)}; without it nothing else can be checked"
         return [Damage(INDEX_JSON, (), reason)]
     damages = []

@@ -58,8 +58,7 @@ def sample(
         InputError: A number is out of range, the run does not know what is asked for, the checkpoint is damaged, or
             ``out`` cannot be written.
     """
-    if count < 1 or seed < 0 or (columns is not None and columns < 1):
-        raise InputError("--count and --columns are at least 1, --seed at least 0")
+    check_numbers(count, seed, columns)
     grid = out.suffix.lower() == ".png"
     if out.suffix and not grid:
         raise InputError(f"{out}: give a file that ends in .png for a grid, or a folder for single images")
@@ -90,6 +89,16 @@ def sample(
                 save_image(image, out / f"{i:08d}.png")
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+
+
+def check_numbers(count: int, seed: int, columns: int | None) -> None:
+    """See that these can be.
+
+    Raises:
+        InputError: One of them is out of range.
+    """
+    if count < 1 or seed < 0 or (columns is not None and columns < 1):
+        raise InputError("--count and --columns are at least 1, --seed at least 0")
 
 
 def load_generator(checkpoint: Checkpoint, *, ema: bool = True) -> nn.Module:
@@ -158,14 +167,16 @@ def image_bytes(images: Tensor) -> Bytes:
 
 
 def save_grid(images: list[Bytes], path: Path, columns: int | None = None) -> None:
-    """Write images uint8 (H, W, C) as one PNG, row by row; ``columns`` defaults to the squarest grid.
+    """Write images uint8 (H, W, C) as one PNG, grey where they are, row by row.
+
+    ``columns`` defaults to the squarest grid.
 
     Raises:
         OSError: The file cannot be written.
     """
     tensor = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     grid = make_grid(tensor, nrow=columns or math.ceil(math.sqrt(len(images))), padding=2)
-    save_image(grid.permute(1, 2, 0).numpy(), path)
+    save_image(grid[: tensor.shape[1]].permute(1, 2, 0).numpy(), path)  # make_grid turns one channel into three
 
 
 def save_image(image: Bytes, path: Path) -> None:

@@ -1,7 +1,7 @@
 """One Tracker; behind it ``metrics.jsonl``, Weights & Biases and the progress bar. And the report of what they wrote.
 
 A run's folder then holds ``metrics.jsonl`` (a line per log step), ``log.txt`` (messages with their time), ``samples/``
-(grids, named by the images seen), ``wandb/`` and ``report.html``.
+(grids, named by the images seen; and ``real.png``, what the run trains on), ``wandb/`` and ``report.html``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 from distgan.spec import RunSpec
 from distgan.tracking import weights_and_biases
 from distgan.tracking.console import Console
-from distgan.tracking.records import Records, read_metrics
+from distgan.tracking.records import REAL, Records, read_metrics
 from distgan.tracking.report import write_report
 from distgan.tracking.tracker import Sink, Tracker
 
-__all__ = ["Sink", "Tracker", "open_tracker", "read_metrics", "write_report"]
+__all__ = ["REAL", "Sink", "Tracker", "open_tracker", "read_metrics", "write_report"]
 
 
 def open_tracker(

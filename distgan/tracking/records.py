@@ -14,6 +14,9 @@ from distgan.tracking.tracker import Outcome, Sink
 from shards.errors import InputError
 from shards.files import write_atomically
 
+REAL = "real.png"
+"""The grid of real images among the sample grids. Runs of earlier versions have none."""
+
 # JSON has no NaN and no infinity; as these strings every JSON parser reads the line.
 _NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking.charts import BUCKETS, draw_charts, show
-from distgan.tracking.records import LogEntry, read_log, read_metrics, sample_grids
+from distgan.tracking.records import REAL, LogEntry, read_log, read_metrics, sample_grids
 from distgan.tracking.tracker import Outcome
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -29,14 +29,24 @@ MOST_GRIDS = 60
 MOST_GRID_BYTES = 14_000_000
 """Of all grids together, as image files. In the page they take a third more."""
 _LOG_ENTRIES = 200
+# Pillow raises SyntaxError of a broken PNG.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TIME = "%Y-%m-%d %H:%M"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A sample grid as it stands in the page; ``width`` and ``height`` in pixels."""
+    """A grid as it stands in the page.
 
-    images: int
+    Attributes:
+        images: Seen before it was drawn; None where it shows real ones.
+        width: In pixels.
+        height: In pixels.
+        mime: The kind of ``data``.
+        data: An image file.
+    """
+
+    images: int | None
     width: int
     height: int
     mime: str
@@ -74,7 +84,9 @@ def write_report(run: Path) -> Path:
             "(tracking.log_every)"
         )
     log = read_log(run)
-    grids, unreadable = _load_grids([path for _, path in sample_grids(run / "samples")])
+    real, unreadable = _load_real(run / "samples" / REAL)
+    room = MOST_GRID_BYTES - (len(real.data) if real else 0)
+    grids, others = _load_grids([path for _, path in sample_grids(run / "samples")], room)
     page = _template().render(
         spec=spec,
         spec_text=(run / "spec.yaml").read_text(encoding="utf-8"),
@@ -83,8 +95,9 @@ def write_report(run: Path) -> Path:
         charts=draw_charts(metrics, spec.images_per_step),
         thinned=len(metrics) > BUCKETS,
         figures=_table(metrics),
+        real=real,
         grids=grids,
-        unreadable=unreadable,
+        unreadable=[*unreadable, *others],
         log=log[-_LOG_ENTRIES:],
         earlier=max(0, len(log) - _LOG_ENTRIES),
         written=datetime.now().astimezone().strftime(_TIME),
@@ -165,25 +178,35 @@ def _table(metrics: Sequence[Mapping[str, float]]) -> list[tuple[str, str, str, 
     return rows
 
 
-def _load_grids(paths: Sequence[Path]) -> tuple[list[Grid], list[str]]:
-    """The grids for the page, oldest first, and the names of files that are no pictures."""
+def _load_real(path: Path) -> tuple[Grid | None, list[str]]:
+    """The grid of real images, if there is one, and its name where it is no picture."""
+    if not path.exists():
+        return None, []
+    try:
+        return _load_grid(path, None, as_jpeg=path.stat().st_size > MOST_GRID_BYTES // 8), []
+    except _UNREADABLE:
+        return None, [path.name]
+
+
+def _load_grids(paths: Sequence[Path], room: int) -> tuple[list[Grid], list[str]]:
+    """The grids for the page, oldest first, in about so many bytes, and the names of files that are no pictures."""
     grids, unreadable = [], []
     chosen = [paths[i] for i in evenly(len(paths), MOST_GRIDS)]
     # Large grids: the last one is looked at closely and stays as it is; JPEG does for the others.
-    compress = sum(path.stat().st_size for path in chosen) > MOST_GRID_BYTES
+    compress = sum(path.stat().st_size for path in chosen) > room
     for path in chosen:
-        huge = path.stat().st_size > MOST_GRID_BYTES // 2
+        huge = path.stat().st_size > room // 2
         try:
-            grids.append(_load_grid(path, as_jpeg=compress and (huge or path != chosen[-1])))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # SyntaxError: Pillow, of a broken PNG
+            grids.append(_load_grid(path, int(path.stem), as_jpeg=compress and (huge or path != chosen[-1])))
+        except _UNREADABLE:
             unreadable.append(path.name)
     kept = grids
-    while len(kept) > 2 and sum(len(grid.data) for grid in kept) > MOST_GRID_BYTES:
+    while len(kept) > 2 and sum(len(grid.data) for grid in kept) > room:
         kept = [grids[i] for i in evenly(len(grids), len(kept) - 1)]
     return kept, unreadable
 
 
-def _load_grid(path: Path, *, as_jpeg: bool) -> Grid:
+def _load_grid(path: Path, images: int | None, *, as_jpeg: bool) -> Grid:
     data, mime = path.read_bytes(), "image/png"
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         image.load()
@@ -191,4 +214,4 @@ def _load_grid(path: Path, *, as_jpeg: bool) -> Grid:
             compressed = io.BytesIO()
             image.convert("L" if image.mode == "L" else "RGB").save(compressed, "JPEG", quality=90)
             data, mime = compressed.getvalue(), "image/jpeg"
-        return Grid(int(path.stem), image.width, image.height, mime, data)
+        return Grid(images, image.width, image.height, mime, data)

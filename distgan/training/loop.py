@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,15 +15,16 @@ from torch import Tensor
 
 from distgan.checkpoint import Checkpoint, go_back, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
-from distgan.data.order import rank_slots
+from distgan.data.order import Ids, rank_slots
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples, split_note
 from distgan.errors import RunError
 from distgan.networks import ImageShape
 from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid
+from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
-from distgan.tracking import Tracker, open_tracker, write_report
+from distgan.tracking import REAL, Tracker, open_tracker, write_report
 from distgan.training.complete import complete
 from distgan.training.folder import open_run
 from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity, thumbnails
@@ -120,6 +122,9 @@ def train(
                 f"steps of {spec.images_per_step:,} images"
             )
             with Reader(index, cache=spec.data.cache) as reader:
+                with workers.together():
+                    if workers.first:
+                        _show_real(reader, kept, spec, run)
                 while True:
                     update, dtype = learner.critic_updates, learner.precision.dtype
                     batches = Batches(reader, kept, vectors, slots, spec, update, workers.device, dtype)
@@ -289,6 +294,15 @@ class _Meter:
         self._last = now
         seconds, images, waited = (b - a for a, b in zip(before, now, strict=True))
         return {"time/images_per_second": images / seconds, "time/data_wait": waited / seconds}
+
+
+def _show_real(reader: Reader, kept: Ids, spec: RunSpec, run: Path) -> None:
+    """Write the first real images that the run trains on, in the layout of its sample grids; once in a run."""
+    path = run / "samples" / REAL
+    if not path.exists():
+        count, data = spec.tracking.sample_count, spec.data
+        ids = first_trained_on(kept, spec.seed, count, block=data.block_samples, lanes=data.lanes)
+        save_grid(list(reader.read(ids)), path, columns=math.ceil(math.sqrt(count)))
 
 
 def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:

@@ -117,6 +117,38 @@ def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path):
     assert text.strip().endswith("report.html")
 
 
+def test_a_set_is_looked_at(distgan, labelled, tmp_path):
+    status, text = distgan("shards", "show", labelled, "--out", tmp_path / "grid.png", "--count", 6, "--columns", 3)
+    assert status == 0
+    assert text.startswith("6 images of 50 (")
+    assert text.endswith(f"): {tmp_path / 'grid.png'}\n")
+    assert Image.open(tmp_path / "grid.png").size == (3 * 18 + 2, 2 * 18 + 2)
+    wishes = ("--where", "class=dog", "--where", 'class="emu"')
+    status, text = distgan("shards", "show", labelled, "--out", tmp_path / "some.png", *wishes)
+    assert status == 0
+    assert text == f"33 images of 33 that match, of 50 (dog 17, emu 16): {tmp_path / 'some.png'}\n"
+    status, text = distgan("shards", "show", labelled, "--out", tmp_path / "no.png", "--where", "class=010")
+    assert status == 2
+    assert "has no class '010'" in text
+
+
+def test_shards_of_others_are_to_be_packed(distgan, tiny, tmp_path):
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for i in range(3):
+        (pool / f"{i:05d}.tar").write_bytes(b"tar")
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny(data__shards=str(pool))))
+    said = f"error: {pool} holds 3 tar files that distgan did not pack: pack them with distgan shards pack {pool} OUT"
+    for arguments in (
+        ["shards", "info", pool],
+        ["shards", "verify", pool],
+        ["shards", "show", pool, "--out", tmp_path / "grid.png"],
+        ["train", tmp_path / "spec.yaml", "--out", tmp_path / "run"],
+    ):
+        status, text = distgan(*arguments)
+        assert (status, text) == (2, f"{said} --size 64\n")
+
+
 def test_a_specification_is_described(distgan, tiny, tmp_path):
     spec = tmp_path / "tiny.yaml"
     spec.write_text(dump_spec(tiny()))

@@ -222,6 +222,65 @@ def test_load_says_what_is_there_instead(tmp_path: Path, packed: Callable[[], Pa
         Index.load(root)
 
 
+def tars(folder: Path, *names: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"tar")
+    return folder
+
+
+def said_of(root: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        Index.load(root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_tar_files_of_others_are_to_be_packed(tmp_path: Path) -> None:
+    pool = tars(tmp_path / "pool", *(f"{i:05d}.tar" for i in range(32)))
+    how = f"that distgan did not pack: pack them with distgan shards pack {pool} OUT --size 64"
+    assert said_of(pool) == f"{pool} holds 32 tar files {how}"
+    (pool / "index.json").write_text('{"name": "something else"}')
+    assert said_of(pool) == f"{pool} holds 32 tar files {how}"
+    shardlist = [{"url": f"shard-{i:06d}.tar", "nsamples": 1} for i in range(3)]
+    (pool / "index.json").write_text(json.dumps({"wids_version": 1, "shardlist": shardlist}))
+    assert said_of(pool) == f"{pool} holds 3 tar files {how}"
+    one = tars(tmp_path / "one", "a b.tar.gz")
+    assert said_of(one) == (
+        f"{one} holds 1 tar file that distgan did not pack: pack it with distgan shards pack {one} OUT --size 64"
+    )
+    file = one / "a b.tar.gz"
+    assert said_of(file).startswith(f"{file} is a tar file that distgan did not pack: pack it with")
+    assert f"distgan shards pack '{file}' OUT" in said_of(file)
+    (pool / "index.json").unlink()
+    for name in (
+        f"{pool}/{{00000..00031}}.tar",
+        f"{pool}/*.tar",
+        "s3://bucket/{000..127}.tar",
+        "pipe:x http://y/z.tar",
+    ):
+        several = "z.tar" not in name
+        assert said_of(name).startswith(f"{name} {'stands for tar files' if several else 'is a tar file'} that")
+        assert f"distgan shards pack '{name}' OUT --size 64" in said_of(name)
+
+
+def test_a_set_that_lost_its_index_is_not_taken_for_one_of_others(packed: Callable[[], Path]) -> None:
+    root = packed()
+    assert "is a file: give the folder" in said_of(root / "shard-000000.tar")
+    assert "does not exist: give the folder" in said_of(root / "shard-{000000..000003}.tar")
+    (root / "index.json").write_text('{"cut off')
+    assert "damaged or foreign" in said_of(root)
+    (root / "index.json").unlink()
+    assert "holds no packed set (no index.json)" in said_of(root)
+    assert "is a file: give the folder" in said_of(root / "shard-000000.tar")
+    assert "does not exist" in said_of(root / "{0..3}.tar")
+    assert "does not exist" in said_of(root / "x.tar")
+    (root / ".pack").mkdir()
+    for tar in root.glob("*.tar"):
+        tar.rename(root / f"x{tar.name}")
+    assert "is not packed to the end" in said_of(root)
+
+
 def test_every_flipped_bit_of_the_index_is_noticed(packed: Callable[[], Path]) -> None:
     root = packed()
     for name in ("index.json", "index.npz"):

@@ -216,3 +216,17 @@ def test_repair_needs_an_index_an_image_and_a_place(packed: Callable[[], Path], 
     flip(root / "index.npz", 100)
     with pytest.raises(InputError, match=r"index\.npz is damaged.*pack the set again.*without the index"):
         repair(root, tmp_path / "out2", workers=1)
+
+
+def test_tar_files_of_others_are_not_damaged_but_to_be_packed(tmp_path: Path, packed: Callable[[], Path]) -> None:
+    for i in range(3):
+        (tmp_path / f"{i}.tar").write_bytes(b"tar")
+    for root in (tmp_path, tmp_path / "{0..2}.tar", tmp_path / "1.tar", "s3://bucket/{000..127}.tar"):
+        with pytest.raises(
+            InputError, match=r"that distgan did not pack: pack (it|them) with distgan shards pack .* OUT"
+        ):
+            verify(root)
+    root = packed()
+    (root / "index.json").unlink()
+    (damage,) = verify(root)
+    assert "without it nothing else can be checked" in str(damage)

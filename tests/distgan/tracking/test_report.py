@@ -186,6 +186,45 @@ def test_a_file_that_is_no_picture_is_named(run):
     assert any("0000000150.png, 0000000200.png" in text for text in page.inside("p"))
 
 
+def test_real_images_stand_beside_the_slider(run):
+    a_run(run)
+    real = run / "samples" / "real.png"
+    Image.new("L", (20, 20), 7).save(real)
+    page = Page(write_report(run))
+    first, *grids = page.all("img")
+    assert "Real images" in first["alt"]
+    assert "data-images" not in first
+    assert base64.b64decode(first["src"].removeprefix("data:image/png;base64,")) == real.read_bytes()
+    assert [grid["data-images"] for grid in grids] == ["0", "100", "200"]
+    assert {"Real: the first images that this run trains on", "Generated"} <= set(page.inside("h3"))
+    real.write_bytes(b"no picture")
+    page = Page(write_report(run))
+    assert len(page.all("img")) == 3
+    assert any("Not readable as PNG: real.png" in text for text in page.inside("p"))
+    assert "Generated" not in page.inside("h3")
+
+
+def test_real_images_are_there_before_any_grid(run):
+    a_run(run, grids=0)
+    Image.new("RGB", (20, 20)).save(run / "samples" / "real.png")
+    page = Page(write_report(run))
+    assert len(page.all("img")) == 1
+    assert any("no grids yet" in text for text in page.inside("p"))
+
+
+def test_many_real_images_leave_room_for_the_others(run, monkeypatch):
+    monkeypatch.setattr(report, "MOST_GRID_BYTES", 60_000)
+    a_run(run, grids=0)
+    noise = np.random.default_rng(0)
+    for name in ("real", *(f"{number:010d}" for number in range(9))):
+        pixels = noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(run / "samples" / f"{name}.png")
+    images = Page(write_report(run)).all("img")
+    assert images[0]["src"].startswith("data:image/jpeg")
+    assert sum(len(base64.b64decode(image["src"].partition(",")[2])) for image in images) <= 60_000
+    assert (images[1]["data-images"], images[-1]["data-images"]) == ("0", "8")
+
+
 def test_a_grid_too_large_for_pillow_is_named(run, monkeypatch):
     a_run(run)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 16)

@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from distgan.checkpoint import checkpoints, find_checkpoint
+from distgan.data.order import Order
+from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.spec import load_spec
 from distgan.tracking import read_metrics
@@ -18,6 +21,7 @@ from distgan.training.loop import train
 from distgan.training.workers import Workers
 from shards.errors import DamageError, InputError
 from shards.index import Index
+from shards.reader import Reader
 from tests.curves import curve
 
 HERE = Workers.alone(torch.device("cpu"))
@@ -71,8 +75,46 @@ def test_a_run_leaves_what_it_promises(tiny, tmp_path):
         assert 0 <= line["time/data_wait"] <= 1
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-00000008", "step-00000012"]
     samples = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
-    assert samples == ["0000000000.png", "0000000048.png", "0000000096.png"]
+    assert samples == ["0000000000.png", "0000000048.png", "0000000096.png", "real.png"]
     assert (tmp_path / "run" / "spec.yaml").exists()
+
+
+def test_the_first_real_images_are_shown_and_stay(tiny, tmp_path, labelled):
+    spec = tiny(training__images=16, data__where={"class": "dog"}, data__shards=str(labelled))
+    run(spec, tmp_path)
+    index, kept = select_samples(spec)
+    with Reader(index) as reader:
+        images = reader.read(kept[Order(len(kept), spec.seed)(np.arange(4))])
+    path = tmp_path / "samples" / "real.png"
+    grid = np.asarray(Image.open(path))
+    assert grid.shape == np.asarray(Image.open(tmp_path / "samples" / "0000000016.png")).shape
+    for i, image in enumerate(images):
+        top, left = 2 + 18 * (i // 2), 2 + 18 * (i % 2)
+        assert np.array_equal(grid[top : top + 16, left : left + 16], image)
+    assert "Real images" in (tmp_path / "report.html").read_text()
+    before = path.stat()
+    run(spec, tmp_path, resume=True)
+    assert path.stat() == before
+    path.unlink()  # as a run of an earlier version has none
+    run(tiny(training__images=32, data__where={"class": "dog"}, data__shards=str(labelled)), tmp_path, resume=True)
+    assert np.array_equal(np.asarray(Image.open(path)), grid)
+
+
+def test_fewer_samples_than_the_grid_has_places(tiny, tmp_path):
+    run(tiny(training__images=8, data__limit=8, tracking__sample_count=25), tmp_path)
+    assert Image.open(tmp_path / "samples" / "real.png").size == (5 * 18 + 2, 2 * 18 + 2)
+
+
+def test_the_split_that_is_trained_on_is_said(tiny, tmp_path, pack_discs):
+    shards = str(pack_discs(count=60, splits=("train", "val", "test")))
+    run(tiny(data__shards=shards, training__images=8), tmp_path / "train")
+    log = (tmp_path / "train" / "log.txt").read_text()
+    assert "training on the split train: 20 of 60 samples; val 20 and test 20 are kept out" in log
+    assert "in float32: 20 samples" in log
+    run(tiny(data__shards=shards, training__images=8, data__where={"split": "all"}), tmp_path / "all")
+    log = (tmp_path / "all" / "log.txt").read_text()
+    assert "split" not in log
+    assert "in float32: 60 samples" in log
 
 
 def test_the_same_run_twice_is_the_same_to_the_bit(tiny, tmp_path):
