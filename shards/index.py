@@ -239,7 +239,6 @@ class Index(Description):
             "crop": crop,
             "filter": transform.filter,
             "fingerprint": self.fingerprint,
-            "splits": {name: int((self.split == i).sum()) for i, name in enumerate(self.split_names)},
             "classes": dict(zip(self.class_names, counts.tolist(), strict=True)),
             "splits": {name: int((self.split == i).sum()) for i, name in enumerate(self.split_names)},
             "attributes": {name: int(self._bit(i).sum()) for i, name in enumerate(self.attribute_names)},
