@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test quick check format clean
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -20,6 +20,9 @@ demo: $(READY)  ## invented faces -> shards -> training -> report, on this CPU, 
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+quick: $(READY)  ## the tests without those that take long: no processes, no hosts
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: $(READY)  ## linter, formatter and type checker
 	$(BIN)/ruff check .
