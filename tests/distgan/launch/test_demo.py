@@ -38,7 +38,7 @@ def test_it_goes_all_the_way_and_again_on_from_where_it_was(tmp_path):
 
 
 def test_no_account_is_needed(tmp_path):
-    demo(tmp_path, [*SMALL, "training.images=8"], lambda text: None, silent, faces=8)
+    demo(tmp_path, [*SMALL, "training.images=8"], lambda text: None, silent, faces=12)  # some of them are for testing
     assert not (tmp_path / "run" / "wandb").exists()
 
 
