@@ -207,10 +207,10 @@ class Folder:
                     self.left_out[f"in {entry.name}"] += _count(entry.path)
                 elif entry.name.startswith("."):
                     self.left_out["hidden"] += 1
-                elif flat and entry.is_dir():
+                elif flat and _is_folder(entry):
                     continue
                 elif entry.is_symlink():
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folder_links.append((name + "/", entry.path))
                     else:
                         file_links.append((name, entry))
@@ -417,6 +417,8 @@ class Mounted:
             if inner is None:
                 continue
             place = without_suffix(name) + "/"
+            if place in self._inner:
+                raise InputError(f"{tree.path} holds several archives called {place[:-1]}: move all but one away")
             self._inner[place] = inner
             self.left_out += inner.left_out
             del files[name]
@@ -501,6 +503,13 @@ def _bounded(data: bytes, most: int) -> bytes:
     if len(data) > most:
         raise ImageError(f"larger than {most // 2**20} MiB")
     return data
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: listed like a broken one
+        return False
 
 
 def _place(status: os.stat_result) -> tuple[int, int]:

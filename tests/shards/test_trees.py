@@ -214,6 +214,21 @@ def test_links_that_lead_elsewhere_are_followed_once(tmp_path):
     assert sum(tree.left_out.values()) == 2
 
 
+def test_a_link_to_itself_fails_alone(tmp_path):
+    write_folder(tmp_path, {"a.jpg": b"1"})
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    tree = Folder(tmp_path)
+    assert tree.files == {"a.jpg": 1, "loop.jpg": -1}
+    with pytest.raises(OSError, match="loop"):
+        tree.read("loop.jpg")
+
+
+def test_archives_of_one_name_are_not_merged(tmp_path):
+    write_folder(tmp_path, {"a.zip": zip_bytes({"1": b"1"}), "a.tar": tar_bytes({"2": b"2"})})
+    with pytest.raises(InputError, match="several archives called a"):
+        Mounted(Folder(tmp_path), ["a.zip", "a.tar"])
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ImageError, match="not a regular file"):
