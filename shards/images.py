@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -297,16 +296,13 @@ def decode(data: bytes, white: int | None = None) -> Image.Image:
         raise _broken(error) from error
 
 
-def header_channels(path: Path) -> int:
-    """1 where an image file is grey by its header, else 3; no pixel is decoded.
+def is_grey(data: bytes) -> bool:
+    """Whether an image file is grey by its header; no pixel is decoded, and the beginning of a file may do.
 
     Raises:
-        OSError, ImageError: The file or its header cannot be read.
+        ImageError: The header cannot be read.
     """
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise ImageError("not a regular file")
-    with path.open("rb") as file:
-        return 1 if _is_grey(_open(file).mode) else 3
+    return _is_grey(_open(io.BytesIO(data)).mode)
 
 
 def apply(image: Image.Image | np.ndarray, transform: Transform) -> np.ndarray:

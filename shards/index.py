@@ -25,7 +25,7 @@ from shards.cache import file_size, is_remote, read_bytes
 from shards.errors import InputError
 from shards.files import write_atomically
 from shards.images import Transform
-from shards.names import as_written, canonical_split, near
+from shards.names import as_written, canonical_split, counts, near
 
 FORMAT = "distgan-shards-1"
 INDEX_JSON = "index.json"
@@ -227,7 +227,6 @@ class Index(Description):
         crop = f"{transform.crop or 'largest'} square" if transform.fit == "crop" else "none, padded"
         if transform.crop_top is not None:
             crop += f" from row {transform.crop_top}"
-        counts = np.bincount(self.label[self.label >= 0], minlength=len(self.class_names))
         return {
             "samples": len(self),
             "shards": len(self.shards),
@@ -239,8 +238,8 @@ class Index(Description):
             "crop": crop,
             "filter": transform.filter,
             "fingerprint": self.fingerprint,
-            "classes": dict(zip(self.class_names, counts.tolist(), strict=True)),
-            "splits": {name: int((self.split == i).sum()) for i, name in enumerate(self.split_names)},
+            "classes": counts(self.class_names, self.label),
+            "splits": counts(self.split_names, self.split),
             "attributes": {name: int(self._bit(i).sum()) for i, name in enumerate(self.attribute_names)},
             "left out": dict(self.recognised.get("left_out", {})),
         }

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+import numpy as np
+
 from shards.errors import InputError
 
 _SPLITS = {
@@ -27,6 +29,12 @@ def near(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
     return f"there are {', '.join(names) or 'none'}"
+
+
+def counts(names: Sequence[str], numbers: np.ndarray) -> dict[str, int]:
+    """How often each name occurs, by the names' positions; -1 is none."""
+    found = np.bincount(numbers[numbers >= 0], minlength=len(names))
+    return dict(zip(names, found.tolist(), strict=True))
 
 
 def canonical_split(name: str) -> str | None:

@@ -12,6 +12,7 @@ from distgan.data.order import Ids, Order
 from distgan.sampling import MOST_IN_A_GRID, check_numbers, save_grid
 from shards.errors import InputError
 from shards.index import Index
+from shards.names import counts
 from shards.reader import Reader
 
 
@@ -70,9 +71,7 @@ def show(
         save_grid(images, out, columns)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
-    labels = index.label[ids]
-    counts = np.bincount(labels[labels >= 0], minlength=len(index.class_names)).tolist()
-    classes = {name: number for name, number in zip(index.class_names, counts, strict=True) if number}
+    classes = {name: number for name, number in counts(index.class_names, index.label[ids]).items() if number}
     return Shown(len(ids), len(matching), len(index), classes)
 
 

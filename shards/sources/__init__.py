@@ -16,7 +16,7 @@ import numpy as np
 
 from shards.cache import local_path
 from shards.errors import InputError
-from shards.names import canonical_split, near
+from shards.names import canonical_split, counts, near
 from shards.sources import celeba, cifar, folder, mnist, stylegan, webdataset
 from shards.sources.base import (
     SPLITS,
@@ -28,7 +28,6 @@ from shards.sources.base import (
     Source,
     Wish,
     attribute_counts,
-    counts,
     displayed,
 )
 from shards.sources.pictures import find_pictures, suffix
@@ -119,9 +118,8 @@ class Split:
     """
 
     def __init__(self, source: Listed, split: str) -> None:
-        counts = source.recognised.splits
         if split not in source.split_names:
-            has = ", ".join(f"{name} ({counts[name]:,})" for name in source.split_names) or "none"
+            has = ", ".join(f"{name} ({count:,})" for name, count in source.recognised.splits.items()) or "none"
             raise InputError(f"there is no split {split}: there are {has}")
         self._source = source
         self._name = split
@@ -272,18 +270,11 @@ def _build_the_one(tree: Tree, found: Sequence[Found], layout: str | None, wish:
                 sub = f"{sub} --layout {each.layout}".strip()
             options.append((sub, each.what))
         raise InputError(f"{tree.path} holds {len(found)} data sets: which one is meant?" + folder.choices(options))
-    one = found[0]
-    left_out = Counter(tree.left_out)
-    claimed = one.claimed
-    others = (name for name in _below(tree, wish.sub) if name not in claimed)
-    outside = len(tree.files) - len(_below(tree, wish.sub)) if wish.sub else 0
-    if one.layout == "folder":
-        # What is no image was counted when they were looked for; what is in the tree and not below --sub was not.
-        left_out += Counter({f"not in {wish.sub}": outside})
-        return one.build(+left_out)
-    left_out += Counter(suffix(name) or "without a suffix" for name in others)
-    left_out += Counter({f"not in {wish.sub}": outside})
-    return one.build(+left_out)
+    one, inside = found[0], _below(tree, wish.sub)
+    left_out = tree.left_out + Counter({f"not in {wish.sub}": len(tree.files) - len(inside)})
+    if one.layout != "folder":  # which has counted what is no image when it looked for images
+        left_out += Counter(suffix(name) or "without a suffix" for name in inside if name not in one.claimed)
+    return one.build(left_out)
 
 
 def _nothing(tree: Tree, layout: str | None, wish: Wish) -> str:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shards.sources.base import SPLITS, Recognised, Sample, counts, displayed, listing_identity
+from shards.names import counts
+from shards.sources.base import SPLITS, Recognised, Sample, displayed, listing_identity
 from shards.trees import Tree
 
 

@@ -203,12 +203,6 @@ class LayoutError(InputError):
     """Nothing of this layout is there. The message says what was looked for."""
 
 
-def counts(names: Sequence[str], numbers: np.ndarray) -> dict[str, int]:
-    """How often each name occurs, by the names' positions; -1 is none."""
-    found = np.bincount(numbers[numbers >= 0], minlength=len(names))
-    return dict(zip(names, found.tolist(), strict=True))
-
-
 def attribute_counts(names: Sequence[str], rows: np.ndarray | None) -> dict[str, int]:
     """How many samples have each attribute, of rows int8 (n, A)."""
     return dict(zip(names, (rows > 0).sum(0).tolist(), strict=True)) if rows is not None else {}
@@ -255,3 +249,11 @@ def listing_identity(layout: str, files: Iterable[tuple[str, int]], facts: Itera
         digest.update(len(part).to_bytes(8, "little"))  # so that no two lists of parts run together into the same bytes
         digest.update(part)
     return digest.hexdigest()
+
+
+def listed_identity(source: Listed, files: Iterable[tuple[str, int]]) -> str:
+    """The identity of a source whose samples are the given files: of them, and of all that is known about them."""
+    rows = source.attribute_rows
+    names = (source.class_names, source.attribute_names, source.split_names)
+    known = [source.labels.tobytes(), source.splits.tobytes(), b"" if rows is None else rows.tobytes()]
+    return listing_identity(source.layout, files, [*known, *("\0".join(each).encode() for each in names)])

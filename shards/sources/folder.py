@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -142,9 +142,10 @@ class Arrangement:
             self.folders = [() for _ in self.names]
         self._refuse_loose(leave_out=classes is True)
 
-    def _take_out(self, members: Collection[int], reason: str) -> None:
-        self.left_out[reason] += len(members)
-        keep = sorted(set(range(len(self.names))) - set(members))
+    def _take_out(self, reasons: Mapping[int, str]) -> None:
+        """Leave out some of the images, by their positions, each for a reason."""
+        self.left_out += Counter(reasons.values())
+        keep = [i for i in range(len(self.names)) if i not in reasons]
         self.names = [self.names[i] for i in keep]
         self.folders = [self.folders[i] for i in keep]
         self.splits = [self.splits[i] for i in keep]
@@ -178,14 +179,7 @@ class Arrangement:
             if _are_flat(self._tree, [self.names[i] for i in members])
             for i in members
         }
-        self._take_out_each(reasons)
-
-    def _take_out_each(self, reasons: Mapping[int, str]) -> None:
-        counts = Counter(reasons.values())
-        if counts:
-            self._take_out(reasons.keys(), "")
-            del self.left_out[""]
-            self.left_out += counts
+        self._take_out(reasons)
 
     def _refuse_editions(self) -> None:
         """See that no two folders side by side hold the same pictures twice; leave out those that are masks of others.
@@ -225,7 +219,7 @@ class Arrangement:
                 f"{' and '.join(map(displayed, sorted(twins - masks)))} hold the same pictures: which are meant?"
                 + choices([*listed, ("--classes", "all, each folder as a class")])
             )
-        self._take_out_each(
+        self._take_out(
             {i: f"masks in {'/'.join((*self.wrappers, name))}" for name in sorted(masks) for i in groups[name].values()}
         )
 
@@ -320,8 +314,7 @@ class Arrangement:
                 f"such as {displayed(self.names[loose[0]])}: what is meant?"
                 + choices([("--classes", "leave those images out"), ("--no-classes", "all images, without classes")])
             )
-        if loose:
-            self._take_out(loose, "images beside the class folders")
+        self._take_out(dict.fromkeys(loose, "images beside the class folders"))
 
 
 def choices(options: Sequence[tuple[str, str]]) -> str:

@@ -178,8 +178,9 @@ def _kind(tree: Tree, folder: str, prefix: str, train: np.ndarray | None) -> _Ki
 
 def _open_idx(tree: Tree, name: str) -> io.BufferedIOBase:
     """The bytes of a file, whose content says whether it is gzipped, whatever its name."""
-    data = io.BytesIO(tree.read(name, MAX_BYTES))
-    return gzip.GzipFile(fileobj=data) if data.getvalue()[:2] == b"\x1f\x8b" else data
+    data = tree.read(name, MAX_BYTES)
+    file = io.BytesIO(data)
+    return gzip.GzipFile(fileobj=file) if data.startswith(b"\x1f\x8b") else file
 
 
 def _read_idx(tree: Tree, name: str, dimensions: int) -> np.ndarray:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from shards import images
 from shards.images import ImageError, Look
+from shards.names import counts
 from shards.sources.base import (
     SPLITS,
+    Listed,
     Recognised,
     Sample,
     attribute_counts,
-    counts,
     displayed,
-    listing_identity,
+    listed_identity,
     sample_keys,
 )
 from shards.trees import Tree
+
+T = TypeVar("T")
 
 HEAD_BYTES = 1 << 16
 """So much of a file usually holds all that says what it is; a long EXIF block can need more."""
@@ -91,14 +94,22 @@ def look_at(tree: Tree, name: str) -> Look:
     Raises:
         OSError, ImageError: It cannot be read, or is no image.
     """
+    return _from_its_head(images.look, tree, name)
+
+
+def is_grey(tree: Tree, name: str) -> bool:
+    """Whether an image file is grey by its header. Raises what look_at does."""
+    return _from_its_head(images.is_grey, tree, name)
+
+
+def _from_its_head(inspect: Callable[[bytes], T], tree: Tree, name: str) -> T:
     head = tree.head(name, HEAD_BYTES)
     try:
-        look = images.look(head)
+        return inspect(head)
     except ImageError:
         if len(head) < HEAD_BYTES:
             raise
-        return images.look(tree.read(name))
-    return look
+        return inspect(tree.read(name))
 
 
 def evenly(names: Sequence[str], most: int) -> list[str]:
@@ -123,7 +134,6 @@ class PictureFiles:
         attribute_names: In the order of the columns.
         left_out: What of the tree is not in names, by reason.
         notes: What was decided, in sentences.
-        keys: Keys of the samples; by default they follow from the names.
     """
 
     def __init__(
@@ -140,7 +150,6 @@ class PictureFiles:
         attribute_names: Sequence[str] = (),
         left_out: Mapping[str, int] | None = None,
         notes: Sequence[str] = (),
-        keys: Sequence[str] | None = None,
     ) -> None:
         self.layout = layout
         self.tree = tree
@@ -154,7 +163,7 @@ class PictureFiles:
         self.splits = np.full(len(names), -1, np.int8) if splits is None else numbers[np.array(splits, np.int64)]
         self.attribute_rows = attributes
         self.attribute_names = tuple(attribute_names)
-        self.keys = sample_keys([self._short(name) for name in self.names]) if keys is None else list(keys)
+        self.keys = sample_keys([self._short(name) for name in self.names])
         self._left_out = Counter(left_out or {})
         self._notes = tuple(notes)
 
@@ -192,23 +201,14 @@ class PictureFiles:
 
     def _is_grey(self, name: str) -> bool | None:
         try:
-            return look_at(self.tree, name).grey
+            return is_grey(self.tree, name)
         except (OSError, ImageError):
             return None
 
     def identity(self) -> str:
         """A sha256 (hex) over the files' names and sizes and all that is known about them."""
-        attributes = b"" if self.attribute_rows is None else self.attribute_rows.tobytes()
-        names = (self.class_names, self.attribute_names, self.split_names)
-        facts = [
-            self.labels.tobytes(),
-            self.splits.tobytes(),
-            attributes,
-            *("\0".join(each).encode() for each in names),
-        ]
-        return listing_identity(
-            self.layout, ((self._short(name), self.tree.files.get(name, -1)) for name in self.names), facts
-        )
+        files = ((self._short(name), self.tree.files.get(name, -1)) for name in self.names)
+        return listed_identity(self, files)
 
     @cached_property
     def recognised(self) -> Recognised:
@@ -223,22 +223,36 @@ class PictureFiles:
         notes = [*self._notes, *look_notes(looks)]
         if broken:
             notes.append(f"{broken} of the {len(chosen)} files looked at cannot be read as images")
-        sizes = sorted((look.width * look.height, look.width, look.height) for look in looks)
-        return Recognised(
-            container=self.tree.container,
-            layout=self.layout,
-            place=displayed(self.place),
-            samples=len(self),
-            classes=counts(self.class_names, self.labels),
-            splits=counts(self.split_names, self.splits),
-            attributes=attribute_counts(self.attribute_names, self.attribute_rows),
-            formats=dict(Counter(suffix(name) or "without a suffix" for name in self.names).most_common()),
-            smallest=sizes[0][1:] if sizes else None,
-            largest=sizes[-1][1:] if sizes else None,
-            looked_at=len(looks),
-            left_out=dict(sorted((displayed(reason), count) for reason, count in self._left_out.items())),
-            notes=tuple(notes),
-        )
+        formats = Counter(suffix(name) or "without a suffix" for name in self.names)
+        return recognise(self, self.tree.container, self.place, formats, looks, self._left_out, notes)
+
+
+def recognise(
+    source: Listed,
+    container: str,
+    place: str,
+    formats: Counter[str],
+    looks: Sequence[Look],
+    left_out: Mapping[str, int],
+    notes: Sequence[str],
+) -> Recognised:
+    """What is said of a source of image files, of which some were looked at."""
+    sizes = sorted((look.width * look.height, look.width, look.height) for look in looks)
+    return Recognised(
+        container=container,
+        layout=source.layout,
+        place=displayed(place),
+        samples=len(source),
+        classes=counts(source.class_names, source.labels),
+        splits=counts(source.split_names, source.splits),
+        attributes=attribute_counts(source.attribute_names, source.attribute_rows),
+        formats=dict(formats.most_common()),
+        smallest=sizes[0][1:] if sizes else None,
+        largest=sizes[-1][1:] if sizes else None,
+        looked_at=len(looks),
+        left_out=dict(sorted((displayed(reason), count) for reason, count in left_out.items())),
+        notes=tuple(notes),
+    )
 
 
 def look_notes(looks: Sequence[Look]) -> list[str]:

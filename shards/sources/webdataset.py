@@ -32,13 +32,11 @@ from shards.sources.base import (
     Recognised,
     Sample,
     Wish,
-    attribute_counts,
-    counts,
     displayed,
-    listing_identity,
+    listed_identity,
     sample_keys,
 )
-from shards.sources.pictures import SUFFIXES, look_notes
+from shards.sources.pictures import SUFFIXES, look_notes, recognise
 from shards.trees import Folder, Tar, Tree, open_tree
 
 LOOKS_FOR = "tars called 000000.tar and so on, or a tar in which images have .cls, .json or .txt files of their key"
@@ -281,35 +279,15 @@ class WebShards:
 
     def identity(self) -> str:
         """A sha256 (hex) over the samples' names, sizes, labels and attributes."""
-        attributes = b"" if self.attribute_rows is None else self.attribute_rows.tobytes()
-        names = (self.class_names, self.attribute_names, self.split_names)
-        facts = [
-            self.labels.tobytes(),
-            self.splits.tobytes(),
-            attributes,
-            *("\0".join(each).encode() for each in names),
-        ]
-        return listing_identity(self.layout, zip(self._names, self._sizes, strict=True), facts)
+        return listed_identity(self, zip(self._names, self._sizes, strict=True))
 
     @property
     def recognised(self) -> Recognised:
         """What the tars hold."""
-        sizes = sorted((look.width * look.height, look.width, look.height) for look in self._looks)
-        return Recognised(
-            container="shards",
-            layout=self.layout,
-            place=displayed(self._urls[0] if len(self._urls) == 1 else f"{self._urls[0]} … {self._urls[-1]}"),
-            samples=len(self),
-            classes=counts(self.class_names, self.labels),
-            splits=counts(self.split_names, self.splits),
-            attributes=attribute_counts(self.attribute_names, self.attribute_rows),
-            formats=dict(Counter(f".{field}" for field in self._fields).most_common()),
-            smallest=sizes[0][1:] if sizes else None,
-            largest=sizes[-1][1:] if sizes else None,
-            looked_at=len(self._looks),
-            left_out=dict(sorted((displayed(reason), count) for reason, count in self._left_out.items())),
-            notes=(*self._notes, *look_notes(self._looks)),
-        )
+        place = self._urls[0] if len(self._urls) == 1 else f"{self._urls[0]} … {self._urls[-1]}"
+        formats = Counter(f".{field}" for field in self._fields)
+        notes = [*self._notes, *look_notes(self._looks)]
+        return recognise(self, "shards", place, formats, self._looks, self._left_out, notes)
 
 
 # ---- what samples say ----

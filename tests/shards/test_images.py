@@ -24,11 +24,13 @@ from shards.images import (
     Transform,
     apply,
     decode,
-    header_channels,
+    is_grey,
     look,
     readable,
     sniff,
 )
+from shards.sources import pictures
+from shards.trees import Folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest puts its own filters before those of shards.images
 
@@ -492,9 +494,9 @@ def test_nothing_global_changes_and_no_warning_leaks(tmp_path):
         "import sys, pathlib\n"
         "from PIL import Image, ImageFile\n"
         "before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES\n"
-        "from shards.images import ImageError, decode, header_channels\n"
+        "from shards.images import ImageError, decode, is_grey\n"
         "for path in map(pathlib.Path, sys.argv[1:]):\n"
-        "    header_channels(path)\n"
+        "    is_grey(path.read_bytes())\n"
         "    try:\n"
         "        decode(path.read_bytes())\n"
         "    except ImageError:\n"
@@ -644,7 +646,7 @@ def test_heif_without_its_extra(without_heif, tmp_path):
     (tmp_path / "a").write_bytes(data)
     assert sniff(data) == "HEIF"
     assert readable("HEIF") == "install distgan[heif] to read them"
-    for refuse in (decode, look, lambda _: header_channels(tmp_path / "a")):
+    for refuse in (decode, look, is_grey):
         with pytest.raises(ImageError, match=r"HEIF images: install distgan\[heif\] to read them"):
             refuse(data)
 
@@ -699,7 +701,7 @@ def test_look_refuses_what_decode_does(data, reason):
             refuse(data)
 
 
-# ---- header_channels ----
+# ---- is_grey ----
 
 
 @pytest.mark.parametrize(
@@ -714,20 +716,18 @@ def test_look_refuses_what_decode_does(data, reason):
         ("P", "PNG", 3),
     ],
 )
-def test_header_channels_agree_with_decode(tmp_path, mode, kind, channels):
+def test_a_header_tells_grey_as_decode_does(mode, kind, channels):
     data = encoded(Image.new(mode, (8, 8)), kind)
-    path = tmp_path / "image"
-    path.write_bytes(data)
-    assert header_channels(path) == channels
+    assert is_grey(data) == (channels == 1)
     assert decode(data).mode == ("L" if channels == 1 else "RGB")
 
 
-def test_header_channels_of_what_is_no_image(tmp_path):
+def test_what_is_no_image_is_not_grey_either(tmp_path):
     (tmp_path / "text").write_text("hello")
     os.mkfifo(tmp_path / "pipe")  # must not be waited for
     for name in ("text", "pipe", "missing"):
         with pytest.raises((ImageError, OSError)):
-            header_channels(tmp_path / name)
+            pictures.is_grey(Folder(tmp_path), name)
 
 
 # ---- apply ----
