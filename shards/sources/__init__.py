@@ -31,7 +31,7 @@ from shards.sources.base import (
     displayed,
 )
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import ARCHIVES, Folder, Mounted, Tree, is_archive_name, open_tree, without_suffix
+from shards.trees import ARCHIVES, Excluding, Folder, Mounted, Tree, is_archive_name, open_tree, without_suffix
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
@@ -79,6 +79,8 @@ def open_source(
     sub: str = "",
     split: str | None = None,
     classes: bool | None = None,
+    inner: bool = False,
+    exclude: Sequence[str] = (),
 ) -> Source:
     """Open the data set at path.
 
@@ -89,6 +91,8 @@ def open_source(
             as a table, that is found all the same.
         split: Only this split: "train", "val", "test", or another word for one of them.
         classes: Whether folders are classes; None finds out.
+        inner: Whether, of folders in folders, the inner ones are the classes.
+        exclude: Folders or files that are left out, as patterns (shards.trees.Excluding).
 
     Raises:
         InputError: Nothing there, nothing recognised, something that can be understood in several ways (the message
@@ -102,7 +106,7 @@ def open_source(
     if layout in (None, "webdataset") and (remote := webdataset.expand(str(path))) is not None:
         source: Listed = webdataset.open_urls(remote)
     else:
-        source = _open_local(local_path(path), layout, Wish(sub.strip("/"), classes))
+        source = _open_local(local_path(path), layout, Wish(sub.strip("/"), classes, inner), exclude)
     return source if wanted is None else Split(source, wanted)
 
 
@@ -168,7 +172,7 @@ class Split:
         )
 
 
-def _open_local(path: Path, layout: str | None, wish: Wish) -> Listed:
+def _open_local(path: Path, layout: str | None, wish: Wish, exclude: Sequence[str]) -> Listed:
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist: give the folder or the archive that holds the images")
@@ -183,11 +187,30 @@ def _open_local(path: Path, layout: str | None, wish: Wish) -> Listed:
                 lines = [f"no data set was found in {path}: give the folder that holds the images"]
                 raise InputError("\n".join([*lines, *_looked_for(layout)]))
         else:
-            tree = _look_into_archives(tree, wish)
+            tree = _without(exclude, tree, lambda tree: _look_into_archives(tree, wish))
             found = _find(tree, layout, wish)
         return _build_the_one(tree, found, layout, wish)
     except OSError as error:
         raise InputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
+def _without(patterns: Sequence[str], tree: Tree, look: Callable[[Tree], Tree]) -> Tree:
+    """A tree and the archives in it, without what is excluded.
+
+    Raises:
+        InputError: A pattern excludes nothing.
+    """
+    if not patterns:
+        return look(tree)
+    outside = Excluding(tree, patterns)
+    inside = Excluding(look(outside), patterns)
+    for pattern in patterns:
+        if pattern not in outside.matched | inside.matched:
+            parts = {part for name in inside.files for part in name.split("/")[:-1]}
+            raise InputError(
+                f"--exclude {pattern}: {tree.path} holds nothing of this name; {near(pattern, sorted(parts)[:1000])}"
+            )
+    return inside
 
 
 def _find(tree: Tree, layout: str | None, wish: Wish) -> list[Found]:

@@ -175,10 +175,12 @@ class Wish(NamedTuple):
     Attributes:
         sub: The folder to take, or the beginning of names; "" is all.
         classes: Whether folders are classes; None decides by their names and contents.
+        inner: Whether, of folders in folders, the inner ones are the classes.
     """
 
     sub: str = ""
     classes: bool | None = None
+    inner: bool = False
 
 
 class Found(NamedTuple):

@@ -112,11 +112,11 @@ def _from_its_head(inspect: Callable[[bytes], T], tree: Tree, name: str) -> T:
         return inspect(tree.read(name))
 
 
-def evenly(names: Sequence[str], most: int) -> list[str]:
-    """At most so many of some names, evenly spread, with the first and the last."""
-    if len(names) <= most:
-        return list(names)
-    return [names[round(place)] for place in np.linspace(0, len(names) - 1, most)]
+def evenly(all_of_them: Sequence[T], most: int) -> list[T]:
+    """At most so many of some names or others, evenly spread, with the first and the last."""
+    if len(all_of_them) <= most:
+        return list(all_of_them)
+    return [all_of_them[round(place)] for place in np.linspace(0, len(all_of_them) - 1, most)]
 
 
 class PictureFiles:

@@ -156,9 +156,11 @@ def test_folders_of_folders_of_the_same_names(tmp_path):
         *(f"{year}/{pet}/{year}-{i}.jpg" for year in (2019, 2020) for pet in ("cat", "dog") for i in range(2))
     )
     path = write(tmp_path / "it", "folder", files)
-    with pytest.raises(InputError, match=r"(?s)which are the classes.*--classes .*--sub 2019\n.*--sub 2020"):
+    said = r"(?s)which are the classes.*--classes .*--inner-classes .*--sub 2019 .*--sub 2020 "
+    with pytest.raises(InputError, match=said):
         open_source(path)
     assert open_source(path, classes=True).class_names == ("2019", "2020")
+    assert open_source(path, inner=True).recognised.classes == {"cat": 4, "dog": 4}
     assert open_source(path, sub="2020").class_names == ("cat", "dog")
 
 
