@@ -69,6 +69,14 @@ def _are_grey(tree: Tree, names: Sequence[str]) -> bool | None:
     return grey.pop() if len(grey) == 1 else None
 
 
+def are_equal(tree: Tree, one: str, other: str) -> bool:
+    """Whether two files can be read and hold the same bytes."""
+    try:
+        return tree.read(one) == tree.read(other)
+    except (OSError, ImageError):
+        return False
+
+
 def show_the_same(tree: Tree, ones: Sequence[str], others: Sequence[str]) -> bool:
     """Whether namesakes show the same in another size or format.
 

@@ -111,6 +111,7 @@ class Arrangement:
             InputError: It cannot be found out.
         """
         asked = wish.classes is not None or wish.inner
+        self._leave_out_copies()
         self._leave_out_companions()
         self._leave_out_masks(beside, asked=asked)
         self._unwrap()
@@ -176,6 +177,28 @@ class Arrangement:
 
     # ---- pictures that are not to be learnt from ----
 
+    def _leave_out_copies(self) -> None:
+        """Leave out a folder that holds all that is beside it once more, as pets/pets/cat in pets beside pets/cat."""
+        times = Counter(path[:depth] for path in self.folders for depth in range(1, len(path) + 1))
+        total = len(self.names)
+        for place in sorted(times, key=len):
+            parent = place[:-1]
+            if 2 * times[place] != (times[parent] if parent else total):
+                continue
+            sides: tuple[dict[tuple[str, int], int], ...] = ({}, {})
+            for i, (name, path) in enumerate(zip(self.names, self.folders, strict=True)):
+                if path[: len(parent)] == parent:
+                    inside = path[: len(place)] == place
+                    relative = name.split("/")[len(place) if inside else len(parent) :]
+                    sides[inside]["/".join(relative), self._tree.files[name]] = i
+            outside, copies = sides
+            if outside.keys() == copies.keys() and all(
+                alike.are_equal(self._tree, self.names[outside[key]], self.names[copies[key]])
+                for key in evenly(sorted(copies), alike.FEW)
+            ):
+                self._take_out(dict.fromkeys(copies.values(), f"the same once more in {'/'.join(place)}"))
+                return
+
     def _leave_out_companions(self) -> None:
         """Leave out masks and thumbnails that lie beside their pictures and are called after them."""
         groups: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -229,7 +252,17 @@ class Arrangement:
                 raise InputError(
                     f"{displayed('/'.join(place))} may hold masks of the pictures in {_some(sorted(siblings))}, or be "
                     "a class: what is meant?"
-                    + choices([(f"--exclude {quoted('/'.join(place))}", "masks"), ("--classes", "a class")])
+                    + choices(
+                        [
+                            (f"--exclude {quoted('/'.join(place))}", "masks"),
+                            ("--classes", "a class"),
+                            *(
+                                (f"--sub {quoted('/'.join((*parent, name)))}", "")
+                                for name in sorted(siblings)[:5]
+                                if name
+                            ),
+                        ]
+                    )
                 )
         self._take_out(reasons)
 
@@ -279,7 +312,11 @@ class Arrangement:
                     doubtful |= {one, other}  # images beside their depths; photographs beside drawings
         found = (twins or doubtful) - masks
         if found:
-            says = "hold the same pictures" if twins - masks else "may show the same scenes, one of them as masks"
+            says = (
+                "hold the same pictures"
+                if twins - masks
+                else "hold files of the same names and sizes, perhaps of the same scenes"
+            )
             raise InputError(
                 f"{_some(sorted(found), ' and ')} {says}: which are meant?"
                 + choices(

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from shards.names import canonical_split
 
@@ -36,7 +37,7 @@ _ABOUT_A_PICTURE = _known(
     "annotation annotations anno annos gt groundtruth truth label labels parsing matte mattes matting alpha depth",
     "depths disparity normals instance instances semantic semantics saliency edges",
 )
-_WHICH_ONE = _known("color colour rgb ids fine coarse")
+_WHICH_ONE = _known("color colour rgb ids fine coarse l")
 _SMALLER = _known("thumb thumbs thumbnail thumbnails small preview icon")
 
 _BOUNDARY = re.compile(
@@ -58,6 +59,7 @@ def _among(name: str, known: Collection[str], test: Callable[[Iterable[object]],
     return any(each and test(word in known or (test is all and word.isdecimal()) for word in each) for each in spelled)
 
 
+@lru_cache(4096)  # a folder's name comes once for each file in it
 def says_nothing(name: str) -> bool:
     """Whether a folder's name tells nothing of what its pictures show: images, JPEGImages, celeba_hq_256, 64x64."""
     if name.isdecimal():
@@ -65,6 +67,7 @@ def says_nothing(name: str) -> bool:
     return _among(_TIMES.sub(" px ", name), _SAYS_NOTHING | _SURELY_AN_EDITION, all)
 
 
+@lru_cache(4096)  # a folder's name comes once for each file in it
 def is_about_pictures(name: str) -> bool:
     """Whether a folder's name says that it holds masks, depths or annotations of other pictures."""
     return _among(name, _ABOUT_A_PICTURE, any)

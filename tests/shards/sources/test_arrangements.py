@@ -180,6 +180,24 @@ CLEAR: dict[str, tuple[Files, dict[str, int], dict[str, int], dict[str, int]]] =
         {},
         {},
     ),
+    "all of it once more, one deeper": (
+        {
+            f"{outer}{name}": data
+            for outer in ("pets/", "pets/pets/")
+            for name, data in many("{p}/{i}.jpg", p=PETS).items()
+        },
+        {"cat": 4, "dog": 4},
+        {},
+        {"the same once more in pets/pets": 8},
+    ),
+    "masks of splits in one word": (
+        many("{split}/{split}{i}.png", split=["train", "test"])
+        | flat("train_labels/train{i}_L.png")
+        | flat("test_labels/test{i}_L.png"),
+        {},
+        {"train": 4, "test": 4},
+        {"masks in test_labels": 4, "masks in train_labels": 4},
+    ),
     "one spelling more": (
         many("train/Cat/{i}.jpg") | many("train/dog/d{i}.jpg") | many("val/cat/v{i}.jpg") | many("val/dog/w{i}.jpg"),
         {"Cat": 8, "dog": 8},
@@ -222,7 +240,7 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
         3,
     ),
     "the same once more, one deeper": (
-        many("cells/{kind}/{i}.jpg", kind=["x1", "x2"]) | many("cells/cells/{kind}/{i}.jpg", kind=["x1", "x2"]),
+        many("cells/{kind}/{i}.jpg", kind=["x1", "x2"]) | many("cells/cells/{kind}/{i}.jpg", kind=["x2", "x1"]),
         "which are the classes",
         3,
     ),
@@ -269,12 +287,12 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
     ),
     "photographs and drawings": (
         many("photo/{i}.jpg") | flat("sketch/{i}.png"),
-        "photo and sketch may show the same scenes",
+        "photo and sketch hold files of the same names",
         3,
     ),
     "images and something of the same scenes": (
         many("images/{i}.jpg") | photos(*(f"after/{i}.jpg" for i in (3, 2, 1, 0))),
-        "after and images may show the same scenes",
+        "after and images hold files of the same names",
         3,
     ),
     "labels beside stickers": (
