@@ -459,7 +459,7 @@ class Excluding:
     Args:
         tree: The tree.
         patterns: As a shell's, with * ? and [ ]; without "/" they are of a folder or a file anywhere, else of a path
-            from the top. A folder stands for all in it.
+            from the top, also with a "/" before it. A folder stands for all in it.
 
     Attributes:
         matched: The patterns of something that is there.
@@ -495,7 +495,7 @@ class Excluding:
 def _excludes(pattern: str, path: Sequence[str]) -> bool:
     """Whether a pattern excludes what has this path, or a folder on the way to it."""
     parts = pattern.strip("/").split("/")
-    if len(parts) == 1:
+    if "/" not in pattern.rstrip("/"):
         return any(_is_called(part, parts[0]) for part in path)
     return len(path) >= len(parts) and all(map(_is_called, path, parts))
 

@@ -152,6 +152,13 @@ class Arrangement:
             if len(inside) == len(self.names):
                 self.wrappers.append(wrapper)
 
+    def _by_folder(self) -> dict[str, list[int]]:
+        """The positions of the images in each of the folders that are now the first."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, path in enumerate(self.folders):
+            groups[path[0] if path else LOOSE].append(i)
+        return groups
+
     def _place_of(self, folder: str, members: Iterable[int]) -> str | None:
         """What ``--sub`` would say to have these images, which are in a folder of this name; None if nothing does."""
         common = _common(tuple(self.names[i].split("/")[:-1]) for i in members)
@@ -165,15 +172,23 @@ class Arrangement:
             size = alike.sizes(self._tree, [self.names[min(members)]])[0]
             place = self._place_of(name, members) if name != LOOSE else None
             others = [other for other in folders if other not in (name, LOOSE)]
-            option = f"--sub {quoted(place)}" if place else self._excluding(others)
+            option = f"--sub {quoted(place)}" if place else self._excluding({each: groups[each] for each in others})
             if option:
                 options.append((option, f"{len(members):,} images, {size}"))
         return options
 
-    def _excluding(self, folders: Iterable[str]) -> str:
-        """The options that leave some folders out."""
-        called = [each for name in folders for each in sorted(self._called.get(name, {name}))]
-        return " ".join(f"--exclude {quoted(name)}" for name in called)
+    def _excluding(self, groups: Mapping[str, Iterable[int]]) -> str:
+        """The options that leave some folders out, given the images in each."""
+        patterns = []
+        for name, members in groups.items():
+            place = self._place_of(name, members)
+            if place is None:  # it lies in several folders, or is no folder's whole name
+                patterns += sorted(self._called.get(name, {name}))
+            elif "/" in place or not any(name in path.split("/")[1:-1] for path in self.names):
+                patterns.append(place)
+            else:
+                patterns.append(f"/{place}")  # and not what is called so elsewhere
+        return " ".join(f"--exclude {quoted(pattern)}" for pattern in patterns)
 
     # ---- pictures that are not to be learnt from ----
 
@@ -279,9 +294,7 @@ class Arrangement:
         Raises:
             InputError: They do, or may.
         """
-        members: dict[str, list[int]] = defaultdict(list)
-        for i, path in enumerate(self.folders):
-            members[path[0] if path else LOOSE].append(i)
+        members = self._by_folder()
         if not 2 <= len(members) <= MOST_COMPARED:
             return
         groups: dict[str, dict[tuple[object, ...], int]] = {}  # folder: images in it, by what they show
@@ -387,9 +400,10 @@ class Arrangement:
         self, level: int, here: Sequence[int], meaning: Mapping[str, tuple[str | None, str]]
     ) -> None:
         others = sorted(name for name, (split, _) in meaning.items() if split is None)
-        options = [(self._excluding(others[:20]), "the splits alone")]
+        members = {name: [i for i in here if self.folders[i][level] == name] for name in sorted(meaning)}
+        options = [(self._excluding({name: members[name] for name in others[:20]}), "the splits alone")]
         for name, (split, _) in sorted(meaning.items()):
-            place = self._place_of(name, [i for i in here if self.folders[i][level] == name])
+            place = self._place_of(name, members[name])
             if place:
                 options.append((f"--sub {quoted(place)}", split or ""))
         raise InputError(
@@ -429,10 +443,8 @@ class Arrangement:
         Raises:
             InputError: It may be those in them.
         """
-        groups: dict[str, list[int]] = defaultdict(list)
-        for i, path in enumerate(self.folders):
-            if path:
-                groups[path[0]].append(i)
+        groups = self._by_folder()
+        groups.pop(LOOSE, None)
         if len(groups) < 2:
             return
         inner: dict[str, set[str]] = {}
@@ -516,7 +528,9 @@ class Arrangement:
         if loose and not leave_out:
             options = [("--classes", "leave those images out"), ("--no-classes", "all images, without classes")]
             if len(self.class_names) < 5:
-                options.append((self._excluding(self.class_names), "those images alone"))
+                members = self._by_folder()
+                members.pop(LOOSE, None)
+                options.append((self._excluding(members), "those images alone"))
             raise InputError(
                 f"there are class folders ({_some(self.class_names)}), and {len(loose):,} images that are in none, "
                 f"such as {displayed(self.names[loose[0]])}: what is meant?" + choices(options)

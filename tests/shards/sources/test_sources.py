@@ -3,9 +3,11 @@
 import gzip
 import io
 import json
+import shlex
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -338,9 +340,12 @@ def test_every_file_is_a_sample_or_counted_or_all_is_refused(tmp_path_factory, p
         elif not name.endswith(("jpg", "png")):
             content = json.dumps({"x": 1}).encode()
         files[path] = content
-    try:
-        source = open_source(write(root / "it", kind, files) if files or kind != "folder" else root)
-    except InputError:
+    path = write(root / "it", kind, files) if files or kind != "folder" else root
+    source = opened(path)
+    if isinstance(source, str):
+        for given in offered(source):
+            outcome = opened(path, **given)  # what was asked for, or the next question
+            assert len(outcome) if not isinstance(outcome, str) else offered(outcome) and outcome != source, given
         return
     found = source.recognised
     tables = sum(name.endswith(("dataset.json", "celeba.csv")) for name in files)
@@ -348,6 +353,35 @@ def test_every_file_is_a_sample_or_counted_or_all_is_refused(tmp_path_factory, p
     counted = found.samples + sum(found.left_out.values())
     assert len(files) - tables - hidden <= counted <= len(files)
     assert found.samples == len(source) == len({source.sample(i).key for i in range(len(source))})
+
+
+def opened(path: Path, **given: Any) -> Source | str:
+    """The source, or what is said where there is none."""
+    try:
+        return open_source(path, **given)
+    except InputError as error:
+        return str(error)
+
+
+def offered(message: str) -> list[dict[str, Any]]:
+    """What the choices of a message say, as open_source takes it."""
+    plain = {"--classes": ("classes", True), "--no-classes": ("classes", False), "--inner-classes": ("inner", True)}
+    choices = []
+    for line in message.splitlines()[1:]:
+        given: dict[str, Any] = {"exclude": []}
+        option = line.strip().split("  ")[0]
+        if not option.startswith("--"):
+            continue
+        words = iter(shlex.split(option))
+        for word in words:
+            if word in plain:
+                given[plain[word][0]] = plain[word][1]
+            elif word == "--exclude":
+                given["exclude"].append(next(words))
+            else:
+                given[word.removeprefix("--")] = next(words)
+        choices.append(given)
+    return choices
 
 
 def test_a_zip_is_read_while_others_read_it(tmp_path):
