@@ -99,6 +99,11 @@ class LabelDistribution:
         return len(self.names)
 
     @property
+    def has_classes(self) -> bool:
+        """Whether a vector holds a class."""
+        return bool(self._classes)
+
+    @property
     def choices(self) -> int:
         """What a vector is made of: each attribute, and the class; at least 1."""
         return max(1, len(self._attributes) + bool(self._classes))

@@ -160,10 +160,14 @@ def draw_images(generator: nn.Module, latents: Tensor, labels: Tensor) -> Iterat
         yield from image_bytes(generator(*padded)[: len(batch[0])])
 
 
+def as_uint8(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] as uint8: the inverse of what a training batch goes through."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def image_bytes(images: Tensor) -> Bytes:
-    """Images (N, C, H, W) in [-1, 1] as uint8 (N, H, W, C): the inverse of what a training batch goes through."""
-    scaled = images.float().add(1.0).mul(127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    """Images (N, C, H, W) in [-1, 1] as uint8 (N, H, W, C)."""
+    return as_uint8(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def save_grid(images: list[Bytes], path: Path, columns: int | None = None) -> None:

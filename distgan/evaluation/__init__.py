@@ -1,0 +1,281 @@
+"""How good a generator's pictures are: scores against real images that it has not learnt from, and what they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distgan.checkpoint import Checkpoint
+from distgan.data.conditions import LabelDistribution
+from distgan.data.order import Ids, Order
+from distgan.evaluation.features import Features, load_features
+from distgan.evaluation.kept import KeptVectors, default_folder
+from distgan.evaluation.metrics import METRICS
+from distgan.evaluation.scoring import Adder, Images, Progress, score
+from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
+from shards.errors import InputError
+from shards.index import Index
+from shards.names import near
+from shards.reader import Reader
+
+BIASED_BELOW = 10_000
+"""Fréchet distances of fewer images are too large, by an amount that depends on the images."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Real images to compare with.
+
+    Attributes:
+        index: The set that they are of.
+        ids: The samples that match.
+        where: What they match, the split among it.
+        note: What was decided about splits, in a sentence; "" where it was asked for.
+    """
+
+    index: Index
+    ids: Ids
+    where: dict[str, object]
+    note: str
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Scores, and all that they depend on.
+
+    Attributes:
+        scores: By name. "frechet" is called ``facts["distance"]``.
+        facts: Counts, split, filter, crop, resize filter, features and the sha256 of their weights, EMA or not.
+        notes: What should be known of them, in sentences.
+    """
+
+    scores: dict[str, float]
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+class Alone:
+    """The one process that scores, where no others do."""
+
+    rank, world_size = 0, 1
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The values."""
+        return values
+
+
+def held_out(index: Index, where: Mapping[str, object]) -> HeldOut:
+    """The real images of a set that a generator is compared with.
+
+    Those of the split test, else val, if the set has one and ``where`` names none.
+
+    Raises:
+        InputError: No sample matches, or the set knows nothing of what is asked.
+    """
+    wanted, note = dict(where), ""
+    if "split" not in wanted:
+        for split in ("test", "val"):
+            if split in index.split_names and bool((index.split == index.split_names.index(split)).any()):
+                wanted["split"], note = split, f"compared with the split {split}"
+                break
+        else:
+            note = "the shards have no split test or val: these images may have been learnt from"
+    return HeldOut(index, index.select(wanted), wanted, note)
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """See that all scores are known.
+
+    Raises:
+        InputError: One is not.
+    """
+    for name in names:
+        if name not in METRICS:
+            raise InputError(f"metrics: there is no {name!r}; {near(name, METRICS)}")
+
+
+def check_fits(held: HeldOut, channels: int, size: int, whose: str) -> None:
+    """See that generated images can be compared with real ones.
+
+    Raises:
+        InputError: They have another size or another number of channels.
+    """
+    transform = held.index.transform
+    if (transform.size, transform.channels) != (size, channels):
+        raise InputError(
+            f"{whose} draws images of {size} pixels and {channels} channel(s), but the shards in {held.index.root} "
+            f"hold {transform.size} pixels and {transform.channels}: pack the images again with --size {size} "
+            f"--channels {channels}"
+        )
+
+
+@contextmanager
+def real_images(held: HeldOut, device: torch.device) -> Iterator[Images]:
+    """The real images by position, in an order that depends on the set alone."""
+    order = Order(len(held.ids), 0)
+    with Reader(held.index) as reader:
+
+        def images(first: int, count: int) -> Tensor:
+            ids = held.ids[order(np.arange(first, first + count))]
+            return torch.from_numpy(reader.read(ids)).permute(0, 3, 1, 2).to(device)
+
+        yield images
+
+
+def drawn_images(
+    generator: nn.Module, labels: LabelDistribution, latent_dim: int, seed: int, device: torch.device
+) -> Images:
+    """What a generator in evaluation mode draws, by position."""
+    dtype = next(generator.parameters()).dtype
+
+    @torch.inference_mode()
+    def images(first: int, count: int) -> Tensor:
+        latents = sample_latents(seed, first, count, latent_dim, device).to(dtype)
+        wanted = sample_labels(labels, seed, first, count, device).to(dtype)
+        return as_uint8(generator(latents, wanted))
+
+    return images
+
+
+def compare(
+    generated: Images,
+    held: HeldOut,
+    *,
+    count: int,
+    metrics: Sequence[str],
+    features: Features | None,
+    workers: Adder,
+    cache: Path | None = None,
+    facts: Mapping[str, object] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Evaluated:
+    """Score generated images against held-out ones. All workers call this, and get the same.
+
+    Args:
+        generated: What is drawn, as many channels and pixels as the held-out images have.
+        held: The real images.
+        count: How many to draw; as many real ones are taken, if there are.
+        metrics: Names in METRICS.
+        features: What describes images, on the workers' device.
+        workers: This process and the others.
+        cache: Where features of real images are kept; None for the user's cache folder.
+        facts: What else is to be said of the scores.
+        progress: Told how far this worker is.
+
+    Raises:
+        InputError: Too few images, wrong features, or a cache that cannot be written.
+        DamageError: A real image is not what was packed.
+    """
+    check_metrics(metrics)
+    transform = held.index.transform
+    real_count = min(count, len(held.ids))
+    about: dict[str, Any] = {
+        "count": count,
+        "real_count": real_count,
+        "where": held.where,
+        "shards": held.index.fingerprint,
+        "transform": transform.to_json(),
+    }
+    kept = None
+    if features:
+        about |= {
+            "distance": features.distance,
+            "features": features.name,
+            "features_sha256": features.sha256,
+            **{f"features_{name}": value for name, value in features.facts.items()},
+        }
+        kept = KeptVectors(cache or default_folder(), about)
+    with real_images(held, workers.device) as real:
+        scores = score(
+            generated,
+            real,
+            count,
+            real_count,
+            channels=transform.channels,
+            size=transform.size,
+            metrics=metrics,
+            features=features,
+            workers=workers,
+            kept=kept,
+            progress=progress,
+        )
+    notes = [held.note] if held.note else []
+    if features and real_count < BIASED_BELOW:
+        notes.append(
+            f"a Fréchet distance of {real_count:,} images is too large, by an amount that depends on the images: "
+            "compare equal numbers only, and the kernel distance first, which is not"
+        )
+    return Evaluated(scores, {**about, **(facts or {})}, tuple(notes))
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    shards: str | None = None,
+    *,
+    count: int = 10_000,
+    seed: int = 0,
+    metrics: Sequence[str] = tuple(METRICS),
+    features: str | None = None,
+    where: Mapping[str, object] | None = None,
+    ema: bool = True,
+    device: torch.device | None = None,
+    cache: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Evaluated:
+    """Score a checkpoint against real images.
+
+    Args:
+        checkpoint: The trained state.
+        shards: The packed set to compare with; None for the run's own.
+        count: Images to draw.
+        seed: Of the latents.
+        metrics: Names in METRICS.
+        features: As :func:`distgan.evaluation.features.load_features` takes it.
+        where: The real images to compare with, as :meth:`shards.index.Index.select` takes it; None for those that the
+            run was trained on, of another split. What the run is conditioned on of it is asked of the generator, too.
+        ema: The averaged weights, else those that training goes on with.
+        device: None for a GPU where there is one.
+        cache: Where features of real images are kept; None for the user's cache folder.
+        progress: Told how far it is.
+
+    Raises:
+        InputError: The set, the checkpoint, the features and what is asked do not fit each other.
+        DamageError: A real image is not what was packed.
+    """
+    if count < 2 or seed < 0:
+        raise InputError("--count is at least 2, --seed at least 0")
+    check_metrics(metrics)
+    state = checkpoint.state
+    chosen = (
+        {name: value for name, value in state.spec.data.where.items() if name != "split"} if where is None else where
+    )
+    held = held_out(Index.load(shards or state.spec.data.shards), chosen)
+    check_fits(held, state.channels, state.spec.data.image_size, str(checkpoint.path))
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    labels = load_labels(checkpoint)
+    known = {name for name in chosen if name in labels.names or (name == "class" and labels.has_classes)}
+    generator = load_generator(checkpoint, ema=ema).to(device)
+    described = load_features(features)
+    return compare(
+        drawn_images(
+            generator, labels.given({name: chosen[name] for name in known}), state.spec.model.latent_dim, seed, device
+        ),
+        held,
+        count=count,
+        metrics=metrics,
+        features=described.to(device) if described else None,
+        workers=Alone(device),
+        cache=cache,
+        facts={"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint},
+        progress=progress,
+    )
