@@ -528,7 +528,7 @@ def bench_pack(
     as_json: AsJson = False,
 ) -> None:
     """Images a second from files to shards with one process and two, beside a bare Pillow loop in the same run."""
-    from distgan.bench import bench_pack as measure
+    from shards.bench import bench_pack as measure
 
     if source is not None and not source.is_dir():
         raise InputError(f"{source} is not a folder: the bare loop that packing is compared with reads files")
