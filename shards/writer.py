@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -56,11 +56,15 @@ from shards.processes import follow_parent, usable_cpus, worker_context
 from shards.progress import Progress
 from shards.sources.base import Sample, Source
 
+T = TypeVar("T")
+
 SHARD_BYTES = 128 << 20
 """A shard's images are at most this and at least half of it, unless the whole set is small."""
 
 HAND_ON = 1 << 20
 """So many bytes of a shard are made before they are handed on to be written: less often than that costs nothing."""
+MOST_BEHIND = 8 << 20
+"""So many bytes may wait to be written."""
 
 PLAN = 2
 """Goes up with what notes of finished shards hold, so that work begun by another version is not gone on with."""
@@ -319,6 +323,40 @@ Note = dict[str, Any]
 """What is known of a finished shard: "entry" (ShardEntry as a dict), "rows" (of _Row) and "skipped"."""
 
 
+class _Behind:
+    """A thread that does one thing after the other, while whoever hands them to it goes on."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._unseen: deque[tuple[Future[None], int]] = deque()
+        self._held = 0
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()  # what was handed to it is done first
+
+    def do(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Hand work to the thread."""
+        return self._thread.submit(work, *arguments)
+
+    def take(self, work: Callable[[bytes], None], data: bytes) -> Future[None]:
+        """Hand bytes to the thread, and wait until it has little enough to do: a slow disk must not fill the memory.
+
+        Raises:
+            What earlier bytes have raised.
+        """
+        future = self.do(work, data)
+        self._unseen.append((future, len(data)))
+        self._held += len(data)
+        while self._held > MOST_BEHIND:
+            oldest, size = self._unseen.popleft()
+            oldest.result()
+            self._held -= size
+        return future
+
+
 class _ShardFile:
     """A shard's file while it is written, by a thread behind the one that makes the bytes.
 
@@ -328,54 +366,51 @@ class _ShardFile:
     Args:
         path: The shard's.
         behind: The thread.
-
-    Raises:
-        OSError: The file cannot be written; the call that says so need not be the one that did it.
     """
 
-    def __init__(self, path: Path, behind: ThreadPoolExecutor) -> None:
+    def __init__(self, path: Path, behind: _Behind) -> None:
         self._path = path
         self._behind = behind
         self._blocks: list[bytes] = []
         self._held = 0
-        self._handed_on: deque[Future[None]] = deque()
         self._size = 0
         self._crc32 = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256()
+        self._closing = ExitStack()
+        self._doing = [behind.do(self._open)]
 
     def __enter__(self) -> _ShardFile:
-        self._closing = ExitStack()
-        self._file = self._closing.enter_context(write_atomically(self._path))
         return self
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is not None:
-            self._behind.submit(self._closing.__exit__, *error).result()
+            self._behind.do(self._closing.__exit__, *error).result()
 
     def write(self, block: bytes) -> None:
-        """Take the next bytes."""
+        """Take the next bytes.
+
+        Raises:
+            OSError: Earlier ones, of this shard or of one before, could not be written.
+        """
         self._blocks.append(block)
         self._held += len(block)
         if self._held >= HAND_ON:
             self._hand_on()
 
     def finish(self, conclude: Callable[[_Stored], Note]) -> Future[Note]:
-        """See that the file reads back as what was written, and give it its name.
-
-        Args:
-            conclude: What to do then, in the thread.
-        """
+        """See that the file reads back as what was written, give it its name, and then have the thread conclude."""
         self._hand_on()
-        return self._behind.submit(lambda: conclude(self._close()))
+        return self._behind.do(lambda: conclude(self._close()))
 
     def _hand_on(self) -> None:
         data = b"".join(self._blocks)
         self._blocks.clear()
         self._held = 0
-        self._handed_on.append(self._behind.submit(self._store, data))
-        if len(self._handed_on) > 2:  # or a slow disk would fill the memory
-            self._handed_on.popleft().result()
+        self._doing.append(self._behind.take(self._store, data))
+
+    def _open(self) -> None:
+        self._file = self._closing.enter_context(write_atomically(self._path))
 
     def _store(self, data: bytes) -> None:
         self._file.write(data)
@@ -386,8 +421,8 @@ class _ShardFile:
 
     def _close(self) -> _Stored:
         with self._closing:
-            for each in self._handed_on:
-                each.result()
+            for done in self._doing:
+                done.result()
             self._file.flush()
             if file_crc32(Path(self._file.name)) != self._crc32:
                 raise OSError(errno.EIO, "what was written reads back as something else")
@@ -414,18 +449,12 @@ def _write_one_by_one(job: Job, out: Path, shards: Iterable[int], tick: Callable
     Returns:
         Their notes.
     """
-    notes = {}
-    with ThreadPoolExecutor(1) as behind:
-        unfinished: deque[tuple[int, Future[Note]]] = deque()
-        for shard in shards:
-            unfinished.append((shard, _write_shard(job, out, shard, behind, tick)))
-            if len(unfinished) > 2:
-                finished, note = unfinished.popleft()
-                notes[finished] = note.result()
-        return notes | {shard: note.result() for shard, note in unfinished}
+    with _Behind() as behind:
+        notes = {shard: _write_shard(job, out, shard, behind, tick) for shard in shards}
+        return {shard: note.result() for shard, note in notes.items()}
 
 
-def _write_shard(job: Job, out: Path, shard: int, behind: ThreadPoolExecutor, tick: Callable[[], None]) -> Future[Note]:
+def _write_shard(job: Job, out: Path, shard: int, behind: _Behind, tick: Callable[[], None]) -> Future[Note]:
     """Make the bytes of one shard; when the future is done they are on disk, and then so is the note."""
     kept: list[tuple[Record, int, int]] = []
     skipped: list[Skipped] = []
@@ -555,22 +584,22 @@ def _check_plan(out: Path, path: Path, settings: dict[str, Any]) -> None:
             raise InputError(f"{out} was begun with {what}: go on as it was begun, or delete it and pack again")
 
 
-def _finished_shards(out: Path, job: Job) -> dict[int, dict[str, Any]]:
+def _finished_shards(out: Path, job: Job) -> dict[int, Note]:
     """The notes of the shards that are whole."""
 
-    def check(shard: int) -> dict[str, Any] | None:
+    def check(shard: int) -> Note | None:
         with suppress(OSError, ValueError):
             note, path = _read_note(out, shard), out / _shard_name(shard)
             if file_digests(path, "sha256") == [note["entry"]["sha256"]]:
                 return note
         return None
 
+    noted = [shard for shard in range(job.shards) if _note_path(out, shard).exists()]
     with ThreadPoolExecutor() as pool:
-        found = pool.map(check, range(job.shards))
-        return {shard: note for shard, note in enumerate(found) if note is not None}
+        return {shard: note for shard, note in zip(noted, pool.map(check, noted), strict=True) if note is not None}
 
 
-def _finish(job: Job, out: Path, notes: Sequence[dict[str, Any]]) -> PackReport:
+def _finish(job: Job, out: Path, notes: Sequence[Note]) -> PackReport:
     """Write the index over the finished shards and tidy up."""
     skipped = [(name, reason) for note in notes for name, reason in note["skipped"]]
     if len(skipped) == job.samples:
@@ -806,5 +835,5 @@ def _note_path(out: Path, shard: int) -> Path:
     return out / UNFINISHED / f"shard-{shard:06d}.json"
 
 
-def _read_note(out: Path, shard: int) -> dict[str, Any]:
+def _read_note(out: Path, shard: int) -> Note:
     return unseal(_note_path(out, shard).read_bytes())
