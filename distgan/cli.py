@@ -690,6 +690,7 @@ def _print_figures(figures: dict[str, float | str], as_json: bool) -> None:
     if as_json:
         console.print_json(json.dumps(figures))
         return
+    width = max(28, 2 + max(map(len, figures)))
     for name, value in figures.items():
         shown = value if isinstance(value, str) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        console.print(f"{name:<28}{shown}")
+        console.print(f"{name:<{width}}{shown}")

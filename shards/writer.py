@@ -328,7 +328,7 @@ class _Behind:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._unseen: deque[tuple[Future[None], int]] = deque()
+        self._unseen: deque[tuple[Future[Any], int]] = deque()
         self._held = 0
 
     def __enter__(self) -> _Behind:
@@ -339,21 +339,23 @@ class _Behind:
 
     def do(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
         """Hand work to the thread."""
-        return self._thread.submit(work, *arguments)
+        future = self._thread.submit(work, *arguments)
+        self._unseen.append((future, 0))
+        return future
 
     def take(self, work: Callable[[bytes], None], data: bytes) -> Future[None]:
         """Hand bytes to the thread, and wait until it has little enough to do: a slow disk must not fill the memory.
 
         Raises:
-            What earlier bytes have raised.
+            What earlier work has raised.
         """
-        future = self.do(work, data)
+        future = self._thread.submit(work, data)
         self._unseen.append((future, len(data)))
         self._held += len(data)
         while self._held > MOST_BEHIND:
             oldest, size = self._unseen.popleft()
-            oldest.result()
             self._held -= size
+            oldest.result()
         return future
 
 
@@ -388,11 +390,7 @@ class _ShardFile:
             self._behind.do(self._closing.__exit__, *error).result()
 
     def write(self, block: bytes) -> None:
-        """Take the next bytes.
-
-        Raises:
-            OSError: Earlier ones, of this shard or of one before, could not be written.
-        """
+        """Take the next bytes. Raises OSError where this shard or one before could not be written."""
         self._blocks.append(block)
         self._held += len(block)
         if self._held >= HAND_ON:
@@ -638,16 +636,11 @@ def _write_shards(
     Returns:
         Their notes.
     """
-    with ExitStack() as stack:
-        team = _Team(job, out, shards, min(workers, len(shards)) - 1, report, stack)
-        try:
-            ticker = _Ticker(team.hear)
-            notes = _write_one_by_one(job, out, team.take(), ticker.tick)
-            ticker.tell()
-            return notes | team.wait()
-        except BaseException:
-            team.stop()
-            raise
+    with _Team(job, out, shards, min(workers, len(shards)) - 1, report) as team:
+        ticker = _Ticker(team.hear)
+        notes = _write_one_by_one(job, out, team.take(), ticker.tick)
+        ticker.tell()
+        return notes | team.wait()
 
 
 WORTH_STARTING_S = 1.0
@@ -682,7 +675,7 @@ class _Ticker:
 
 
 class _Team:
-    """This process, and those that it starts as soon as it sees that they are worth it.
+    """This process, and those that it starts as soon as it sees that they are worth it. Leaving the block ends them.
 
     Args:
         job: What is written.
@@ -690,26 +683,25 @@ class _Team:
         shards: Which.
         others: How many other processes at most.
         report: Called in this thread with the number of items done.
-        stack: Ends the other processes.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        out: Path,
-        shards: Sequence[int],
-        others: int,
-        report: Callable[[int], None],
-        stack: ExitStack,
-    ) -> None:
-        self._job, self._out, self._shards, self._others = job, out, shards, others
-        self._report, self._stack = report, stack
+    def __init__(self, job: Job, out: Path, shards: Sequence[int], others: int, report: Callable[[int], None]) -> None:
+        self._job, self._out, self._shards, self._others, self._report = job, out, shards, others, report
         self._items = job.samples * len(shards) / job.shards
         self._began = time.monotonic()
         self._done = 0  # items, in this process
         self._taken = 0  # shards, while it is alone
         self._shared: _Shared | None = None
         self._starting: Future[list[Future[dict[int, Note]]]] | None = None
+        self._ending = ExitStack()
+
+    def __enter__(self) -> _Team:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None and self._shared is not None:
+            self._shared.stop.set()
+        self._ending.close()
 
     def take(self) -> Iterator[int]:
         """Shards for this process, as long as nobody has begun with all of them."""
@@ -748,11 +740,6 @@ class _Team:
         self.hear(0)
         return {shard: note for future in running for shard, note in future.result().items()}
 
-    def stop(self) -> None:
-        """Have the other processes end as soon as they look."""
-        if self._shared is not None:
-            self._shared.stop.set()
-
     def _running(self) -> list[Future[dict[int, Note]]]:
         """What the other processes do, as far as they have been started."""
         return self._starting.result() if self._starting is not None and self._starting.done() else []
@@ -760,13 +747,13 @@ class _Team:
     def _start(self) -> None:
         context = worker_context()
         self._shared = _Shared(context.Value("q", self._taken), context.Value("q", 0), context.Event())
-        pool = self._stack.enter_context(
+        pool = self._ending.enter_context(
             ProcessPoolExecutor(
                 self._others, context, _Worker.start, (self._job, self._out, self._shards, self._shared)
             )
         )
         # Whoever starts a process waits until it is there: a thread does, while this one goes on.
-        starter = self._stack.enter_context(ThreadPoolExecutor(1))
+        starter = self._ending.enter_context(ThreadPoolExecutor(1))
         self._starting = starter.submit(lambda: [pool.submit(_Worker.run) for _ in range(self._others)])
 
 

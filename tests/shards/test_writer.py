@@ -26,6 +26,7 @@ import webdataset
 from PIL import Image
 
 from shards import faces, images, writer
+from shards.digests import file_crc32
 from shards.errors import InputError
 from shards.images import Transform, readable
 from shards.index import Index
@@ -468,14 +469,34 @@ def test_a_full_disk_is_named_and_packing_goes_on_later(tmp_path: Path, pristine
     assert files_of(out) == files_of(pristine)
 
 
-def test_what_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = writer.file_crc32
+def test_a_disk_that_fails_is_not_found_out_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_replace = Path.replace
+    asked: list[int] = []
 
+    class Asked(FakeSource):
+        def sample(self, i: int) -> Any:
+            asked.append(i)
+            return super().sample(i)
+
+    def replace_or_fail(self: Path, target: Path) -> Path:
+        if target.name == "shard-000000.tar":
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        return real_replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_or_fail)
+    monkeypatch.setattr(writer, "MOST_BEHIND", 0)
+    with pytest.raises(InputError, match=r"shard-000000\.tar cannot be written: Input/output error"):
+        pack(Asked(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
+    assert asked == list(range(20))
+    assert list((tmp_path / "set").glob("*.partial")) == []
+
+
+def test_what_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def other(path: Path) -> int:
         data = bytearray(path.read_bytes())
         data[600] ^= 1
         path.write_bytes(data)
-        return real(path)
+        return file_crc32(path)
 
     monkeypatch.setattr(writer, "file_crc32", other)
     with pytest.raises(InputError, match="reads back as something else"):
