@@ -22,7 +22,7 @@ def file_digests(path: Path, *algorithms: str) -> list[str]:
 
 
 def file_crc32(path: Path) -> int:
-    """The crc32 of a file, which tells writing errors from none at a fraction of the others' cost.
+    """The crc32 of a file: enough to see that it holds what was written, at a fraction of the others' cost.
 
     Raises:
         OSError: It cannot be read.

@@ -19,8 +19,8 @@ def write_atomically(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
 
     Args:
         path: Where it appears.
-        lasting: Whether to wait for the disk. Without that a power cut may leave anything under ``path``, as for whom
-            it is no harm who checks what he reads.
+        lasting: Whether to wait for the disk. Without that a power cut may leave anything under ``path``: for files
+            that are checked when they are read, and can be made again.
 
     Raises:
         OSError: The folder cannot be written or the disk is full.

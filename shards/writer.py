@@ -640,7 +640,7 @@ def _write_shards(
         ticker = _Ticker(team.hear)
         notes = _write_one_by_one(job, out, team.take(), ticker.tick)
         ticker.tell()
-        return notes | team.wait()
+        return notes | team.gather()
 
 
 WORTH_STARTING_S = 1.0
@@ -722,7 +722,7 @@ class _Team:
         everywhere = self._done + (self._shared.done.value if self._shared else 0)
         self._report(everywhere)
         if self._starting is not None:
-            for future in self._running():
+            for future in self._starting.result() if self._starting.done() else ():
                 if future.done():
                     future.result()
         elif self._others > 0 and self._taken < len(self._shards):
@@ -730,7 +730,7 @@ class _Team:
             if (self._items - everywhere) * elapsed > WORTH_STARTING_S * everywhere:
                 self._start()
 
-    def wait(self) -> dict[int, Note]:
+    def gather(self) -> dict[int, Note]:
         """Wait for the other processes. Returns the notes of their shards; raises what ended one of them."""
         if self._starting is None:
             return {}
@@ -739,10 +739,6 @@ class _Team:
             self.hear(0)
         self.hear(0)
         return {shard: note for future in running for shard, note in future.result().items()}
-
-    def _running(self) -> list[Future[dict[int, Note]]]:
-        """What the other processes do, as far as they have been started."""
-        return self._starting.result() if self._starting is not None and self._starting.done() else []
 
     def _start(self) -> None:
         context = worker_context()
