@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import braceexpand
-import fsspec
 import numpy as np
 
 from shards import images
@@ -373,7 +372,12 @@ class _Watched:
         self._plain: bool | None = None
 
     def __enter__(self) -> _Watched:
-        self._file = fsspec.open(self._url, "rb").open() if is_remote(self._url) else Path(self._url).open("rb")
+        if is_remote(self._url):
+            import fsspec  # here, as shards.cache says why
+
+            self._file = fsspec.open(self._url, "rb").open()
+        else:
+            self._file = Path(self._url).open("rb")
         return self
 
     def __exit__(self, *error: object) -> None:
