@@ -31,9 +31,13 @@ MAX_FILE_BYTES = 256 * 2**20
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 JUNK = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 """Folders that systems leave among one's files; some hold pictures of their own, none that anybody took."""
+ARCHIVE_HEAD = 262
+"""So many bytes of a file tell which archive it is."""
 
 Open = Callable[[], BinaryIO]
 """Opens an archive's bytes; can be pickled."""
+
+_TWICE = "of a name that comes once more in the archive"
 
 # What broken or hostile archives make their readers raise.
 _BROKEN = (
@@ -58,12 +62,14 @@ class Tree(Protocol):
         files: Sizes in bytes by name; names are relative, with "/". The order is the one that is read fastest, and the
             same on every machine.
         left_out: How many entries are no files to look at, by the reason.
+        notes: What else should be said of it, in sentences.
     """
 
     path: Path
     container: str
     files: Mapping[str, int]
     left_out: Counter[str]
+    notes: list[str]
 
     def read(self, name: str, most: int = MAX_FILE_BYTES) -> bytes:
         """A file's bytes.
@@ -104,17 +110,44 @@ def open_archive(path: Path, opening: Open) -> Tree | None:
         OSError: It cannot be read.
     """
     with opening() as file:
-        head = file.read(262 + 6)
-    if head.startswith((b"PK\3\4", b"PK\5\6")) or path.name.lower().endswith(".zip"):
+        head = file.read(ARCHIVE_HEAD)
+    name = path.name.lower()
+    kind = archive_kind(head)
+    if kind == "zip" or (kind is None and name.endswith(".zip")):
         return Zip(path, opening)
-    for kind, (magic, _) in _COMPRESSIONS.items():
-        if head.startswith(magic):
-            return _tar(path, opening, kind)
-    if head[257:262] == b"ustar" or path.name.lower().endswith(".tar"):
-        return _tar(path, opening, "")
-    if path.name.lower().endswith(ARCHIVES):
+    if kind is not None or name.endswith(".tar"):
+        return _tar(path, opening, (kind or "tar")[len("tar.") :])
+    if name.endswith(ARCHIVES):
         raise InputError(f"{path} is not a whole archive (it begins with {head[:4]!r}): fetch it again")
     return None
+
+
+def archive_kind(head: bytes) -> str | None:
+    """The container that a file of this beginning is, as far as ARCHIVE_HEAD bytes tell; None where it is none."""
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
+        return "zip"
+    for kind, (magic, _) in _COMPRESSIONS.items():
+        if head.startswith(magic):
+            return f"tar.{kind}"
+    return "tar" if head[257:262] == b"ustar" else None
+
+
+def open_inside(tree: Tree, names: Iterable[str]) -> dict[str, Tree]:
+    """Those of some files of a tree that are archives, opened.
+
+    Raises:
+        InputError: One is broken or cut off.
+        OSError: One cannot be read.
+    """
+    opened = {}
+    for name in names:
+        try:
+            inner = open_archive(tree.path / name, partial(tree.open, name))
+        except ImageError as error:
+            raise InputError(f"{tree.path / name} {error}: unpack it, and give the folder") from error
+        if inner is not None:
+            opened[name] = inner
+    return opened
 
 
 def _open_file(path: Path) -> BinaryIO:
@@ -136,6 +169,7 @@ class Folder:
         flat: Leave the folders in it out.
 
     Raises:
+        InputError: It is a cache of the Hugging Face hub that holds several revisions.
         OSError: A folder in it cannot be read.
     """
 
@@ -144,6 +178,7 @@ class Folder:
     def __init__(self, root: Path, *, flat: bool = False) -> None:
         self.path = root
         self._root = str(root)
+        self.notes: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.files: Mapping[str, int] = dict(sorted(self._list(flat).items()))
 
@@ -201,12 +236,17 @@ class Folder:
             prefix, path = folders.pop()
             with os.scandir(path) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
+            cached = {"blobs", "snapshots"} <= {entry.name for entry in entries}
+            if cached:
+                _refuse_revisions(path)
             for entry in entries:
                 name = prefix + entry.name
                 if entry.name in JUNK:
                     self.left_out[f"in {entry.name}"] += _count(entry.path)
                 elif entry.name.startswith("."):
-                    self.left_out["hidden"] += 1
+                    self.left_out["hidden"] += _count(entry.path) if _is_folder(entry) else 1
+                elif cached and entry.name == "blobs":
+                    continue  # what the links in snapshots lead to
                 elif flat and _is_folder(entry):
                     continue
                 elif entry.is_symlink():
@@ -232,20 +272,27 @@ class Folder:
             if _place(status) in own:
                 self.left_out["link to a file that is here itself"] += 1
             else:
+                own.add(_place(status))
                 files[name] = status.st_size
+        self.left_out = +self.left_out  # without the folders that were empty
         return files
 
 
 class _Archive:
-    """What zip and tar have in common: one open file a process, and one thread at a time in it."""
+    """What zip and tar have in common: one open file a process, and one thread at a time in it.
+
+    Attributes:
+        opening: Opens the archive's own bytes.
+    """
 
     def __init__(self, path: Path, opening: Open) -> None:
         self.path = path
-        self._opening = opening
+        self.opening = opening
         self._opened: Any = None
         self._process = 0
         self._lock = threading.RLock()
         self.left_out: Counter[str] = Counter()
+        self.notes: list[str] = []
         self.files: Mapping[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -282,8 +329,7 @@ class _Archive:
 
     def _keep(self, name: str) -> str | None:
         """The name that a member gets here, or None where it is left out."""
-        name = name.replace("\\", "/")
-        parts = [part for part in name.split("/") if part not in ("", ".")]
+        parts = _parts(name)
         junk = next((part for part in parts if part in JUNK), None)
         if junk:
             self.left_out[f"in {junk}"] += 1
@@ -308,11 +354,13 @@ class Zip(_Archive):
     def __init__(self, path: Path, opening: Open) -> None:
         super().__init__(path, opening)
         found: dict[str, zipfile.ZipInfo] = {}
+        unknown: list[str] = []
         for member in self._open().infolist():
             mode = member.external_attr >> 16
             if member.is_dir():
                 continue
-            name = self._keep(_zip_name(member))
+            written, known = _zip_name(member)
+            name = self._keep(written)
             if name is None:
                 continue
             if stat.S_ISLNK(mode):
@@ -320,13 +368,21 @@ class Zip(_Archive):
             elif member.flag_bits & 1:
                 self.left_out["encrypted"] += 1
             else:
+                self.left_out[_TWICE] += name in found
                 found[name] = member
+                unknown += [] if known else [name]
+        self.left_out = +self.left_out
+        if unknown:
+            self.notes.append(
+                f"{path.name} does not say how {len(unknown):,} of its names are encoded; they are read as DOS's, such "
+                f"as {unknown[0]}. Where that is wrong, unpack it (unzip -O GBK, or CP932) and give the folder"
+            )
         self.files = {name: found[name].file_size for name in sorted(found)}
         self._members = {name: member.filename for name, member in found.items() if name != member.filename}
 
     def _begin(self) -> zipfile.ZipFile:
         try:
-            return zipfile.ZipFile(self._opening())
+            return zipfile.ZipFile(self.opening())
         except (*_BROKEN, OSError) as error:
             raise InputError(f"{self.path} is not a whole zip file ({error}): fetch it again") from error
 
@@ -366,19 +422,22 @@ class Tar(_Archive):
             name = self._keep(member.name)
             if name is None:
                 continue
-            if member.issym() or member.islnk():
+            target = found.get("/".join(_parts(member.linkname))) if member.islnk() else None
+            if member.issym() or (member.islnk() and target is None):
                 self.left_out["links"] += 1
-            elif not member.isfile() or member.issparse():
+            elif target is None and (not member.isfile() or member.issparse()):
                 self.left_out["neither files nor folders"] += 1
             else:
+                self.left_out[_TWICE] += name in found
                 found.pop(name, None)  # a tar may hold a name twice: the last one counts, at its place
-                found[name] = (member.offset_data, member.size)
+                found[name] = target or (member.offset_data, member.size)
+        self.left_out = +self.left_out
         names = found if compression else sorted(found)
         self._places = {name: found[name] for name in names}
         self.files = {name: size for name, (_, size) in self._places.items()}
 
     def _begin(self) -> BinaryIO:
-        return _decompressed(self._opening(), self._compression)
+        return _decompressed(self.opening(), self._compression)
 
     def _take(self, name: str, count: int) -> bytes:
         offset, size = self._places[name]
@@ -395,33 +454,46 @@ class Tar(_Archive):
 
 
 class Mounted:
-    """A tree in which some archives are folders, of the archive's name without its suffix.
+    """A tree in which some archives are folders.
 
     Args:
         tree: The tree.
-        archives: The names of archives in it.
+        archives: Archives in it, by their names.
+        places: The folders that they become; else each one of its name without its suffix. Several may become the same
+            folder, where they have no file in common.
+        shut: Archives in it that are left out, and the reason.
 
     Raises:
-        InputError: One of them is broken.
+        InputError: Two archives would become the same folder, and ``places`` does not say so.
     """
 
-    def __init__(self, tree: Tree, archives: Iterable[str]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        archives: Mapping[str, Tree],
+        places: Mapping[str, str] | None = None,
+        *,
+        shut: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = tree.path
         self.container = tree.container
+        self.notes = [*tree.notes, *(note for inner in archives.values() for note in inner.notes)]
         self._tree = tree
-        self._inner: dict[str, Tree] = {}
-        self.left_out = Counter(tree.left_out)
-        files = dict(tree.files)
-        for name in archives:
-            inner = open_archive(tree.path / name, partial(tree.open, name))
-            if inner is None:
-                continue
-            place = without_suffix(name) + "/"
-            if place in self._inner:
+        self._inner: dict[str, list[Tree]] = {}
+        self._which: dict[str, int] = {}
+        """Which of several archives in the same place has a file."""
+        shut, places = shut or {}, places or {}
+        self.left_out = tree.left_out + Counter(shut.values())
+        files = {name: size for name, size in tree.files.items() if name not in archives and name not in shut}
+        for name, inner in archives.items():
+            place = places.get(name, without_suffix(name)) + "/"
+            before = self._inner.setdefault(place, [])
+            if before and name not in places:
                 raise InputError(f"{tree.path} holds several archives called {place[:-1]}: move all but one away")
-            self._inner[place] = inner
+            if before:
+                self._which |= dict.fromkeys((place + path for path in inner.files), len(before))
+            before.append(inner)
             self.left_out += inner.left_out
-            del files[name]
             files |= {place + path: size for path, size in inner.files.items()}
             if inner.container not in self.container:
                 self.container += f" with {inner.container}"
@@ -431,9 +503,11 @@ class Mounted:
         return {**self.__dict__, "files": {}, "left_out": Counter()}
 
     def _find(self, name: str) -> tuple[Tree, str]:
-        for place, inner in self._inner.items():
-            if name.startswith(place):
-                return inner, name[len(place) :]
+        end = name.find("/") + 1
+        while end:
+            if inner := self._inner.get(name[:end]):
+                return inner[self._which.get(name, 0)], name[end:]
+            end = name.find("/", end) + 1
         return self._tree, name
 
     def read(self, name: str, most: int = MAX_FILE_BYTES) -> bytes:
@@ -489,14 +563,22 @@ def _decompressed(file: BinaryIO, compression: str) -> BinaryIO:
     return _COMPRESSIONS[compression][1](file) if compression else file
 
 
-def _zip_name(member: zipfile.ZipInfo) -> str:
-    """A member's name. macOS writes UTF-8 without saying so, and zipfile then reads it as DOS's letters."""
-    if not member.flag_bits & 0x800 and not member.filename.isascii():
-        try:
-            return member.filename.encode("cp437").decode("utf-8")
-        except UnicodeError:
-            pass
-    return member.filename
+def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
+    """A member's name, and whether its letters are known.
+
+    zipfile reads what is not marked as UTF-8 as DOS's letters; macOS writes UTF-8 unmarked, and others their own.
+    """
+    if member.flag_bits & 0x800 or member.filename.isascii():
+        return member.filename, True
+    try:
+        return member.filename.encode("cp437").decode("utf-8"), True
+    except UnicodeError:
+        return member.filename, False
+
+
+def _parts(name: str) -> list[str]:
+    """The folders and the file that a member's name speaks of; Windows divides them by a backslash."""
+    return [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
 
 
 def _bounded(data: bytes, most: int) -> bytes:
@@ -514,6 +596,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _place(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def _refuse_revisions(cache: str) -> None:
+    """See that a cache of the Hugging Face hub holds one revision: of several, most pictures are the same.
+
+    Raises:
+        InputError: It holds several.
+    """
+    snapshots = Path(cache, "snapshots")
+    revisions = sorted(each.name for each in snapshots.iterdir() if each.is_dir()) if snapshots.is_dir() else []
+    if len(revisions) > 1:
+        listed = "".join(f"\n  {snapshots / name}" for name in revisions[:10])
+        raise InputError(f"{cache} holds {len(revisions)} revisions of a data set: give the folder of one{listed}")
 
 
 def _count(path: str) -> int:

@@ -6,8 +6,10 @@ line in LAYOUTS.
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from shards.cache import local_path
 from shards.errors import InputError
 from shards.names import canonical_split, counts, near
 from shards.sources import celeba, cifar, folder, mnist, stylegan, webdataset
+from shards.sources.archives import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.base import (
     SPLITS,
     Found,
@@ -30,8 +33,9 @@ from shards.sources.base import (
     attribute_counts,
     displayed,
 )
+from shards.sources.folder import choices, quoted
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import ARCHIVES, Folder, Mounted, Tree, is_archive_name, open_tree, without_suffix
+from shards.trees import ARCHIVES, Folder, Tree, is_archive_name, open_tree
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
@@ -62,14 +66,10 @@ LAYOUTS: dict[str, Layout] = {
 }
 """Images in folders come last: they are what nothing more particular has claimed."""
 
-OFFICIAL_ARCHIVES = frozenset({"img_align_celeba.zip", "img_celeba.zip", *cifar.ARCHIVES})
-"""Archives that are looked into wherever they lie; others only where there are no images beside them."""
 A_FEW = 0.01
 """Other images than a data set's that are so few of all are left out; more are another data set."""
-UNPACK_FIRST = frozenset(
-    {".7z", ".rar", ".zst", ".lz4", ".parquet", ".h5", ".hdf5", ".lmdb", ".mdb", ".tfrecord", ".npz"}
-)
-"""Containers that distgan does not read."""
+_PIECE = re.compile(r"(.+(?:\.zip|\.tar|\.tgz|\.gz|\.bz2|\.xz|\.7z))[._-]?(?:part)?([0-9]{1,3}|a[a-z])", re.I)
+"""Names of the pieces that a large archive was cut into."""
 
 
 def open_source(
@@ -102,34 +102,37 @@ def open_source(
     if layout in (None, "webdataset") and (remote := webdataset.expand(str(path))) is not None:
         source: Listed = webdataset.open_urls(remote)
     else:
-        source = _open_local(local_path(path), layout, Wish(sub.strip("/"), classes))
-    return source if wanted is None else Split(source, wanted)
+        source = _open_local(local_path(path), Wish(sub.strip("/"), classes, layout), wanted)
+    without_classes = classes is False and bool(source.class_names)
+    return Chosen(source, wanted, without_classes=without_classes) if wanted or without_classes else source
 
 
-class Split:
-    """Those samples of a source that are in one split.
+class Chosen:
+    """What a user chose of a source.
 
     Args:
         source: The source.
-        split: "train", "val" or "test".
+        split: Only the samples of this split: "train", "val" or "test"; None takes all.
+        without_classes: Leave out which class each sample is of.
 
     Raises:
         InputError: It has no such split.
     """
 
-    def __init__(self, source: Listed, split: str) -> None:
-        if split not in source.split_names:
+    def __init__(self, source: Listed, split: str | None, *, without_classes: bool) -> None:
+        if split is not None and split not in source.split_names:
             has = ", ".join(f"{name} ({count:,})" for name, count in source.recognised.splits.items()) or "none"
             raise InputError(f"there is no split {split}: there are {has}")
         self._source = source
-        self._name = split
-        number = source.split_names.index(split)
-        self._ids = np.flatnonzero(source.splits == number)
+        self._split = split
+        self._without_classes = without_classes
+        chosen = np.ones(len(source), bool) if split is None else source.splits == source.split_names.index(split)
+        self._ids = np.flatnonzero(chosen)
         self.layout = source.layout
         self.attribute_names = source.attribute_names
-        self.class_names = source.class_names
+        self.class_names = () if without_classes else source.class_names
         self.split_names = source.split_names
-        self.labels = source.labels[self._ids]
+        self.labels = np.full(len(self._ids), -1, np.int32) if without_classes else source.labels[self._ids]
         self.splits = source.splits[self._ids]
         self.attribute_rows = None if source.attribute_rows is None else source.attribute_rows[self._ids]
 
@@ -142,71 +145,120 @@ class Split:
 
     def sample(self, i: int) -> Sample:
         """Read sample i. Raises what the source's sample does."""
-        return self._source.sample(int(self._ids[i]))
+        return replace(self._source.sample(int(self._ids[i])), label=int(self.labels[i]))
 
     def channels(self) -> int:
         """As the source has it."""
         return self._source.channels()
 
     def identity(self) -> str:
-        """The source's, with the split."""
-        return f"{self._source.identity()} {self._name}"
+        """The source's, with what was chosen."""
+        chosen = [self._split or "", "without classes" if self._without_classes else ""]
+        return " ".join([self._source.identity(), *filter(None, chosen)])
 
     @property
     def recognised(self) -> Recognised:
-        """What the whole source was taken for, and what of it is not in the split."""
+        """What the whole source was taken for, and what of it was not chosen."""
         whole = self._source.recognised
-        others = Counter({f"of split {name}": count for name, count in whole.splits.items() if name != self._name})
-        others["of no split"] = whole.samples - sum(whole.splits.values())
+        splits = {name: count for name, count in counts(self.split_names, self.splits).items() if count}
+        others = Counter({f"of split {name}": count for name, count in whole.splits.items() if name not in splits})
+        if self._split:
+            others["of no split"] = whole.samples - sum(whole.splits.values())
+        kinds = Counter(suffix(self.name(i)) or "without a suffix" for i in range(len(self))) if whole.formats else {}
         return replace(
             whole,
             samples=len(self),
             classes=counts(self.class_names, self.labels),
-            splits=counts(self.split_names, self.splits),
+            splits=splits,
             attributes=attribute_counts(self.attribute_names, self.attribute_rows),
+            formats=dict(Counter(kinds).most_common()),
             left_out={**whole.left_out, **+others},
+            notes=(*whole.notes, *(["its classes are not packed, as --no-classes says"] * self._without_classes)),
         )
 
 
-def _open_local(path: Path, layout: str | None, wish: Wish) -> Listed:
+def _open_local(path: Path, wish: Wish, split: str | None) -> Listed:
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist: give the folder or the archive that holds the images")
+        if path.is_file() and (hints := _pieces([str(path)])):
+            raise InputError(hints[0].strip())
         tree = open_tree(path)
         if tree is None:
-            if is_archive_name(path.name) or suffix(path.name) in UNPACK_FIRST:
-                raise InputError(f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, and give the folder")
-            tree = Folder(path.absolute().parent, flat=True)
-            wish = wish._replace(sub=path.name) if suffix(path.name) == ".csv" else wish
-            found = [each for each in _find(tree, layout, wish) if path.name in each.claimed]
-            if not found:
-                lines = [f"no data set was found in {path}: give the folder that holds the images"]
-                raise InputError("\n".join([*lines, *_looked_for(layout)]))
-        else:
-            tree = _look_into_archives(tree, wish)
-            found = _find(tree, layout, wish)
-        return _build_the_one(tree, found, layout, wish)
+            return _open_file(path, wish)
+        tree = look_into(tree, wish, _holds)
+        found, wish = _find_split(tree, wish, split)
+        if not found and not _pieces(tree.files) and (other := look_into_others(tree, wish)):
+            tree = look_into(other, wish, _holds)
+            found, wish = _find_split(tree, wish, split)
+        return _build_the_one(tree, found, wish)
     except OSError as error:
         raise InputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
 
-def _find(tree: Tree, layout: str | None, wish: Wish) -> list[Found]:
+def _open_file(path: Path, wish: Wish) -> Listed:
+    """The data set that a file belongs to, such as one of MNIST's.
+
+    Raises:
+        InputError: It belongs to none, or is a picture.
+    """
+    if is_archive_name(path.name) or suffix(path.name) in UNPACK_FIRST:
+        raise InputError(f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, and give the folder")
+    tree = Folder(path.absolute().parent, flat=True)
+    if find_pictures(tree, [path.name]).names:
+        options = [
+            (str(path.parent), "the folder"),
+            (f"{quoted(str(path.parent))} --sub {quoted(path.name)}", "it alone"),
+        ]
+        raise InputError(f"{path} is one picture: which are meant?" + choices(options))
+    wish = wish._replace(sub=path.name) if mnist.is_table_name(path.name) else wish
+    found = [each for each in _find(tree, wish) if path.name in each.claimed]
+    if not found:
+        lines = [f"no data set was found in {path}: give the folder that holds the images"]
+        raise InputError("\n".join([*lines, *_looked_for(wish.layout)]))
+    return _build_the_one(tree, found, wish)
+
+
+def _find_split(tree: Tree, wish: Wish, split: str | None) -> tuple[list[Found], Wish]:
+    """All data sets in a tree; where what its folders mean is not clear, but one is called like the split, in that."""
+    try:
+        return _find(tree, wish), wish
+    except InputError:
+        names = _below(tree, wish.sub)
+        folders = {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
+        called = [folder for folder in folders if split and canonical_split(folder.rpartition("/")[2]) == split]
+        outer = [folder for folder in called if not any(folder.startswith(each + "/") for each in called)]
+        if len(outer) != 1 or outer[0] == wish.sub:
+            raise
+        wish = wish._replace(sub=outer[0])
+        return _find(tree, wish), wish
+
+
+def _find(tree: Tree, wish: Wish) -> list[Found]:
     """All data sets in a tree: those of particular layouts, and then what other images there are."""
     names = _below(tree, wish.sub)
-    if layout is not None:
-        return LAYOUTS[layout].find(tree, names, wish)
-    found = [
-        each
-        for name, candidate in LAYOUTS.items()
-        if candidate.by_default and name != "folder"
-        for each in candidate.find(tree, names, wish)
-    ]
+    if wish.layout is not None:
+        return LAYOUTS[wish.layout].find(tree, names, wish)
+    found = _find_particular(tree, names, wish)
     claimed = frozenset().union(*(each.claimed for each in found))
     rest = [name for name in names if name not in claimed]
     pictures = find_pictures(tree, rest)
     if found and len(pictures.names) <= A_FEW * sum(len(each.claimed) for each in found):
         return found
     return found + folder.find(tree, pictures, wish, beside=bool(found))
+
+
+def _find_particular(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
+    return [
+        each
+        for name, candidate in LAYOUTS.items()
+        if (candidate.by_default if wish.layout is None else name == wish.layout) and name != "folder"
+        for each in candidate.find(tree, names, wish)
+    ]
+
+
+def _holds(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
+    return bool(_find_particular(tree, names, wish))
 
 
 def _below(tree: Tree, sub: str) -> list[str]:
@@ -225,59 +277,45 @@ def _below(tree: Tree, sub: str) -> list[str]:
     return inside
 
 
-def _look_into_archives(tree: Tree, wish: Wish) -> Tree:
-    """The tree with the archives in it that hold its data as folders; what is unpacked beside them is left alone."""
-    archives = [name for name in tree.files if is_archive_name(name)]
-    if not archives:
-        return tree
-    folders = {name.rpartition("/")[0] for name in tree.files}
-    packed = [
-        name for name in archives if not any(f"{each}/".startswith(without_suffix(name) + "/") for each in folders)
-    ]
-    chosen = [name for name in packed if name.rpartition("/")[2].lower() in OFFICIAL_ARCHIVES]
-    named = [name for name in packed if wish.sub and f"{wish.sub}/".startswith(without_suffix(name) + "/")]
-    if named:
-        return Mounted(tree, named)
-    if chosen:
-        return Mounted(tree, chosen)
-    others = [name for name in tree.files if name not in archives]
-    if webdataset.find(tree, list(tree.files), wish) or _find_quietly(tree, others, wish):
-        return tree
-    return Mounted(tree, packed)
-
-
-def _find_quietly(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
-    """Whether there is a data set outside of archives."""
-    if any(layout.find(tree, names, wish) for name, layout in LAYOUTS.items() if name != "folder"):
-        return True
-    return bool(find_pictures(tree, names).names)
-
-
-def _build_the_one(tree: Tree, found: Sequence[Found], layout: str | None, wish: Wish) -> Listed:
+def _build_the_one(tree: Tree, found: Sequence[Found], wish: Wish) -> Listed:
     """The source of the one data set that was found.
 
     Raises:
         InputError: There are several, or there is none.
     """
     if not found:
-        raise LayoutError(_nothing(tree, layout, wish))
+        raise LayoutError(_nothing(tree, wish))
     if len(found) > 1:
-        options = []
-        places = Counter(each.place for each in found)
-        for each in found:
-            sub = f"--sub {folder.quoted(each.place)}" if each.place else ""
-            if places[each.place] > 1 or not each.place:
-                sub = f"{sub} --layout {each.layout}".strip()
-            options.append((sub, each.what))
-        raise InputError(f"{tree.path} holds {len(found)} data sets: which one is meant?" + folder.choices(options))
+        options = [(_option(tree, each, found, wish), each.what) for each in found]
+        if wish.layout is None and {each.layout for each in found} == {"webdataset"}:
+            options.append(("--layout webdataset", "all of them together"))
+        raise InputError(f"{tree.path} holds {len(found)} data sets: which one is meant?" + choices(options))
     one, inside = found[0], _below(tree, wish.sub)
-    left_out = tree.left_out + Counter({f"not in {wish.sub}": len(tree.files) - len(inside)})
+    left_out = tree.left_out + Counter({f"not in {wish.sub}": len(tree.files.keys() - {*inside, *one.claimed})})
     if one.layout != "folder":  # which has counted what is no image when it looked for images
         left_out += Counter(suffix(name) or "without a suffix" for name in inside if name not in one.claimed)
     return one.build(left_out)
 
 
-def _nothing(tree: Tree, layout: str | None, wish: Wish) -> str:
+def _option(tree: Tree, one: Found, found: Sequence[Found], wish: Wish) -> str:
+    """What to say so that of several data sets this one is found."""
+    others = [each for each in found if each is not one]
+    start = os.path.commonprefix(sorted(one.claimed))  # noqa: RUF071  (--sub may be the beginning of a name)
+    layout = f"--layout {one.layout}"
+    for sub in dict.fromkeys([one.place, start.rpartition("/")[0], start]):
+        if not all(name.startswith(sub) for name in one.claimed & tree.files.keys()):
+            continue
+        kept = [each for each in others if any(name.startswith(sub) for name in each.claimed)]
+        chosen = f"--sub {quoted(sub)}" if sub else wish.sub and f"--sub {quoted(wish.sub)}"
+        if sub and not kept:
+            return chosen if wish.layout is None else f"{chosen} {layout}"
+        if all(each.layout != one.layout for each in kept):
+            return f"{chosen} {layout}".strip()
+    # A file stands for the set that it belongs to.
+    return quoted(str(tree.path / min(one.claimed))) + (f" {layout}" if wish.layout else "")
+
+
+def _nothing(tree: Tree, wish: Wish) -> str:
     """What was seen where no data set was, and what was looked for."""
     kinds = Counter(suffix(name) or "without a suffix" for name in _below(tree, wish.sub))
     folders = len({name.rpartition("/")[0] for name in tree.files} - {""})
@@ -291,7 +329,17 @@ def _nothing(tree: Tree, layout: str | None, wish: Wish) -> str:
     hopeless = sorted(kinds.keys() & UNPACK_FIRST)
     if hopeless:
         lines.append(f"  {', '.join(hopeless)}: distgan does not read these; unpack or convert them to image files")
-    return "\n".join([*lines, *_looked_for(layout)])
+    lines += _pieces(tree.files)
+    return "\n".join([*lines, *_looked_for(wish.layout)])
+
+
+def _pieces(names: Iterable[str]) -> list[str]:
+    """What to do where an archive lies in pieces."""
+    whole = sorted({match[1] for name in names if (match := _PIECE.fullmatch(name))})
+    return [
+        f"  {displayed(name)}.* are pieces of one file: join them (cat {quoted(name)}.* > {quoted(name)})"
+        for name in whole
+    ]
 
 
 def _looked_for(layout: str | None) -> list[str]:

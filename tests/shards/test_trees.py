@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shards.errors import InputError
 from shards.images import ImageError
-from shards.trees import Folder, Mounted, Tar, Tree, Zip, open_tree, without_suffix
+from shards.trees import Folder, Mounted, Tar, Tree, Zip, open_inside, open_tree, without_suffix
 
 FILES = {f"{folder}/{i}.bin": bytes([i]) * (i * 100) for folder in ("b", "a/deep", "c d") for i in range(1, 5)}
 KINDS = ("folder", "zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
@@ -225,8 +225,9 @@ def test_a_link_to_itself_fails_alone(tmp_path):
 
 def test_archives_of_one_name_are_not_merged(tmp_path):
     write_folder(tmp_path, {"a.zip": zip_bytes({"1": b"1"}), "a.tar": tar_bytes({"2": b"2"})})
+    tree = Folder(tmp_path)
     with pytest.raises(InputError, match="several archives called a"):
-        Mounted(Folder(tmp_path), ["a.zip", "a.tar"])
+        Mounted(tree, open_inside(tree, tree.files))
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
@@ -243,7 +244,8 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 def test_an_archive_in_a_tree_is_a_folder(tmp_path, outer, inner):
     packed = write(tmp_path / "inner", inner).read_bytes()
     path = write(tmp_path / "outer", outer, {f"some/pets.{inner}": packed, "notes": b"n"})
-    tree = Mounted(opened(path), [f"some/pets.{inner}"])
+    outside = opened(path)
+    tree = Mounted(outside, open_inside(outside, [f"some/pets.{inner}"]))
     assert tree.files == {"notes": 1} | {f"some/pets/{name}": len(data) for name, data in FILES.items()}
     for copy in (tree, pickle.loads(pickle.dumps(tree))):
         assert [copy.read(f"some/pets/{name}") for name in FILES] == list(FILES.values())
