@@ -311,8 +311,9 @@ def _option(tree: Tree, one: Found, found: Sequence[Found], wish: Wish) -> str:
             return chosen if wish.layout is None else f"{chosen} {layout}"
         if all(each.layout != one.layout for each in kept):
             return f"{chosen} {layout}".strip()
-    # A file stands for the set that it belongs to.
-    return quoted(str(tree.path / min(one.claimed))) + (f" {layout}" if wish.layout else "")
+    if isinstance(tree, Folder):  # a file stands for the set that it belongs to
+        return f"{quoted(str(tree.path / min(one.claimed)))} in place of the folder"
+    return "put it into an archive of its own"
 
 
 def _nothing(tree: Tree, wish: Wish) -> str:

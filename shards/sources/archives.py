@@ -62,7 +62,7 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     unpacked = [name for name, inner in opened.items() if _is_unpacked(tree, name, inner)]
     opened = {name: inner for name, inner in opened.items() if name not in unpacked}
     if chosen is packed and pictures and wish.layout is None:
-        opened = {name: inner for name, inner in opened.items() if _pictures(inner)}
+        opened = {name: inner for name, inner in opened.items() if _holds_data(inner, wish, holds)}
         if opened and wish.classes is None:
             raise InputError(_beside_pictures(tree, opened, pictures))
     asks = wish.classes is None and wish.layout in (None, "folder")
@@ -99,6 +99,11 @@ def _pictures(inner: Tree) -> list[str]:
     return [name for name in inner.files if suffix(name) in SUFFIXES]
 
 
+def _holds_data(inner: Tree, wish: Wish, holds: Holds) -> bool:
+    names = list(inner.files)
+    return bool(_pictures(inner)) or any(map(is_archive_name, names)) or holds(inner, names, wish._replace(sub=""))
+
+
 def _is_unpacked(tree: Tree, archive: str, inner: Tree) -> bool:
     """Whether what is in an archive lies beside it, too."""
     folder = archive.rpartition("/")[0]
@@ -109,16 +114,16 @@ def _is_unpacked(tree: Tree, archive: str, inner: Tree) -> bool:
 
 def _beside_pictures(tree: Tree, opened: Mapping[str, Tree], pictures: Sequence[str]) -> str:
     options = [
-        (f"--sub {quoted(without_suffix(name))}", f"{len(_pictures(inner)):,} images in {displayed(name)}")
+        (f"--sub {quoted(without_suffix(name))}", f"{len(inner.files):,} files in {displayed(name)}")
         for name, inner in list(opened.items())[:SOME]
     ]
     options.append(("--layout folder", f"the {len(pictures):,} images that are in no archive"))
-    if len(opened) > 1:
+    if len(opened) > 1 and all(map(_pictures, opened.values())):
         options.append(("--classes", "each archive as a class, without the images that are in none"))
     options.append(("--no-classes", "all images, without classes"))
     return (
-        f"{tree.path} holds {len(opened):,} archives with images, and {len(pictures):,} images beside them, such as "
-        f"{displayed(pictures[0])}: what is meant?" + choices(options)
+        f"{tree.path} holds data in archives (such as {displayed(next(iter(opened)))}) and images beside them (such as "
+        f"{displayed(pictures[0])}): what is meant?" + choices(options)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import re
@@ -29,6 +30,10 @@ _IDX = re.compile(
     r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.](?P<kind>images|labels)[-_.]?idx[13][-_.]?ubyte(?P<gz>\.gz)?", re.I
 )
 _CSV = re.compile(r"(?P<set>.*?)(?P<part>train|test)\w*\.csv(?P<gz>\.gz)?", re.I)
+_GZIP = b"\x1f\x8b"
+_LABELS = frozenset({"label", "class", "y", "target"})
+_NUMBERS = frozenset({"", "id", "index", "imageid", "unnamed: 0"})
+"""What columns of row numbers are called."""
 _PARTS = {"train": 0, "t10k": 2, "test": 2}
 
 DIGITS = tuple(string.digits)
@@ -185,7 +190,7 @@ def _open_idx(tree: Tree, name: str) -> io.BufferedIOBase:
     """The bytes of a file, whose content says whether it is gzipped, whatever its name."""
     data = tree.read(name, MAX_BYTES)
     file = io.BytesIO(data)
-    return gzip.GzipFile(fileobj=file) if data.startswith(b"\x1f\x8b") else file
+    return gzip.GzipFile(fileobj=file) if data.startswith(_GZIP) else file
 
 
 def _read_idx(tree: Tree, name: str, dimensions: int) -> np.ndarray:
@@ -235,19 +240,21 @@ def is_table_name(name: str) -> bool:
 
 
 class _Columns(NamedTuple):
-    """How a table's rows are written.
+    """A table's columns.
 
     Attributes:
-        delimiter: What divides their fields.
-        header: Whether it begins with a line of names.
-        label: The label's column, or None where there is none.
-        pixels: The columns of the 784 pixels.
+        width: How many there are.
+        delimiter: What divides them.
+        header: Whether the table begins with a line of names.
+        label: The label's, or None where there is none.
+        first: The first of the 784 pixels'.
     """
 
-    delimiter: str
-    header: bool
-    label: int | None
-    pixels: Sequence[int]
+    width: int = PIXELS + 1
+    delimiter: str = ","
+    header: bool = False
+    label: int | None = 0
+    first: int = 1
 
 
 def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
@@ -277,21 +284,24 @@ def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
 
 
 def _columns(tree: Tree, name: str) -> _Columns | None:
-    """How a table's rows are written, by its first one; None for other tables than those of digits."""
+    """A table's columns, by its first line; None for other tables than those of digits."""
     try:
-        with _open_idx(tree, name, most=None) as file:
-            line = file.read(1 << 14).split(b"\n", 1)[0].decode("utf-8-sig").strip()
-    except (OSError, ImageError, UnicodeDecodeError, EOFError, zlib.error):
+        head = tree.head(name, 1 << 14)
+        if head.startswith(_GZIP):
+            head = zlib.decompressobj(wbits=31).decompress(head, 1 << 14)
+        line = head.split(b"\n", 1)[0].decode("utf-8-sig").strip()
+    except (OSError, ImageError, UnicodeDecodeError, zlib.error):
         return None
     delimiter = max(",;\t", key=line.count)
     fields = [field.strip().strip('"').lower() for field in line.split(delimiter)]
-    header = not fields[0].isdecimal()
-    label = next((i for i, field in enumerate(fields) if field in _LABELS), None) if header else 0
-    pixels = [i for i, field in enumerate(fields) if i != label and not (header and field in _NUMBERS)]
-    said = header and (label is not None or any(word in fields[pixels[-1]] for word in ("pix", "28x28")))
-    if len(pixels) != PIXELS or not (said or not header):
+    if fields[0].isdecimal():
+        return _Columns(delimiter=delimiter) if len(fields) == PIXELS + 1 else None
+    label = next((i for i, field in enumerate(fields) if field in _LABELS), None)
+    pixels = [i for i, field in enumerate(fields) if i != label and field not in _NUMBERS]
+    named = label is not None or (len(pixels) == PIXELS and "pix" in fields[pixels[0]])
+    if not named or len(pixels) != PIXELS or pixels[-1] - pixels[0] != PIXELS - 1:
         return None
-    return _Columns(delimiter, header, label, pixels)
+    return _Columns(len(fields), delimiter, True, label, pixels[0])
 
 
 def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], left_out: Mapping[str, int]) -> Listed:
@@ -316,7 +326,7 @@ def _read_csv(tree: Tree, name: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: It is not whole, or holds other than 0 to 255.
     """
-    columns = _columns(tree, name) or _Columns(",", False, 0, range(1, PIXELS + 1))
+    columns = _columns(tree, name) or _Columns()
     path = tree.path / name
     with _named(tree, name), _open_idx(tree, name) as file:
         data = file.read(MAX_BYTES).removeprefix(codecs.BOM_UTF8)
@@ -327,12 +337,12 @@ def _read_csv(tree: Tree, name: str) -> tuple[np.ndarray, np.ndarray]:
         table = np.loadtxt(io.BytesIO(rows), np.int32, delimiter=columns.delimiter, ndmin=2)
     except ValueError as error:
         raise InputError(f"{path} is not a table of whole numbers: {error}") from error
-    fields = PIXELS + (columns.label is not None)
-    used = table[:, [*([] if columns.label is None else [columns.label]), *columns.pixels]] if table.shape[1] > max(columns.pixels) else table[:, :0]
-    if used.shape[1] != fields or used.min() < 0 or used.max() > 255:
-        raise InputError(f"{path} should have {fields} numbers of 0 to 255 in each row, and has others")
     labels = np.full(len(table), -1) if columns.label is None else table[:, columns.label]
-    return labels.astype(np.int64), table[:, columns.pixels].astype(np.uint8)
+    pixels = table[:, columns.first : columns.first + PIXELS]
+    if table.shape[1] != columns.width or pixels.min() < 0 or max(pixels.max(), labels.max()) > 255:
+        count = PIXELS + (columns.label is not None)
+        raise InputError(f"{path} should have {count} numbers of 0 to 255 in each row, and has others")
+    return labels.astype(np.int64), pixels.astype(np.uint8)
 
 
 def _csv_images(tree: Tree, name: str, transposed: bool) -> np.ndarray:

@@ -106,6 +106,8 @@ def _are_shards(tree: Tree, tars: Sequence[str]) -> bool:
         return False
     if all(len(name) - len(start) >= PADDED for start, run in runs.items() for name in run):
         return True
+    if folders != {""}:
+        return False
     raise InputError(
         f"{tree.path} holds {len(tars):,} tars of images ({displayed(tars[0])}, …): what is meant?"
         + choices(
