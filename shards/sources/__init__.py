@@ -299,15 +299,15 @@ def _build_the_one(tree: Tree, found: Sequence[Found], wish: Wish) -> Listed:
 
 def _option(tree: Tree, one: Found, found: Sequence[Found], wish: Wish) -> str:
     """What to say so that of several data sets this one is found."""
-    others = [each for each in found if each is not one]
-    start = os.path.commonprefix(sorted(one.claimed))  # noqa: RUF071  (--sub may be the beginning of a name)
     layout = f"--layout {one.layout}"
+    start = os.path.commonprefix(sorted(one.claimed))  # noqa: RUF071  (--sub may be the beginning of a name)
     for sub in dict.fromkeys([one.place, start.rpartition("/")[0], start]):
-        if not all(name.startswith(sub) for name in one.claimed & tree.files.keys()):
+        inside = set(_below(tree, sub))
+        if sub != one.place and not one.claimed <= inside:
             continue
-        kept = [each for each in others if any(name.startswith(sub) for name in each.claimed)]
-        chosen = f"--sub {quoted(sub)}" if sub else wish.sub and f"--sub {quoted(wish.sub)}"
-        if sub and not kept:
+        kept = [each for each in found if each is not one and each.claimed & inside]
+        chosen = f"--sub {quoted(sub or wish.sub)}" if sub or wish.sub else ""
+        if chosen and not kept:
             return chosen if wish.layout is None else f"{chosen} {layout}"
         if all(each.layout != one.layout for each in kept):
             return f"{chosen} {layout}".strip()

@@ -177,15 +177,45 @@ def test_links_in_archives_are_counted_and_not_followed(tmp_path):
     assert tree.left_out == {"links": 2, "neither files nor folders": 1}
 
 
-def test_a_name_twice_in_a_tar_is_the_last(tmp_path):
-    with tarfile.open(tmp_path / "it.tar", "w") as tar:
-        for data in (b"old", b"newer"):
-            member = tarfile.TarInfo("a")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    tree = opened(tmp_path / "it.tar")
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_name_twice_is_the_last_and_the_other_is_counted(tmp_path, kind):
+    file = tmp_path / "it"
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a", "old")
+            with pytest.warns(UserWarning, match="Duplicate"):
+                archive.writestr("a", "newer")
+    else:
+        file.write_bytes(tar_bytes({"a": b"old"})[:1024] + tar_bytes({"a": b"newer"}))
+    tree = opened(file)
     assert tree.files == {"a": 5}
     assert tree.read("a") == b"newer"
+    assert tree.left_out == {"of a name that comes once more in the archive": 1}
+
+
+def test_hard_links_in_a_tar_are_files(tmp_path):
+    with tarfile.open(tmp_path / "it.tar", "w") as tar:
+        member = tarfile.TarInfo("./a/1.jpg")
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"one"))
+        for name, target in (("b/1.jpg", "./a/1.jpg"), ("b/2.jpg", "gone.jpg")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            tar.addfile(member)
+    tree = opened(tmp_path / "it.tar")
+    assert {name: tree.read(name) for name in tree.files} == {"a/1.jpg": b"one", "b/1.jpg": b"one"}
+    assert tree.left_out == {"links": 1}
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("gbk", "猫咪"), ("cp932", "ねこ"), ("cp437", "café")])
+def test_names_in_an_unknown_encoding_are_said(tmp_path, encoding, name):
+    marker = "x" * len(name.encode(encoding))
+    data = zip_bytes({f"{marker}/1.jpg": b"1"}).replace(marker.encode(), name.encode(encoding))
+    (tmp_path / "it.zip").write_bytes(data)
+    tree = opened(tmp_path / "it.zip")
+    assert [tree.read(each) for each in tree.files] == [b"1"]
+    assert "does not say how 1 of its names are encoded" in tree.notes[0]
+    assert tree.notes == Mounted(Folder(tmp_path), {"it.zip": tree}).notes
 
 
 # ---- folders and their links ----
@@ -212,6 +242,25 @@ def test_links_that_lead_elsewhere_are_followed_once(tmp_path):
     tree = Folder(tmp_path / "set")
     assert sorted(tree.files) == ["one/1", "one/in/2"]
     assert sum(tree.left_out.values()) == 2
+
+
+def test_two_links_to_one_file_are_one_file(tmp_path):
+    write_folder(tmp_path / "elsewhere", {"1": b"1"})
+    (tmp_path / "set").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "elsewhere/1")
+    tree = Folder(tmp_path / "set")
+    assert tree.files == {"a": 1}
+    assert tree.left_out == {"link to a file that is here itself": 1}
+
+
+def test_all_files_of_a_hidden_folder_are_counted(tmp_path):
+    write_folder(tmp_path, {"a": b"1", ".git/1": b"1", ".git/in/2": b"2", ".DS_Store": b"3"})
+    (tmp_path / ".empty").mkdir()
+    assert Folder(tmp_path).left_out == {"hidden": 3}
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/.empty").mkdir()
+    assert Folder(tmp_path / "more").left_out == {}
 
 
 def test_a_link_to_itself_fails_alone(tmp_path):
