@@ -31,6 +31,8 @@ MAX_FILE_BYTES = 256 * 2**20
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 JUNK = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 """Folders that systems leave among one's files; some hold pictures of their own, none that anybody took."""
+OPEN = 8
+"""Archives in an archive or a folder that stay open."""
 ARCHIVE_HEAD = 262
 """So many bytes of a file tell which archive it is."""
 
@@ -85,6 +87,10 @@ class Tree(Protocol):
 
     def open(self, name: str) -> BinaryIO:
         """A file to read and seek in. Raises what read does."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open; reading opens it again."""
         ...
 
 
@@ -146,6 +152,7 @@ def open_inside(tree: Tree, names: Iterable[str]) -> dict[str, Tree]:
         except ImageError as error:
             raise InputError(f"{tree.path / name} {error}: unpack it, and give the folder") from error
         if inner is not None:
+            inner.close()  # there may be more of them than files that a process may have open
             opened[name] = inner
     return opened
 
@@ -197,6 +204,9 @@ class Folder:
     def open(self, name: str) -> BinaryIO:
         """A file to read and seek in."""
         return open(os.path.join(self._root, name), "rb")  # noqa: PTH118, PTH123  (the caller closes it)
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
     def _read(self, name: str, most: int) -> bytes:
         # Opening a pipe would wait for ever without O_NONBLOCK. Plain calls: this is done for every image.
@@ -327,6 +337,10 @@ class _Archive:
     def open(self, name: str) -> BinaryIO:
         return io.BytesIO(self.read(name))
 
+    def close(self) -> None:
+        with self._lock:
+            self._opened = None
+
     def _keep(self, name: str) -> str | None:
         """The name that a member gets here, or None where it is left out."""
         parts = _parts(name)
@@ -452,6 +466,39 @@ class Tar(_Archive):
             raise EOFError("it ends too early")
         return data
 
+    def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in."""
+        if self._compression:  # going back there costs all before
+            return super().open(name)
+        return cast(BinaryIO, io.BufferedReader(_Window(self.opening(), *self._places[name])))
+
+
+class _Window(io.RawIOBase):
+    """Some of a file's bytes, as a file: from ``start`` on, ``size`` of them."""
+
+    def __init__(self, file: Any, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        count: int = self._file.readinto(memoryview(buffer)[: max(self._size - self._at, 0)])
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
 
 class Mounted:
     """A tree in which some archives are folders.
@@ -482,6 +529,7 @@ class Mounted:
         self._inner: dict[str, list[Tree]] = {}
         self._which: dict[str, int] = {}
         """Which of several archives in the same place has a file."""
+        self._recent: list[Tree] = []
         shut, places = shut or {}, places or {}
         self.left_out = tree.left_out + Counter(shut.values())
         files = {name: size for name, size in tree.files.items() if name not in archives and name not in shut}
@@ -500,15 +548,23 @@ class Mounted:
         self.files: Mapping[str, int] = files
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "files": {}, "left_out": Counter()}
+        return {**self.__dict__, "files": {}, "left_out": Counter(), "_recent": []}
 
     def _find(self, name: str) -> tuple[Tree, str]:
         end = name.find("/") + 1
         while end:
             if inner := self._inner.get(name[:end]):
-                return inner[self._which.get(name, 0)], name[end:]
+                return self._used(inner[self._which.get(name, 0)]), name[end:]
             end = name.find("/", end) + 1
         return self._tree, name
+
+    def _used(self, inner: Tree) -> Tree:
+        """An archive, of which only the last few stay open."""
+        if inner not in self._recent:
+            self._recent.append(inner)
+            if len(self._recent) > OPEN:
+                self._recent.pop(0).close()
+        return inner
 
     def read(self, name: str, most: int = MAX_FILE_BYTES) -> bytes:
         """A file's bytes."""
@@ -524,6 +580,12 @@ class Mounted:
         """A file to read and seek in."""
         tree, name = self._find(name)
         return tree.open(name)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        while self._recent:
+            self._recent.pop().close()
+        self._tree.close()
 
 
 def without_suffix(name: str) -> str:

@@ -2,6 +2,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import resource
 import tarfile
 import zipfile
 from collections import Counter
@@ -299,6 +300,34 @@ def test_an_archive_in_a_tree_is_a_folder(tmp_path, outer, inner):
     for copy in (tree, pickle.loads(pickle.dumps(tree))):
         assert [copy.read(f"some/pets/{name}") for name in FILES] == list(FILES.values())
         assert copy.read("notes") == b"n"
+
+
+def test_more_archives_than_files_may_be_open(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for i in range(40):
+        (tmp_path / f"{i:02d}.zip").write_bytes(zip_bytes({"1": b"1"}))
+        (tmp_path / f"{i:02d}t.tar").write_bytes(tar_bytes({"1": b"1"}))
+    outside = Folder(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, before[1]))
+    try:
+        tree = Mounted(outside, open_inside(outside, outside.files))
+        assert {tree.read(name) for name in tree.files} == {b"1"}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_tar_in_a_tar_is_not_taken_into_memory(tmp_path):
+    rest, big, outer = tar_bytes({"1": b"one"}), tarfile.TarInfo("big"), tarfile.TarInfo("in.tar")
+    big.size = 300 << 20  # more than is read of any file
+    outer.size = 512 + big.size + len(rest)
+    with (tmp_path / "it.tar").open("wb") as file:
+        file.write(outer.tobuf() + big.tobuf())
+        file.seek(big.size, io.SEEK_CUR)  # a hole, which takes no room on the disk
+        file.write(rest + bytes(1024))
+    outside = opened(tmp_path / "it.tar")
+    tree = Mounted(outside, open_inside(outside, ["in.tar"]))
+    assert tree.files == {"in/1": 3, "in/big": 300 << 20}
+    assert pickle.loads(pickle.dumps(tree)).read("in/1") == tree.read("in/1") == b"one"
 
 
 def test_without_suffix():
