@@ -11,6 +11,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import struct
 import tarfile
@@ -246,9 +247,7 @@ class Folder:
             prefix, path = folders.pop()
             with os.scandir(path) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
-            cached = {"blobs", "snapshots"} <= {entry.name for entry in entries}
-            if cached:
-                _refuse_revisions(path)
+            cached = {"blobs", "snapshots"} <= {entry.name for entry in entries} and _is_hub_cache(path)
             for entry in entries:
                 name = prefix + entry.name
                 if entry.name in JUNK:
@@ -660,17 +659,20 @@ def _place(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _refuse_revisions(cache: str) -> None:
-    """See that a cache of the Hugging Face hub holds one revision: of several, most pictures are the same.
+def _is_hub_cache(path: str) -> bool:
+    """Whether a folder is a data set in the Hugging Face hub's cache: revisions that are made of links into blobs.
 
     Raises:
-        InputError: It holds several.
+        InputError: It is, and holds several revisions, of which most pictures are the same.
     """
-    snapshots = Path(cache, "snapshots")
-    revisions = sorted(each.name for each in snapshots.iterdir() if each.is_dir()) if snapshots.is_dir() else []
+    snapshots = Path(path, "snapshots")
+    revisions = sorted(each.name for each in snapshots.iterdir()) if snapshots.is_dir() else []
+    if not revisions or not all(re.fullmatch(r"[0-9a-f]{40}", name) for name in revisions):
+        return False
     if len(revisions) > 1:
-        listed = "".join(f"\n  {snapshots / name}" for name in revisions[:10])
-        raise InputError(f"{cache} holds {len(revisions)} revisions of a data set: give the folder of one{listed}")
+        listed = "".join(f"\n  {snapshots / name}" for name in revisions)
+        raise InputError(f"{path} holds {len(revisions)} revisions of a data set: give the folder of one{listed}")
+    return True
 
 
 def _count(path: str) -> int:

@@ -166,7 +166,7 @@ class PictureFiles:
         self.attribute_names = tuple(attribute_names)
         self.keys = sample_keys([self._short(name) for name in self.names])
         self._left_out = Counter(left_out or {})
-        self._notes = (*tree.notes, *notes)
+        self._notes = (*map(displayed, tree.notes), *notes)
 
     def _short(self, name: str) -> str:
         return name[len(self.place) + 1 :] if self.place else name

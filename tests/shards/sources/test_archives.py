@@ -120,14 +120,19 @@ def test_a_document_is_no_archive(tmp_path):
 
 
 def test_a_cache_of_the_hugging_face_hub(tmp_path):
-    path = write(tmp_path / "it", "folder", {"blobs/abc": picture(1), "blobs/def": picture(2), "refs/main": b"one"})
-    for revision in ("one", "two"):
+    path = write(tmp_path / "it", "folder", {"blobs/abc": picture(1), "blobs/def": picture(2), "refs/main": b"1" * 40})
+    for revision in ("1" * 40, "2" * 40):
         for name, blob in (("cat/1.jpg", "abc"), ("dog/2.jpg", "def")):
             link = path / "snapshots" / revision / name
             link.parent.mkdir(parents=True)
             link.symlink_to(os.path.relpath(path / "blobs" / blob, link.parent))
-        if revision == "one":
+        if revision[0] == "1":
             assert open_source(path).recognised.classes == {"cat": 1, "dog": 1}
     with pytest.raises(InputError, match=re.escape(f"revisions of a data set: give the folder of one\n  {path}/snap")):
         open_source(path)
-    assert open_source(path / "snapshots/two").recognised.classes == {"cat": 1, "dog": 1}
+    assert open_source(path / "snapshots" / ("2" * 40)).recognised.classes == {"cat": 1, "dog": 1}
+
+
+def test_classes_that_are_called_like_a_cache(tmp_path):
+    path = write(tmp_path / "it", "folder", photos("blobs/1.jpg", "snapshots/a/2.jpg"))
+    assert open_source(path).class_names == ("blobs", "snapshots")
