@@ -40,7 +40,7 @@ ARCHIVE_HEAD = 262
 Open = Callable[[], BinaryIO]
 """Opens an archive's bytes; can be pickled."""
 
-_TWICE = "of a name that comes once more in the archive"
+_TWICE = "of a name that comes once more"
 
 # What broken or hostile archives make their readers raise.
 _BROKEN = (
@@ -539,11 +539,13 @@ class Mounted:
                 raise InputError(f"{tree.path} holds several archives called {place[:-1]}: move all but one away")
             if before:
                 self._which |= dict.fromkeys((place + path for path in inner.files), len(before))
+                self.left_out[_TWICE] += sum(place + path in files for path in inner.files)
             before.append(inner)
             self.left_out += inner.left_out
             files |= {place + path: size for path, size in inner.files.items()}
             if inner.container not in self.container:
                 self.container += f" with {inner.container}"
+        self.left_out = +self.left_out
         self.files: Mapping[str, int] = files
 
     def __getstate__(self) -> dict[str, Any]:

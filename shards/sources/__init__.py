@@ -10,15 +10,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from shards.cache import local_path
 from shards.errors import InputError
-from shards.names import canonical_split, counts, near
+from shards.names import canonical_split, near
 from shards.sources import celeba, cifar, folder, mnist, stylegan, webdataset
 from shards.sources.archives import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.base import (
@@ -30,9 +27,9 @@ from shards.sources.base import (
     Sample,
     Source,
     Wish,
-    attribute_counts,
     displayed,
 )
+from shards.sources.chosen import Chosen
 from shards.sources.folder import choices, quoted
 from shards.sources.pictures import find_pictures, suffix
 from shards.trees import ARCHIVES, Folder, Tree, is_archive_name, open_tree
@@ -107,76 +104,6 @@ def open_source(
     return Chosen(source, wanted, without_classes=without_classes) if wanted or without_classes else source
 
 
-class Chosen:
-    """What a user chose of a source.
-
-    Args:
-        source: The source.
-        split: Only the samples of this split: "train", "val" or "test"; None takes all.
-        without_classes: Leave out which class each sample is of.
-
-    Raises:
-        InputError: It has no such split.
-    """
-
-    def __init__(self, source: Listed, split: str | None, *, without_classes: bool) -> None:
-        if split is not None and split not in source.split_names:
-            has = ", ".join(f"{name} ({count:,})" for name, count in source.recognised.splits.items()) or "none"
-            raise InputError(f"there is no split {split}: there are {has}")
-        self._source = source
-        self._split = split
-        self._without_classes = without_classes
-        chosen = np.ones(len(source), bool) if split is None else source.splits == source.split_names.index(split)
-        self._ids = np.flatnonzero(chosen)
-        self.layout = source.layout
-        self.attribute_names = source.attribute_names
-        self.class_names = () if without_classes else source.class_names
-        self.split_names = source.split_names
-        self.labels = np.full(len(self._ids), -1, np.int32) if without_classes else source.labels[self._ids]
-        self.splits = source.splits[self._ids]
-        self.attribute_rows = None if source.attribute_rows is None else source.attribute_rows[self._ids]
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def name(self, i: int) -> str:
-        """What a person would call sample i."""
-        return self._source.name(int(self._ids[i]))
-
-    def sample(self, i: int) -> Sample:
-        """Read sample i. Raises what the source's sample does."""
-        return replace(self._source.sample(int(self._ids[i])), label=int(self.labels[i]))
-
-    def channels(self) -> int:
-        """As the source has it."""
-        return self._source.channels()
-
-    def identity(self) -> str:
-        """The source's, with what was chosen."""
-        chosen = [self._split or "", "without classes" if self._without_classes else ""]
-        return " ".join([self._source.identity(), *filter(None, chosen)])
-
-    @property
-    def recognised(self) -> Recognised:
-        """What the whole source was taken for, and what of it was not chosen."""
-        whole = self._source.recognised
-        splits = {name: count for name, count in counts(self.split_names, self.splits).items() if count}
-        others = Counter({f"of split {name}": count for name, count in whole.splits.items() if name not in splits})
-        if self._split:
-            others["of no split"] = whole.samples - sum(whole.splits.values())
-        kinds = Counter(suffix(self.name(i)) or "without a suffix" for i in range(len(self))) if whole.formats else {}
-        return replace(
-            whole,
-            samples=len(self),
-            classes=counts(self.class_names, self.labels),
-            splits=splits,
-            attributes=attribute_counts(self.attribute_names, self.attribute_rows),
-            formats=dict(Counter(kinds).most_common()),
-            left_out={**whole.left_out, **+others},
-            notes=(*whole.notes, *(["its classes are not packed, as --no-classes says"] * self._without_classes)),
-        )
-
-
 def _open_local(path: Path, wish: Wish, split: str | None) -> Listed:
     try:
         if not path.exists():
@@ -220,13 +147,18 @@ def _open_file(path: Path, wish: Wish) -> Listed:
 
 
 def _find_split(tree: Tree, wish: Wish, split: str | None) -> tuple[list[Found], Wish]:
-    """All data sets in a tree; where what its folders mean is not clear, but one is called like the split, in that."""
+    """All data sets in a tree, or, where that is not clear, in the folder of it that is called like the wanted split.
+
+    Returns:
+        They, and what was wished with that folder.
+    """
     try:
         return _find(tree, wish), wish
     except InputError:
-        names = _below(tree, wish.sub)
-        folders = {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
-        called = [folder for folder in folders if split and canonical_split(folder.rpartition("/")[2]) == split]
+        if split is None:
+            raise
+        folders = {name[:end] for name in _below(tree, wish.sub) for end, letter in enumerate(name) if letter == "/"}
+        called = [folder for folder in folders if canonical_split(folder.rpartition("/")[2]) == split]
         outer = [folder for folder in called if not any(folder.startswith(each + "/") for each in called)]
         if len(outer) != 1 or outer[0] == wish.sub:
             raise
@@ -249,6 +181,7 @@ def _find(tree: Tree, wish: Wish) -> list[Found]:
 
 
 def _find_particular(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
+    """The data sets of particular layouts, of the one that is asked for or else of any: all but images in folders."""
     return [
         each
         for name, candidate in LAYOUTS.items()
@@ -291,10 +224,12 @@ def _build_the_one(tree: Tree, found: Sequence[Found], wish: Wish) -> Listed:
             options.append(("--layout webdataset", "all of them together"))
         raise InputError(f"{tree.path} holds {len(found)} data sets: which one is meant?" + choices(options))
     one, inside = found[0], _below(tree, wish.sub)
-    left_out = tree.left_out + Counter({f"not in {wish.sub}": len(tree.files.keys() - {*inside, *one.claimed})})
+    left_out = Counter(tree.left_out)
+    if wish.sub:
+        left_out[f"not in {wish.sub}"] = len(tree.files.keys() - {*inside, *one.claimed})
     if one.layout != "folder":  # which has counted what is no image when it looked for images
         left_out += Counter(suffix(name) or "without a suffix" for name in inside if name not in one.claimed)
-    return one.build(left_out)
+    return one.build(+left_out)
 
 
 def _option(tree: Tree, one: Found, found: Sequence[Found], wish: Wish) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from shards.errors import InputError
 from shards.images import ImageError
@@ -68,6 +68,8 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     asks = wish.classes is None and wish.layout in (None, "folder")
     places = _places(tree, opened) if asks else {}
     tree = Mounted(tree, opened, places, shut=dict.fromkeys(unpacked, "archives that lie unpacked beside themselves"))
+    if places:
+        tree.notes.append(f"{_some(places)} are parts of one set; --classes takes each of them for a class")
     return look_into(tree, wish, holds, depth - 1) if opened else tree
 
 
@@ -141,15 +143,18 @@ def _places(tree: Tree, opened: Mapping[str, Tree]) -> dict[str, str]:
     alike = len({folder.split("/")[0] for top in tops for folder in top}) == 1
     parts = len({name.rpartition("/")[0] for name in names}) == 1 and in_a_row(shorts)
     if parts and len({folder for top in tops for folder in top}) > 1:
-        twice = Counter(name for inner in opened.values() for name in inner.files)
+        twice = Counter(name for inner in opened.values() for name in _pictures(inner))
         if max(twice.values()) == 1:
             place = without_suffix(names[0]).rstrip("0123456789").rstrip("-_. ") or f"{shorts[0]}-{shorts[-1]}"
             return dict.fromkeys(names, place)
     if alike:
-        listed = ", ".join(map(displayed, names[:SOME])) + (", …" if len(names) > SOME else "")
         folder = displayed(min(tops[0]).split("/")[0])
         raise InputError(
-            f"{tree.path} holds {len(names):,} archives ({listed}), and each of them a folder {folder}: what is meant?"
+            f"{tree.path} holds {len(names):,} archives ({_some(names)}), each with a folder {folder}: what is meant?"
             + choices([("--classes", "each archive is a class"), ("--no-classes", "all images, without classes")])
         )
     return {}
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(map(displayed, list(names)[:SOME])) + (", …" if len(names) > SOME else "")

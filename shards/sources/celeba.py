@@ -109,7 +109,9 @@ def _build(tree: Tree, folder: str, names: Sequence[str], left_out: Mapping[str,
         attribute_names, rows, ignored = read_attributes(table)
         where = tree.path / folder if folder else tree.path
         copies = {name for name in names if _is_copy(stem(name), rows)}
-        left_out = Counter(left_out) + Counter({f"copies without a row in {displayed(table.path)}": len(copies)})
+        left_out = Counter(left_out) + Counter(
+            {f"copies without a row in {displayed(Path(table.path).name)}": len(copies)}
+        )
         names = [name for name in names if name not in copies]
         attributes = _match([stem(name) for name in names], names, rows, table.path, where)
         notes.append(f"attributes from {displayed(table.path)}")

@@ -18,6 +18,7 @@ from shards.trees import Tree
 LOOKS_FOR = "images with a dataset.json beside them that lists them under labels"
 TABLE = "dataset.json"
 MOST_BYTES = 2**30
+MOST_CLASSES = 1_000_000
 SHOWN = 60
 
 
@@ -116,13 +117,9 @@ def _row(row: Any) -> tuple[str, int]:
     if not isinstance(row, (list, tuple)) or len(row) != 2 or not isinstance(row[0], str):
         raise ValueError(f"{json.dumps(row)[:SHOWN]} is no pair of a name and a label")
     name, value = posixpath.normpath(row[0].replace("\\", "/")), row[1]
-    if isinstance(value, list) and sorted(value, reverse=True)[:1] == [1] and value.count(0) == len(value) - 1:
+    if isinstance(value, list) and value.count(1) == 1 and value.count(0) == len(value) - 1:
         return name, value.index(1)
-    if (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and 0 <= value < 1_000_000
-        and value == int(value)
-    ):
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if whole and not isinstance(value, bool) and 0 <= value < MOST_CLASSES:
         return name, int(value)
     raise ValueError(f"{json.dumps(value)[:SHOWN]} is no label: whole numbers from 0, or vectors with a single 1")

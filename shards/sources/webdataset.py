@@ -98,15 +98,17 @@ def _are_shards(tree: Tree, tars: Sequence[str]) -> bool:
         return False
     if _has_companions(list(inner.files)):
         return True
+    folders = {name.rpartition("/")[0] for name in inner.files if _is_picture(name)}
+    if len(tars) < 2 or len(folders) != 1:
+        return False
     runs: dict[str, list[str]] = {}
     for name in map(without_suffix, tars):
         runs.setdefault(name.rstrip("0123456789"), []).append(name)
-    folders = {name.rpartition("/")[0] for name in inner.files if _is_picture(name)}
-    if len(folders) != 1 or not all(in_a_row(run) for run in runs.values()):
-        return False
-    if all(len(name) - len(start) >= PADDED for start, run in runs.items() for name in run):
+    whole = all(map(in_a_row, runs.values()))
+    if whole and all(len(name) - len(start) >= PADDED for start, run in runs.items() for name in run):
         return True
-    if folders != {""}:
+    only_numbers = _set_of(tars[0])[-1] == ""
+    if folders != {""} or not (whole or only_numbers):
         return False
     raise InputError(
         f"{tree.path} holds {len(tars):,} tars of images ({displayed(tars[0])}, …): what is meant?"

@@ -73,12 +73,20 @@ def test_tars_of_short_numbers_are_asked_about(tmp_path):
     assert [open_source(path, **option).class_names for option in offered(path)] == [(), ("class01", "class02")]
 
 
+def test_numbered_tars_with_a_gap_are_asked_about(tmp_path):
+    files = {f"{i:05d}.tar": tar_bytes(photos(f"{i}.jpg")) for i in (0, 1, 3)}
+    assert len(offered(write(tmp_path / "it", "folder", files))) == 2
+
+
 @pytest.mark.parametrize("pack", [tar_bytes, zip_bytes])
 @pytest.mark.parametrize("name", ["part_{}", "data-20230101T000000Z-00{}"])
 def test_parts_of_one_set_are_one(tmp_path, pack, name):
     ending = ".tar" if pack is tar_bytes else ".zip"
-    files = {name.format(i) + ending: pack(photos(f"data/cat/{i}.jpg", f"data/dog/{i}.jpg")) for i in (1, 2, 3)}
+    inside = {i: {**photos(f"data/cat/{i}.jpg", f"data/dog/{i}.jpg"), "data/notes.txt": b"x"} for i in (1, 2, 3)}
+    files = {name.format(i) + ending: pack(contents) for i, contents in inside.items()}
     source = open_source(write(tmp_path / "it", "folder", files))
+    assert source.recognised.left_out == {".txt": 1, "of a name that comes once more": 2}
+    assert "are parts of one set" in source.recognised.notes[0]
     assert source.recognised.classes == {"cat": 3, "dog": 3}
     assert {source.name(i): source.sample(i).image for i in range(6)} == {
         f"{pet}/{i}.jpg": picture(k) for k, pet in enumerate(("cat", "dog")) for i in (1, 2, 3)

@@ -249,8 +249,10 @@ def test_another_tar_beside_a_set_is_asked_about(tmp_path):
     assert len(open_source(path, sub="extra")) == 2
 
 
-def test_numbered_tars_without_anything_but_images(tmp_path):
-    for shard in range(3):
-        one_tar(tmp_path / f"{shard:05d}.tar", {f"{shard}{i}.jpg": picture(i) for i in range(2)})
+@pytest.mark.parametrize("names", [("00000", "00001", "00002"), ("train-0000", "train-0001", "val-0000")])
+def test_numbered_tars_without_anything_but_images(tmp_path, names):
+    for name in names:
+        one_tar(tmp_path / f"{name}.tar", {f"{name}{i}.jpg": picture(i) for i in range(2)})
     source = open_source(tmp_path)
     assert (source.layout, len(source), source.class_names) == ("webdataset", 6, ())
+    assert source.recognised.splits == ({"train": 4, "val": 2} if "train-0000" in names else {})
