@@ -155,6 +155,15 @@ def shards_pack(
         Optional[bool],  # noqa: UP045
         typer.Option("--classes/--no-classes", help="Whether folders are classes; found out when not given."),
     ] = None,
+    inner_classes: Annotated[
+        bool, typer.Option("--inner-classes", help="Of folders in folders, the inner ones are the classes.")
+    ] = False,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="PATTERN", help="Leave out folders or files of this name, or path in SOURCE; may be repeated."
+        ),
+    ] = None,
     encoding: Annotated[
         Encoding, typer.Option(help="raw trains fastest; original keeps the files' own bytes.")
     ] = Encoding.raw,
@@ -195,7 +204,13 @@ def shards_pack(
         refuse_inside(out, source)
     if crop is not None and crop != "face" and not crop.isdecimal():
         raise InputError(f"--crop is a number of pixels, or face, not {crop!r}")
-    images = open_source(source, layout, sub=sub, split=split, classes=classes)
+    if inner_classes and classes is not None:
+        raise InputError(
+            "--inner-classes says by itself that folders are classes: leave --classes and --no-classes away"
+        )
+    images = open_source(
+        source, layout, sub=sub, split=split, classes=classes, inner=inner_classes, exclude=exclude or ()
+    )
     transform = Transform(
         size=size,
         channels=images.channels() if channels is None else channels,

@@ -67,7 +67,7 @@ class Transform:
         crop_top: The row where that square starts; None centres it. Columns are always centred.
         fit: "crop" cuts a square out and resizes it; "pad" centres the image on black and resamples nothing.
         filter: How pixels are resampled: "lanczos", antialiased.
-        white: The value of 16-bit grey that becomes 255, 1 to 65535; None is 65535. Whoever decodes uses it.
+        white: The value of 16-bit pixels that becomes 255, 1 to 65535; None is 65535. Whoever decodes uses it.
         centre: With fit "crop", what the square is centred on: "middle", of the picture, or "face", the largest
             (faces.find_face), with a margin where no crop says how much.
 
@@ -148,7 +148,8 @@ class Look:
         height: Likewise.
         grey: Whether decode makes it grey, not colour.
         bits: 16 where a sample has more than 8 bits, as far as Pillow says so, else 8.
-        brightest: The largest value, 0 to 65535, of a grey picture of 16 bits; None for all others.
+        brightest: The largest value, 0 to 65535, of a picture of 16 bits, of colour the largest it can be; None for all
+            others.
         profile: The name of the embedded colour profile that decode converts from; None where there is none, it is
             sRGB, or it is of no use.
     """
@@ -234,25 +235,31 @@ def readable(format: str) -> str | None:  # noqa: A002 (what it is)
 
 
 def look(data: bytes) -> Look:
-    """Say what an image file is. No pixel is decoded but those of 16-bit grey, whose brightest is wanted.
+    """Say what an image file is. No pixel is decoded but those of 16 bits, whose brightest is wanted.
 
     Args:
         data: A whole file.
 
     Raises:
-        ImageError: Like decode; of broken pixels it is not aware unless they are 16-bit grey.
+        ImageError: Like decode; of broken pixels it is not aware unless they have 16 bits.
     """
     image = _open(io.BytesIO(data))
     try:
         deep = _is_16_bit(image.mode)
+        deep_colour = _is_deep_colour(image, data)
+        brightest = None
+        if deep:
+            brightest = int(_values_16_bit(image).max())
+        elif deep_colour and image.format in ("PNG", "TIFF"):  # of which Pillow reads the upper 8 bits
+            brightest = int(np.asarray(image)[..., :3].max()) << 8 | 255
         profile = _profile(image.info["icc_profile"], _colour_mode(image)) if image.info.get("icc_profile") else None
         return Look(
             format=sniff(data[:HEAD]) or "",
             width=image.width,
             height=image.height,
             grey=_is_grey(image.mode),
-            bits=16 if deep or _is_deep_colour(image, data) else 8,
-            brightest=int(_values_16_bit(image).max()) if deep else None,
+            bits=16 if deep or deep_colour else 8,
+            brightest=brightest,
             profile=profile.name if profile else None,
         )
     except ImageError:
@@ -270,9 +277,8 @@ def decode(data: bytes, white: int | None = None) -> Image.Image:
 
     Args:
         data: A whole file of one of FORMATS.
-        white: The value of 16-bit grey that becomes 255, 1 to 65535; what is above it is 255, too. None is 65535.
-            Cameras of 10 or 12 bits store less (1023, 4095). 16-bit colour has no such choice: Pillow keeps the upper
-            8 bits of it.
+        white: The value of 16-bit pixels that becomes 255, 1 to 65535; what is above it is 255, too. None is 65535.
+            Cameras of 10 or 12 bits store less (1023, 4095). Formats that say their own white (PPM, HEIF) keep it.
 
     Returns:
         A loaded image of mode "L" where the file is grey, else "RGB".
@@ -281,16 +287,19 @@ def decode(data: bytes, white: int | None = None) -> Image.Image:
         ImageError: Empty, broken, truncated, of another kind, of more than MAX_PIXELS, of a format that cannot be read
             here, or of floating-point or 32-bit pixels, which have no brightness scale of their own. Nothing else,
             whatever the bytes.
+        InputError: White is given for 16-bit colour, and OpenCV is missing.
     """
-    image = _open(io.BytesIO(data))
+    file = _open(io.BytesIO(data))
     try:
-        image.load()
-        _check_size(image)  # again: a header may lie
+        deep_colour = _is_deep_colour(file, data)  # asked before the file is let go
+        file.load()
+        _check_size(file)  # again: a header may lie
+        image = file if white is None or not deep_colour else _with_white(file, data, white)
         if image.format == "TIFF" or not _ORIENTED.isdisjoint(image.info):
             with suppress(Exception):  # a photograph with a damaged EXIF block is still a photograph
                 ImageOps.exif_transpose(image, in_place=True)
         return _to_grey_or_rgb(image, white)
-    except ImageError:
+    except (ImageError, InputError):
         raise
     except Exception as error:  # decoders of hostile bytes raise nearly anything: struct.error, SyntaxError…
         raise _broken(error) from error
@@ -405,9 +414,9 @@ def _is_16_bit(mode: str) -> bool:
 
 
 def _is_deep_colour(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Whether the samples of what Pillow will make 8-bit colour have more bits in the file."""
+    """Whether the samples of what Pillow makes 8-bit colour, or grey with alpha, have more bits in the file."""
     if image.format == "PNG":
-        return data[24] == 16
+        return data[24] == 16 and not _is_16_bit(image.mode)
     if image.format == "TIFF":
         return bool(max(image.tag_v2.get(_BITS, (8,))) > 8)  # type: ignore[attr-defined]
     if image.format == "PPM":
@@ -422,7 +431,7 @@ def _to_grey_or_rgb(image: Image.Image, white: int | None) -> Image.Image:
     mode = "L" if _is_grey(image.mode) else "RGB"
     alpha = None
     if _is_16_bit(image.mode):
-        image = _from_16_bit(_values_16_bit(image), white or 65535)
+        image = Image.fromarray(_from_16_bit(_values_16_bit(image), white or 65535))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
@@ -446,10 +455,27 @@ def _values_16_bit(image: Image.Image) -> np.ndarray:
     return values
 
 
-def _from_16_bit(values: np.ndarray, white: int) -> Image.Image:
-    """Scale grey values of 0..white to 0..255, rounding to nearest. Pillow's own convert clips them at 255."""
+def _with_white(image: ImageFile.ImageFile, data: bytes, white: int) -> Image.Image:
+    """A picture of 16-bit colour from all of its bits, of which Pillow reads the upper 8, scaled to its white."""
+    if image.format not in ("PNG", "TIFF"):  # the others say what their white is, and were scaled by it
+        return image
+    try:
+        import cv2
+    except ImportError:
+        raise InputError("--white of 16-bit colour needs OpenCV: pip install 'distgan[faces]'") from None
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3 or values.shape[2] not in (3, 4):
+        raise ImageError(f"16-bit {image.format} of a kind that cannot be given a white: convert it to a plain PNG")
+    parts = [_from_16_bit(values[..., 2::-1], white), _from_16_bit(values[..., 3:], 65535)]
+    scaled = Image.fromarray(np.concatenate(parts, axis=-1))
+    scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return scaled
+
+
+def _from_16_bit(values: np.ndarray, white: int) -> np.ndarray:
+    """Scale values of 0..white to uint8 0..255, rounding to nearest. Pillow's own convert clips them at 255."""
     values = np.minimum(values.astype(np.uint32), white)
-    return Image.fromarray(((values * 510 + white) // (2 * white)).astype(np.uint8))
+    return ((values * 510 + white) // (2 * white)).astype(np.uint8)
 
 
 class _Profile(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,6 +38,7 @@ def counts(names: Sequence[str], numbers: np.ndarray) -> dict[str, int]:
     return dict(zip(names, found.tolist(), strict=True))
 
 
+@lru_cache(4096)  # a folder's name comes once for each file in it
 def canonical_split(name: str) -> str | None:
     """Which of "train", "val" and "test" a name stands for, or None where it is another word.
 

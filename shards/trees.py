@@ -7,6 +7,7 @@ looked up, never opened as paths: an archive's "../../etc/passwd" is a name like
 from __future__ import annotations
 
 import bz2
+import fnmatch
 import gzip
 import io
 import lzma
@@ -19,7 +20,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -587,6 +588,61 @@ class Mounted:
         while self._recent:
             self._recent.pop().close()
         self._tree.close()
+
+
+class Excluding:
+    """A tree without some of its files, which are counted as excluded.
+
+    Args:
+        tree: The tree.
+        patterns: As a shell's, with * ? and [ ]; without "/" they are of a folder or a file anywhere, else of a path
+            from the top, also with a "/" before it. A folder stands for all in it.
+
+    Attributes:
+        matched: The patterns of something that is there.
+    """
+
+    def __init__(self, tree: Tree, patterns: Sequence[str]) -> None:
+        self._tree = tree
+        self.path, self.container, self.notes = tree.path, tree.container, tree.notes
+        self.matched: set[str] = set()
+        files: dict[str, int] = {}
+        for name, size in tree.files.items():
+            path = name.split("/")
+            found = {pattern for pattern in patterns if _excludes(pattern, path)}
+            self.matched |= found
+            if not found:
+                files[name] = size
+        self.files: Mapping[str, int] = files
+        self.left_out = tree.left_out + Counter(excluded=len(tree.files) - len(files))
+
+    def read(self, name: str, most: int = MAX_FILE_BYTES) -> bytes:
+        """A file's bytes, as Tree has it."""
+        return self._tree.read(name, most)
+
+    def head(self, name: str, count: int) -> bytes:
+        """A file's first bytes, as Tree has it."""
+        return self._tree.head(name, count)
+
+    def open(self, name: str) -> BinaryIO:
+        """A file to read and seek in, as Tree has it."""
+        return self._tree.open(name)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self._tree.close()
+
+
+def _excludes(pattern: str, path: Sequence[str]) -> bool:
+    """Whether a pattern excludes what has this path, or a folder on the way to it."""
+    parts = pattern.strip("/").split("/")
+    if "/" not in pattern.rstrip("/"):
+        return any(_is_called(part, parts[0]) for part in path)
+    return len(path) >= len(parts) and all(map(_is_called, path, parts))
+
+
+def _is_called(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def without_suffix(name: str) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ from shards.sources.base import (
 from shards.sources.chosen import Chosen
 from shards.sources.folder import choices, quoted
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import ARCHIVES, Folder, Tree, is_archive_name, open_tree
+from shards.trees import ARCHIVES, Excluding, Folder, Tree, is_archive_name, open_tree
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
@@ -76,6 +77,8 @@ def open_source(
     sub: str = "",
     split: str | None = None,
     classes: bool | None = None,
+    inner: bool = False,
+    exclude: Sequence[str] = (),
 ) -> Source:
     """Open the data set at path.
 
@@ -86,6 +89,8 @@ def open_source(
             as a table, that is found all the same.
         split: Only this split: "train", "val", "test", or another word for one of them.
         classes: Whether folders are classes; None finds out.
+        inner: Whether, of folders in folders, the inner ones are the classes.
+        exclude: Folders or files that are left out, as patterns (shards.trees.Excluding).
 
     Raises:
         InputError: Nothing there, nothing recognised, something that can be understood in several ways (the message
@@ -97,14 +102,17 @@ def open_source(
     if split is not None and (wanted := canonical_split(split)) is None:
         raise InputError(f"--split is one of {', '.join(SPLITS)}, not {split!r}")
     if layout in (None, "webdataset") and (remote := webdataset.expand(str(path))) is not None:
+        if sub or exclude:
+            raise InputError(f"{path}: --sub and --exclude are for folders and archives; name the tars that are meant")
         source: Listed = webdataset.open_urls(remote)
     else:
-        source = _open_local(local_path(path), Wish(sub.strip("/"), classes, layout), wanted)
+        source = _open_local(local_path(path), Wish(sub.strip("/"), classes, inner, layout), exclude, wanted)
     without_classes = classes is False and bool(source.class_names)
     return Chosen(source, wanted, without_classes=without_classes) if wanted or without_classes else source
 
 
-def _open_local(path: Path, wish: Wish, split: str | None) -> Listed:
+def _open_local(path: Path, wish: Wish, exclude: Sequence[str], split: str | None) -> Listed:
+    look = partial(look_into, wish=wish, holds=_holds)
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist: give the folder or the archive that holds the images")
@@ -113,10 +121,10 @@ def _open_local(path: Path, wish: Wish, split: str | None) -> Listed:
         tree = open_tree(path)
         if tree is None:
             return _open_file(path, wish)
-        tree = look_into(tree, wish, _holds)
+        tree = _without(exclude, tree, look)
         found, wish = _find_split(tree, wish, split)
         if not found and not _pieces(tree.files) and (other := look_into_others(tree, wish)):
-            tree = look_into(other, wish, _holds)
+            tree = Excluding(look(other), exclude)
             found, wish = _find_split(tree, wish, split)
         return _build_the_one(tree, found, wish)
     except OSError as error:
@@ -144,6 +152,25 @@ def _open_file(path: Path, wish: Wish) -> Listed:
         lines = [f"no data set was found in {path}: give the folder that holds the images"]
         raise InputError("\n".join([*lines, *_looked_for(wish.layout)]))
     return _build_the_one(tree, found, wish)
+
+
+def _without(patterns: Sequence[str], tree: Tree, look: Callable[[Tree], Tree]) -> Tree:
+    """A tree and the archives in it, without what is excluded.
+
+    Raises:
+        InputError: A pattern excludes nothing.
+    """
+    if not patterns:
+        return look(tree)
+    outside = Excluding(tree, patterns)
+    inside = Excluding(look(outside), patterns)
+    for pattern in patterns:
+        if pattern not in outside.matched | inside.matched:
+            parts = {part for name in inside.files for part in name.split("/")[:-1]}
+            raise InputError(
+                f"--exclude {pattern}: {tree.path} holds nothing of this name; {near(pattern, sorted(parts)[:1000])}"
+            )
+    return inside
 
 
 def _find_split(tree: Tree, wish: Wish, split: str | None) -> tuple[list[Found], Wish]:

@@ -63,9 +63,9 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     opened = {name: inner for name, inner in opened.items() if name not in unpacked}
     if chosen is packed and pictures and wish.layout is None:
         opened = {name: inner for name, inner in opened.items() if _holds_data(inner, wish, holds)}
-        if opened and wish.classes is None:
+        if opened and wish.classes is None and not wish.inner:
             raise InputError(_beside_pictures(tree, opened, pictures))
-    asks = wish.classes is None and wish.layout in (None, "folder")
+    asks = wish.classes is None and not wish.inner and wish.layout in (None, "folder")
     places = _places(tree, opened) if asks else {}
     tree = Mounted(tree, opened, places, shut=dict.fromkeys(unpacked, "archives that lie unpacked beside themselves"))
     if places:

@@ -175,11 +175,13 @@ class Wish(NamedTuple):
     Attributes:
         sub: The folder to take, or the beginning of names; "" is all.
         classes: Whether folders are classes; None decides by their names and contents.
+        inner: Whether, of folders in folders, the inner ones are the classes.
         layout: A name in LAYOUTS; None where it is to be recognised.
     """
 
     sub: str = ""
     classes: bool | None = None
+    inner: bool = False
     layout: str | None = None
 
 

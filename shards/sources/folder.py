@@ -1,53 +1,33 @@
 """Folders of images: a folder a class, or a split, or no more than a bundle of files; or one flat folder.
 
-What folders mean is decided in this order: what only wraps the rest, masks, editions of the same pictures, splits,
-bundles, classes. What cannot be decided is refused, with the choices.
+What folders mean is decided in this order: masks and thumbnails beside their pictures, what only wraps the rest,
+splits, editions of the same pictures, bundles, classes. What cannot be decided is refused, with the choices.
 """
 
 from __future__ import annotations
 
-import os
-import re
+import shlex
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import takewhile
 
-import numpy as np
-
-from shards import images
 from shards.errors import InputError
-from shards.images import ImageError
 from shards.names import canonical_split
+from shards.sources import alike, words
 from shards.sources.base import SPLITS, Found, Listed, Wish, displayed
-from shards.sources.pictures import PictureFiles, Pictures, evenly, look_at, stem
+from shards.sources.pictures import PictureFiles, Pictures, evenly, stem
 from shards.trees import Tree
 
 LOOKS_FOR = "images in folders, or in one folder"
-FEW = 6
-"""So many pictures of a folder are decoded to see whether they are masks, or the same as others."""
 PAIRED = 0.9
 """Two folders hold the same things twice where this share of the smaller one's files have a namesake in the other."""
 MOST_COMPARED = 50
 """Of more folders side by side nobody keeps editions of the same pictures."""
-FLAT = 0.9
-"""A picture of which a few colours cover this share is no photograph."""
-FLAT_COLOURS = 24
-
-_SAYS_NOTHING = re.compile(
-    r"(the[_ -]?)?(images?|imgs?|pics?|pictures?|photos?|jpe?gs?|pngs?|data|dataset|all|files)\d*", re.I
-)
-"""A folder of this name that stands alone is no class."""
-_EDITION = re.compile(
-    r"\d+ ?x ?\d+|\d+ ?px|thumb|resiz|small|large|low|high|orig|raw|align|crop|full|wild|hq|^[hl]r$|"
-    r"^(images?|imgs?|pics?|pictures?|photos?|jpe?gs?|pngs?|webp)\d*$|^(32|64|128|256|512|1024|2048)$",
-    re.I,
-)
-"""Names of folders that hold pictures in some size or format."""
-_MASK = re.compile(r"mask|trimap|segment|annot|(^|[^a-z])(anno|seg|gt|labels?|parsing|ground.?truth)($|[^a-z])", re.I)
-"""Names of folders that hold pictures about pictures."""
-
-_MASK_FILE = re.compile(r"(.+)([-_ .](?:mask|seg|segmentation|trimap|labels?|gt|parsing|matte|alpha))", re.I)
-"""Names of pictures about the picture that has the rest of the name."""
+ENOUGH = 3
+"""Fewer namesakes are no sign of anything."""
+LOOSE = ""
+"""Stands for what lies beside folders, where these are compared."""
 
 
 def find(tree: Tree, pictures: Pictures, wish: Wish, *, beside: bool = False) -> list[Found]:
@@ -64,7 +44,7 @@ def find(tree: Tree, pictures: Pictures, wish: Wish, *, beside: bool = False) ->
     """
     arranged = Arrangement(tree, pictures.names)
     if pictures.names:
-        arranged.decide(wish.classes, beside=beside)
+        arranged.decide(wish, beside=beside)
     if not arranged.names:
         return []
     classes = arranged.class_names
@@ -93,7 +73,7 @@ class Arrangement:
 
     Attributes:
         names: The images.
-        folders: Of each image, the folders it is in that have no other meaning; the first is its class.
+        folders: Of each image, the folders it is in that have no other meaning; in the end the first is its class.
         splits: Of each image, "train", "val", "test" or None.
         wrappers: Folders around all of them.
         left_out: Images that were taken out, by reason.
@@ -108,6 +88,7 @@ class Arrangement:
         self.wrappers: list[str] = []
         self.left_out: Counter[str] = Counter()
         self.notes: list[str] = []
+        self._called: dict[str, set[str]] = {}  # what is left of folders' names without a split in them: the names
 
     @property
     def place(self) -> str:
@@ -119,28 +100,39 @@ class Arrangement:
         """In the order of their characters."""
         return tuple(sorted({path[0] for path in self.folders if path}))
 
-    def decide(self, classes: bool | None, *, beside: bool = False) -> None:
+    def decide(self, wish: Wish, *, beside: bool = False) -> None:
         """Give the folders their meaning.
 
         Args:
-            classes: Whether folders are classes; None finds out.
+            wish: What the user said of classes; what is not said is found out.
             beside: Whether there are other images, of which these may be masks.
 
         Raises:
             InputError: It cannot be found out.
         """
-        self._leave_out_masks(beside)
+        asked = wish.classes is not None or wish.inner
+        self._leave_out_copies()
+        self._leave_out_companions()
+        self._leave_out_masks(beside, asked=asked)
         self._unwrap()
-        if classes is None:
-            self._refuse_editions()
+        self._take_splits(asked=wish.classes is True)
+        if not asked:
+            self._compare_siblings()
             self._unwrap()
-        self._take_splits()
-        if classes is None:
+        if wish.classes is not True:
             self._drop_bundles()
-            self._refuse_crossed()
-        if classes is False or (classes is None and self._says_nothing()):
+        if wish.classes is False:
             self.folders = [() for _ in self.names]
-        self._refuse_loose(leave_out=classes is True)
+        elif wish.inner:
+            self.folders = [_innermost(path) for path in self.folders]
+        elif wish.classes is None:
+            self._drop_what_says_nothing()
+            self._see_that_the_outer_folders_are_classes()
+        self._unite_spellings()
+        self._refuse_loose(leave_out=wish.classes is True)
+        self._note_classes_of_one_split()
+
+    # ---- helpers ----
 
     def _take_out(self, reasons: Mapping[int, str]) -> None:
         """Leave out some of the images, by their positions, each for a reason."""
@@ -151,154 +143,375 @@ class Arrangement:
         self.splits = [self.splits[i] for i in keep]
 
     def _unwrap(self) -> None:
-        """Drop what only wraps the rest. A wrapper called train, val or test says so of all that is in it."""
-        while wrapper := _wrapper(self.folders):
-            if split := canonical_split(wrapper):
-                self.splits = [split] * len(self.names)
-            self.folders = [path[1:] for path in self.folders]
-            self.wrappers.append(wrapper)
+        """Drop what only wraps all that is in folders. A wrapper called train, val or test says so of what is in it."""
+        while wrapper := _wrapper(path for path in self.folders if path):
+            inside = [i for i, path in enumerate(self.folders) if path]
+            for i in inside:
+                self.splits[i] = canonical_split(wrapper) or self.splits[i]
+                self.folders[i] = self.folders[i][1:]
+            if len(inside) == len(self.names):
+                self.wrappers.append(wrapper)
+
+    def _by_folder(self) -> dict[str, list[int]]:
+        """The positions of the images in each of the folders that are now the first."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, path in enumerate(self.folders):
+            groups[path[0] if path else LOOSE].append(i)
+        return groups
+
+    def _place_of(self, folder: str, members: Iterable[int]) -> str | None:
+        """What ``--sub`` would say to have these images, which are in a folder of this name; None if nothing does."""
+        common = _common(tuple(self.names[i].split("/")[:-1]) for i in members)
+        return "/".join(common[: len(common) - common[::-1].index(folder)]) if folder in common else None
+
+    def _keep_one(self, groups: Mapping[str, Collection[int]], folders: Sequence[str]) -> list[tuple[str, str]]:
+        """Options that keep one of some folders side by side, each with what it keeps."""
+        options = []
+        for name in folders:
+            members = groups[name]
+            size = alike.sizes(self._tree, [self.names[min(members)]])[0]
+            place = self._place_of(name, members) if name != LOOSE else None
+            others = [other for other in folders if other not in (name, LOOSE)]
+            option = f"--sub {quoted(place)}" if place else self._excluding({each: groups[each] for each in others})
+            if option:
+                options.append((option, f"{len(members):,} images, {size}"))
+        return options
+
+    def _excluding(self, groups: Mapping[str, Iterable[int]]) -> str:
+        """The options that leave some folders out, given the images in each."""
+        patterns = []
+        for name, members in groups.items():
+            place = self._place_of(name, members)
+            if place is None:  # it lies in several folders, or is no folder's whole name
+                patterns += sorted(self._called.get(name, {name}))
+            elif "/" in place or not any(name in path.split("/")[1:-1] for path in self.names):
+                patterns.append(place)
+            else:
+                patterns.append(f"/{place}")  # and not what is called so elsewhere
+        return " ".join(f"--exclude {quoted(pattern)}" for pattern in patterns)
 
     # ---- pictures that are not to be learnt from ----
 
-    def _leave_out_masks(self, beside: bool) -> None:
-        """Leave out what lies in a folder whose name speaks of masks and looks like them, unless it is all there is."""
-        groups: dict[str, list[int]] = defaultdict(list)
-        stems = {os.path.splitext(name)[0] for name in self.names}  # noqa: PTH122  (names)
-        for i, path in enumerate(self.folders):
-            depth = next((depth for depth, name in enumerate(path, 1) if _MASK.search(name)), None)
-            beside_it = _MASK_FILE.fullmatch(os.path.splitext(self.names[i])[0])  # noqa: PTH122
-            if depth:
-                groups["/".join(path[:depth])].append(i)
-            elif beside_it and beside_it[1] in stems:  # 1_mask.png beside 1.jpg
-                groups[f"files called …{beside_it[2]}"].append(i)
-        if not beside and sum(map(len, groups.values())) == len(self.names):
-            return
-        reasons = {
-            i: f"masks in {place}"
-            for place, members in groups.items()
-            if _are_flat(self._tree, [self.names[i] for i in members])
-            for i in members
-        }
+    def _leave_out_copies(self) -> None:
+        """Leave out a folder that holds all that is beside it once more, as pets/pets/cat in pets beside pets/cat."""
+        times = Counter(path[:depth] for path in self.folders for depth in range(1, len(path) + 1))
+        total = len(self.names)
+        for place in sorted(times, key=len):
+            parent = place[:-1]
+            if 2 * times[place] != (times[parent] if parent else total):
+                continue
+            sides: tuple[dict[tuple[str, int], int], ...] = ({}, {})
+            for i, (name, path) in enumerate(zip(self.names, self.folders, strict=True)):
+                if path[: len(parent)] == parent:
+                    inside = path[: len(place)] == place
+                    relative = name.split("/")[len(place) if inside else len(parent) :]
+                    sides[inside]["/".join(relative), self._tree.files[name]] = i
+            outside, copies = sides
+            if outside.keys() == copies.keys() and all(
+                alike.are_equal(self._tree, self.names[outside[key]], self.names[copies[key]])
+                for key in evenly(sorted(copies), alike.FEW)
+            ):
+                self._take_out(dict.fromkeys(copies.values(), f"the same once more in {'/'.join(place)}"))
+                return
+
+    def _leave_out_companions(self) -> None:
+        """Leave out masks and thumbnails that lie beside their pictures and are called after them."""
+        groups: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for i, (picture, form) in words.companions(self.names).items():
+            groups[form].append((i, picture))
+        reasons: dict[int, str] = {}
+        for form, pairs in groups.items():
+            ones, others = ([self.names[pair[side]] for pair in evenly(pairs, alike.FEW)] for side in (0, 1))
+            if alike.show_the_same(self._tree, ones, others):
+                reasons |= {i: f"smaller copies called {form}" for i, _ in pairs}
+            elif (alike.are_flat(self._tree, ones) and not alike.are_flat(self._tree, others)) or (
+                words.is_about_pictures(form) and alike.are_grey_beside_colour(self._tree, ones, others)
+            ):
+                reasons |= {i: f"masks in files called {form}" for i, _ in pairs}
         self._take_out(reasons)
 
-    def _refuse_editions(self) -> None:
+    def _leave_out_masks(self, beside: bool, *, asked: bool) -> None:
+        """Leave out what lies in a folder whose name speaks of masks and looks like them, unless it is all there is.
+
+        Raises:
+            InputError: It may be masks or a class.
+        """
+        groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for i, path in enumerate(self.folders):
+            depth = next((depth for depth, name in enumerate(path, 1) if words.is_about_pictures(name)), None)
+            if depth:
+                groups[path[:depth]].append(i)
+        others = set(range(len(self.names))).difference(*groups.values())
+        if not groups or not (others or beside):
+            return
+        rest = [self.names[i] for i in evenly(sorted(others), alike.FEW)]
+        all_flat = bool(rest) and alike.are_flat(self._tree, rest)
+        reasons: dict[int, str] = {}
+        for place, members in groups.items():
+            parent = place[:-1]
+            beside_it = [k for k in others if self.folders[k][: len(parent)] == parent]
+            pairs = self._pictures_of(members, beside_it)
+            ones, pictures = ([self.names[pair[side]] for pair in evenly(pairs, alike.FEW)] for side in (0, 1))
+            flat = not all_flat and alike.are_flat(self._tree, [self.names[i] for i in members])
+            alike_in_size = bool(pairs) and alike.sizes(self._tree, ones) == alike.sizes(self._tree, pictures)
+            if not flat and not alike_in_size:
+                continue
+            siblings = {(*self.folders[k][len(parent) :], LOOSE)[0] for k in beside_it}
+            if (
+                all(map(_says_nothing, siblings))
+                or (flat and pairs)
+                or alike.are_grey_beside_colour(self._tree, ones, pictures)
+            ):
+                reasons |= dict.fromkeys(members, f"masks in {'/'.join(place)}")
+            elif not asked:
+                raise InputError(
+                    f"{displayed('/'.join(place))} may hold masks of the pictures in {_some(sorted(siblings))}, or be "
+                    "a class: what is meant?"
+                    + choices(
+                        [
+                            (f"--exclude {quoted('/'.join(place))}", "masks"),
+                            ("--classes", "a class"),
+                            *(
+                                (f"--sub {quoted('/'.join((*parent, name)))}", "")
+                                for name in sorted(siblings)[:5]
+                                if name
+                            ),
+                        ]
+                    )
+                )
+        self._take_out(reasons)
+
+    def _pictures_of(self, members: Sequence[int], others: Iterable[int]) -> list[tuple[int, int]]:
+        """Each of some files with its namesake among others, if nearly all have one."""
+        of = {words.subject(self.names[k]): k for k in others}
+        known = {i: of.get(words.subject(self.names[i])) for i in members}
+        pairs = [(i, k) for i, k in known.items() if k is not None]
+        return pairs if len(pairs) >= PAIRED * len(members) else []
+
+    def _compare_siblings(self) -> None:
         """See that no two folders side by side hold the same pictures twice; leave out those that are masks of others.
 
         Raises:
-            InputError: They do.
+            InputError: They do, or may.
         """
-        groups: dict[str, dict[str, int]] = defaultdict(dict)  # folder: images in it, by path and name without ending
-        for i, path in enumerate(self.folders):
-            if not path:
-                return
-            groups[path[0]]["/".join((*path[1:], stem(self.names[i])))] = i
-        outer = sorted(groups)
-        if not 2 <= len(outer) <= MOST_COMPARED or all(map(canonical_split, outer)):
+        members = self._by_folder()
+        if not 2 <= len(members) <= MOST_COMPARED:
             return
+        groups: dict[str, dict[tuple[object, ...], int]] = {}  # folder: images in it, by what they show
+        for name, inside in members.items():
+            around = len(_common(self.folders[i][1:] for i in inside))  # HR/0001.png, LR/X2/0001x2.png
+            groups[name] = {
+                (self.splits[i], *self.folders[i][1 + around :], words.subject(self.names[i])): i for i in inside
+            }
+        outer = sorted(groups)
         masks: set[str] = set()
         twins: set[str] = set()
+        doubtful: set[str] = set()
         for k, one in enumerate(outer):
             for other in outer[k + 1 :]:
                 both = groups[one].keys() & groups[other].keys()
                 if len(both) < PAIRED * min(len(groups[one]), len(groups[other])):
                     continue
-                chosen = evenly(sorted(both), FEW)
-                sides = [[self.names[groups[folder][name]] for name in chosen] for folder in (one, other)]
-                flat = [_are_flat(self._tree, side) for side in sides]
-                if flat[0] != flat[1] and _sizes(self._tree, sides[0]) == _sizes(self._tree, sides[1]):
+                chosen = evenly(sorted(both, key=repr), alike.FEW)
+                sides = [[self.names[groups[folder][key]] for key in chosen] for folder in (one, other)]
+                flat = [alike.are_flat(self._tree, side) for side in sides]
+                nothing = [_says_nothing(one), _says_nothing(other)]
+                of_one_size = alike.sizes(self._tree, sides[0]) == alike.sizes(self._tree, sides[1])
+                if of_one_size and flat[0] != flat[1] and nothing[flat[0]]:  # what is not flat is only called images
                     masks.add(one if flat[0] else other)
-                elif (_EDITION.search(one) and _EDITION.search(other)) or _show_the_same(self._tree, *sides):
+                elif self._are_editions(one, other) or alike.show_the_same(self._tree, *sides):
                     twins |= {one, other}
-        if twins - masks:
-            listed = [
-                (f"--sub {quoted('/'.join((*self.wrappers, name)))}", f"{len(groups[name]):,} images, {size}")
-                for name in outer
-                for size in _sizes(self._tree, [self.names[min(groups[name].values())]])
-            ]
-            raise InputError(
-                f"{' and '.join(map(displayed, sorted(twins - masks)))} hold the same pictures: which are meant?"
-                + choices([*listed, ("--classes", "all, each folder as a class")])
+                elif of_one_size and len(both) >= ENOUGH and (flat[0] != flat[1] or nothing[0] != nothing[1]):
+                    doubtful |= {one, other}  # images beside their depths; photographs beside drawings
+        found = (twins or doubtful) - masks
+        if found:
+            says = (
+                "hold the same pictures"
+                if twins - masks
+                else "hold files of the same names and sizes, perhaps of the same scenes"
             )
-        self._take_out(
-            {i: f"masks in {'/'.join((*self.wrappers, name))}" for name in sorted(masks) for i in groups[name].values()}
-        )
+            raise InputError(
+                f"{_some(sorted(found), ' and ')} {says}: which are meant?"
+                + choices(
+                    [*self._keep_one(members, sorted(found)), ("--classes", "all, each folder as a class")],
+                )
+            )
+        reasons = {}
+        for i, path in enumerate(self.folders):
+            if path and path[0] in masks:
+                reasons[i] = f"masks in {'/'.join((*self.wrappers, path[0]))}"
+        self._take_out(reasons)
+
+    def _are_editions(self, one: str, other: str) -> bool:
+        """Whether the names of two folders say that they hold the same in two sizes, crops or formats."""
+        surely = [words.is_surely_an_edition(name) for name in (one, other)]
+        perhaps = [name == LOOSE or words.is_an_edition(name) for name in (one, other)]
+        return any(surely) and all(perhaps)
 
     # ---- splits ----
 
-    def _take_splits(self) -> None:
+    def _take_splits(self, *, asked: bool) -> None:
         """Find the level of folders that are called train, val and test, and take it out.
+
+        Args:
+            asked: Whether the user wants classes, so that folders of images stay some where there are no others.
 
         Raises:
             InputError: There are such folders and others beside them.
         """
-        depth = min((len(path) for path in self.folders), default=0)
-        for level in range(depth):
-            meaning = {path[level]: canonical_split(path[level]) for path in self.folders}
-            if None not in meaning.values():
+        for level in range(max(map(len, self.folders), default=0)):
+            here = [i for i, path in enumerate(self.folders) if len(path) > level]
+            meaning = words.split_meanings({self.folders[i][level] for i in here})
+            found = {split for split, _ in meaning.values()}
+            several = "train" in found and bool(found & {"val", "test"})
+            if None in found and several:
+                self._refuse_beside_splits(level, here, meaning)
+            if None not in found and (several or len(here) == len(self.names)):
                 break
-            if {"train", "test"} <= set(meaning.values()) or {"train", "val"} <= set(meaning.values()):
-                others = [displayed(name) for name, split in sorted(meaning.items()) if split is None]
-                outer = "/".join(self.wrappers) + "/" if self.wrappers else ""
-                raise InputError(
-                    f"there are splits of a data set, and {', '.join(others[:5])} beside them: what is meant?"
-                    + choices(
-                        [(f"--sub {quoted(outer + name)}", split or "") for name, split in sorted(meaning.items())]
-                    )
-                )
         else:
             return
-        self.splits = [meaning[path[level]] for path in self.folders]
-        renamed = [f"{displayed(name)} is {split}" for name, split in sorted(meaning.items()) if name != split]
-        self.notes.append(f"folders name the splits{': ' if renamed else ''}{', '.join(renamed)}")
-        self.folders = [path[:level] + path[level + 1 :] for path in self.folders]
-        # What wraps the classes may differ: training_set/training_set/cats beside test_set/test_set/cats.
-        for split in SPLITS:
-            members = [i for i, each in enumerate(self.splits) if each == split]
-            paths = [self.folders[i] for i in members]
-            while paths and (_wrapper(paths) or all(path and canonical_split(path[0]) == split for path in paths)):
-                paths = [path[1:] for path in paths]
-            for i, path in zip(members, paths, strict=True):
-                self.folders[i] = path
+        if asked and not any(len(path) > level + 1 for path in self.folders):
+            return
+        renamed: dict[str, str] = {}
+        for i in here:
+            path = self.folders[i]
+            split, rest = meaning[path[level]]
+            assert split is not None
+            self.splits[i] = split
+            if path[level] != split:
+                renamed[path[level]] = f"{displayed(path[level])} is {split}" + (
+                    f" of {displayed(rest)}" if rest else ""
+                )
+            if rest:
+                self._called.setdefault(rest, set()).add(path[level])
+            inner = path[level + 1 :]
+            while inner and (inner[0] == path[level] or (not rest and canonical_split(inner[0]) == split)):
+                inner = inner[1:]  # seg_train/seg_train/cats
+            self.folders[i] = path[:level] + ((rest,) if rest else ()) + inner
+        said = [renamed[name] for name in sorted(renamed)]
+        self.notes.append(f"folders name the splits{': ' if said else ''}{_some(said)}")
+        for split in SPLITS:  # what wraps the classes may differ between them
+            members = [i for i in here if self.splits[i] == split]
+            while _wrapper(self.folders[i] for i in members):
+                for i in members:
+                    self.folders[i] = self.folders[i][1:]
+
+    def _refuse_beside_splits(
+        self, level: int, here: Sequence[int], meaning: Mapping[str, tuple[str | None, str]]
+    ) -> None:
+        others = sorted(name for name, (split, _) in meaning.items() if split is None)
+        members = {name: [i for i in here if self.folders[i][level] == name] for name in sorted(meaning)}
+        options = [(self._excluding({name: members[name] for name in others[:20]}), "the splits alone")]
+        for name, (split, _) in sorted(meaning.items()):
+            place = self._place_of(name, members[name])
+            if place:
+                options.append((f"--sub {quoted(place)}", split or ""))
+        raise InputError(
+            f"there are splits of a data set, and {_some(others)} beside them: what is meant?" + choices(options[:8])
+        )
 
     # ---- classes ----
 
     def _drop_bundles(self) -> None:
-        while _are_bundles(self.names, self.folders):
-            some = sorted({path[0] for path in self.folders})
-            self.notes.append(
-                f"folders {', '.join(some[:3])}{', …' if len(some) > 3 else ''} bundle files by number: "
-                "no classes (--classes takes them for such)"
-            )
+        while self.folders and all(self.folders):
+            files: dict[str, list[str]] = defaultdict(list)
+            for name, path in zip(self.names, self.folders, strict=True):
+                files[path[0]].append(stem(name))
+            if words.bundle_by_name(files):
+                why = "are parts of one thing by their names"
+            elif words.bundle_by_file_names(files):
+                why = "bundle files by their names"
+            else:
+                return
+            self.notes.append(f"folders {_some(sorted(files))} {why}: no classes (--classes takes them for such)")
             self.folders = [path[1:] for path in self.folders]
+            while _wrapper(self.folders):
+                self.folders = [path[1:] for path in self.folders]
 
-    def _says_nothing(self) -> bool:
-        names = self.class_names
-        return len(names) == 1 and bool(_SAYS_NOTHING.fullmatch(names[0]))
+    def _drop_what_says_nothing(self) -> None:
+        """A folder that is alone, in a split or in all, and is called images or the like, is no class."""
+        for split in {*self.splits}:
+            members = [i for i, each in enumerate(self.splits) if each == split]
+            first = {self.folders[i][0] for i in members if self.folders[i]}
+            if len(first) == 1 and all(_says_nothing(name) or name.isdecimal() for name in first):
+                for i in members:
+                    self.folders[i] = self.folders[i][1:]
 
-    def _refuse_crossed(self) -> None:
-        """See that it is the first folders that are classes: not so in 2019/cat, 2019/dog, 2020/cat, 2020/dog.
+    def _see_that_the_outer_folders_are_classes(self) -> None:
+        """See that it is the first folders that are classes: not so in 2019/cat, 2019/dog, 2020/cat.
 
         Raises:
-            InputError: It may be the second.
+            InputError: It may be those in them.
         """
-        inner: dict[str, set[str]] = defaultdict(set)
-        for path in self.folders:
-            if len(path) > 1:
-                inner[path[0]].add(path[1])
-        outer = self.class_names
-        second = next(iter(inner.values()), set())
-        if (
-            len(outer) < 2
-            or len(second) < 2
-            or len(inner) < len(outer)
-            or any(each != second for each in inner.values())
-        ):
+        groups = self._by_folder()
+        groups.pop(LOOSE, None)
+        if len(groups) < 2:
             return
-        before = "/".join(self.wrappers) + "/" if self.wrappers else ""
-        raise InputError(
-            f"each of the folders {_some(outer)} holds folders {_some(sorted(second))}: which are the classes?"
-            + choices([("--classes", "the outer folders"), *((f"--sub {quoted(before + name)}", "") for name in outer)])
-        )
+        inner: dict[str, set[str]] = {}
+        for outer, members in groups.items():
+            paths = [self.folders[i][1:] for i in members]
+            while (wrapper := _wrapper(path for path in paths if path)) and all(paths):
+                paths = [path[1:] for path in paths]
+                if wrapper in groups:
+                    break
+            inner[outer] = {path[0] for path in paths if path and not _says_nothing(path[0])}
+        times = Counter(name for each in inner.values() for name in each)
+        shared = sorted(name for name, count in times.items() if count > 1 or name in groups)
+        everywhere = len(times) == 1 and len(shared) == 1 and times[shared[0]] == len(groups)  # cat/cut, dog/cut
+        holding = sorted(name for name, each in inner.items() if len(each) > 1)
+        flat = sorted(name for name, each in inner.items() if not each)
+        if not times or everywhere:
+            return
+        example = holding[0] if holding else next(name for name, each in sorted(inner.items()) if each)
+        shown = f"{displayed(example)} holds folders {_some(sorted(inner[example]))}"
+        if not shared and not (holding and flat):
+            self.notes.append(
+                f"{shown}: they count to {displayed(example)}, and so on (--inner-classes takes the inner ones for "
+                "the classes)"
+            )
+            return
+        why = f"some lie in several ({_some(shared)})" if shared else f"others hold images alone ({_some(flat)})"
+        options = [
+            ("--classes", "the outer folders"),
+            ("--inner-classes", "the inner folders, those of one name as one"),
+        ]
+        options += [
+            (f"--sub {quoted(place)}", f"{len(groups[name]):,} images")
+            for name in sorted(groups, key=lambda name: name not in holding)[:5]
+            if (place := self._place_of(name, groups[name]))
+        ]
+        raise InputError(f"{shown}, and {why}: which are the classes?" + choices(options))
+
+    def _unite_spellings(self) -> None:
+        """Take Cat in one split and cat in another for the same class."""
+        of_split: dict[str, set[str | None]] = defaultdict(set)
+        for split, path in zip(self.splits, self.folders, strict=True):
+            if path:
+                of_split[path[0]].add(split)
+        for group in words.spellings(of_split):
+            together = sum(len(of_split[name]) for name in group) > len(
+                set().union(*(of_split[name] for name in group))
+            )
+            if together:
+                self.notes.append(f"{_some(group, ' and ')} are two classes, as they lie side by side")
+                continue
+            chosen = next((name for name in group if "train" in of_split[name]), group[0])
+            self.notes.append(f"{_some(group, ' and ')} of different splits are one class, {displayed(chosen)}")
+            self.folders = [(chosen, *path[1:]) if path[:1] and path[0] in group else path for path in self.folders]
+
+    def _note_classes_of_one_split(self) -> None:
+        """Say where training would miss a class, or a split has none at all."""
+        of_split: dict[str | None, set[str]] = defaultdict(set)
+        for split, path in zip(self.splits, self.folders, strict=True):
+            of_split[split] |= {*path[:1]}
+        known = of_split.get("train", set())
+        if not known:
+            return
+        for split in ("val", "test"):
+            if split in of_split and not of_split[split]:
+                self.notes.append(f"the images of split {split} have no class")
+            elif missing := sorted(of_split[split] - known if split in of_split else ()):
+                self.notes.append(f"split {split} has classes that train has not: {_some(missing)}")
 
     def _refuse_loose(self, *, leave_out: bool) -> None:
         """See that in each split all images have a class, or none.
@@ -307,12 +520,20 @@ class Arrangement:
             InputError: It is not so, and they are not to be left out.
         """
         with_classes = {split for split, path in zip(self.splits, self.folders, strict=True) if path}
-        loose = [i for i, path in enumerate(self.folders) if not path and self.splits[i] in with_classes]
+        loose = [
+            i
+            for i, path in enumerate(self.folders)
+            if not path and (self.splits[i] in with_classes or (self.splits[i] is None and with_classes))
+        ]
         if loose and not leave_out:
+            options = [("--classes", "leave those images out"), ("--no-classes", "all images, without classes")]
+            if len(self.class_names) < 5:
+                members = self._by_folder()
+                members.pop(LOOSE, None)
+                options.append((self._excluding(members), "those images alone"))
             raise InputError(
                 f"there are class folders ({_some(self.class_names)}), and {len(loose):,} images that are in none, "
-                f"such as {displayed(self.names[loose[0]])}: what is meant?"
-                + choices([("--classes", "leave those images out"), ("--no-classes", "all images, without classes")])
+                f"such as {displayed(self.names[loose[0]])}: what is meant?" + choices(options)
             )
         self._take_out(dict.fromkeys(loose, "images beside the class folders"))
 
@@ -323,90 +544,36 @@ def choices(options: Sequence[tuple[str, str]]) -> str:
     return "".join(f"\n  {option:<{width}}  {meaning}".rstrip() for option, meaning in options)
 
 
-def _wrapper(folders: Sequence[tuple[str, ...]]) -> str | None:
+def _wrapper(folders: Iterable[tuple[str, ...]]) -> str | None:
     """The folder that all images are in, where it holds more folders with images."""
-    first = next(iter(folders), ())[:1]
-    if first and all(path[:1] == first for path in folders) and any(len(path) > 1 for path in folders):
+    paths = list(folders)
+    first = next(iter(paths), ())[:1]
+    if first and all(path[:1] == first for path in paths) and any(len(path) > 1 for path in paths):
         return first[0]
     return None
 
 
-def _are_bundles(names: Sequence[str], folders: Sequence[tuple[str, ...]]) -> bool:
-    """Whether numbered folders only bundle files by their numbers, a power of ten each.
-
-    A folder's number is that of its first file (00000, 01000, …), or the number of a file without its last digits.
-    Folders that are classes restart the numbers of their files, or mix them.
-    """
-    if not folders or not all(len(path) == 1 and re.fullmatch(r"[0-9]{1,18}", path[0]) for path in folders):
-        return False
-    pairs = set()
-    for name, path in zip(names, folders, strict=True):
-        digits = re.fullmatch(r"[^0-9]*([0-9]{1,18})", stem(name))
-        if digits is None:
-            return False
-        pairs.add((path[0], int(digits[1])))
-    outer = {name for name, _ in pairs}
-    several, padded = len(outer) > 1, min(map(len, outer)) > 3
-    for width in (10**power for power in range(1, 9)):
-        if (several or padded) and all(number // width * width == int(name) for name, number in pairs):
-            return True
-        if several and (padded or width >= 100) and all(number // width == int(name) for name, number in pairs):
-            return True
-    return False
+def _common(folders: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders that all paths begin with."""
+    paths = [*{*folders}]
+    return tuple(steps[0] for steps in takewhile(lambda steps: len({*steps}) == 1, zip(*paths, strict=False)))
 
 
-def _are_flat(tree: Tree, names: Sequence[str]) -> bool:
-    """Whether pictures have hardly more than a few flat colours each, as masks have."""
-    found = False
-    for name in evenly(names, FEW):
-        try:
-            image = images.decode(tree.read(name))
-        except (OSError, ImageError):
-            continue
-        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3).astype(np.uint32)
-        colours = np.unique(pixels[:, 0] << 16 | pixels[:, 1] << 8 | pixels[:, 2], return_counts=True)[1]
-        if np.sort(colours)[-FLAT_COLOURS:].sum() < FLAT * len(pixels):
-            return False
-        found = True
-    return found
+def _innermost(path: tuple[str, ...]) -> tuple[str, ...]:
+    """The last folder of a path that says something, alone."""
+    return tuple([name for name in path if not _says_nothing(name)][-1:])
 
 
-def _show_the_same(tree: Tree, ones: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether namesakes show the same in another size or format.
-
-    Equal files are no sign: they are what two classes may have in common.
-    """
-    for one, other in zip(ones, others, strict=True):
-        try:
-            pair = [images.decode(tree.read(name)) for name in (one, other)]
-        except (OSError, ImageError):
-            return False
-        if pair[0].size == pair[1].size and one.rsplit(".", 1)[-1].lower() == other.rsplit(".", 1)[-1].lower():
-            return False
-        small = [np.asarray(image.convert("L").resize((16, 16)), np.float64) for image in pair]
-        if small[0].std() < 8 or np.abs(small[0] - small[1]).mean() > 8:
-            return False
-    return bool(ones)
+def _says_nothing(name: str) -> bool:
+    return name == LOOSE or words.says_nothing(name)
 
 
-def _sizes(tree: Tree, names: Sequence[str]) -> list[str]:
-    """Width × height of pictures, in words where one cannot be read."""
-    sizes = []
-    for name in names:
-        try:
-            look = look_at(tree, name)
-        except (OSError, ImageError):
-            sizes.append("unreadable")
-        else:
-            sizes.append(f"{look.width}×{look.height} pixels")
-    return sizes
-
-
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], between: str = ", ") -> str:
+    if len(names) <= 2:
+        return between.join(map(displayed, names))
     return ", ".join(map(displayed, names[:5])) + (", …" if len(names) > 5 else "")
 
 
 def quoted(name: str) -> str:
     """A name as a shell takes it."""
-    shown = displayed(name)
-    return f"'{shown}'" if re.search(r"[^\w./-]", shown) else shown
+    return shlex.quote(displayed(name))

@@ -113,11 +113,11 @@ def _from_its_head(inspect: Callable[[bytes], T], tree: Tree, name: str) -> T:
         return inspect(tree.read(name))
 
 
-def evenly(names: Sequence[str], most: int) -> list[str]:
-    """At most so many of some names, evenly spread, with the first and the last."""
-    if len(names) <= most:
-        return list(names)
-    return [names[round(place)] for place in np.linspace(0, len(names) - 1, most)]
+def evenly(all_of_them: Sequence[T], most: int) -> list[T]:
+    """At most so many of some names or others, evenly spread, with the first and the last."""
+    if len(all_of_them) <= most:
+        return list(all_of_them)
+    return [all_of_them[round(place)] for place in np.linspace(0, len(all_of_them) - 1, most)]
 
 
 class PictureFiles:
@@ -262,9 +262,12 @@ def look_notes(looks: Sequence[Look]) -> list[str]:
     deep = [look.brightest for look in looks if look.brightest is not None]
     if deep and max(deep) < 1 << 15:
         notes.append(
-            f"{len(deep)} of the pictures looked at have 16 bits, but no value above {max(deep):,}: nearly black if "
-            f"65,535 is white; --white {2 ** max(deep).bit_length() - 1} makes that value white"
+            f"{len(deep)} of the pictures looked at have 16 bits, but no value above {max(deep):,}: nearly black where "
+            f"65,535 is white, as it is without --white {2 ** max(deep).bit_length() - 1}"
         )
+    reduced = sum(look.bits > 8 and look.brightest is None for look in looks)
+    if reduced:
+        notes.append(f"{reduced} of the pictures looked at are in colour of more than 8 bits, of which 8 are kept")
     profiles = Counter(look.profile for look in looks if look.profile)
     if profiles:
         listed = ", ".join(f"{count} {displayed(name)}" for name, count in profiles.most_common(3))

@@ -1,3 +1,4 @@
+import importlib.util
 import io
 import os
 import re
@@ -226,13 +227,50 @@ def test_white_becomes_255(white, seed):
     assert np.abs(result - expected.clip(0, 255)).max() <= 0.5
 
 
-def test_white_is_for_16_bit_grey_alone():
+needs_opencv = pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="needs distgan[faces]")
+
+
+def png_16(values: np.ndarray) -> bytes:
+    """A PNG of uint16 (H, W, C), by its definition."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png(values.shape[1], values.shape[0], 16, {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]], zlib.compress(rows))
+
+
+@needs_opencv
+@given(white=st.integers(1, 65535), seed=st.integers(0, 99), channels=st.sampled_from([2, 3, 4]))
+@settings(max_examples=20, deadline=None)
+def test_white_of_16_bit_colour_becomes_255(white, seed, channels):
+    values = np.random.default_rng(seed).integers(0, 65536, (6, 8, channels)).astype(np.uint16)
+    colours = values[..., : 1 if channels == 2 else 3].copy()
+    if channels != 3:
+        values[..., -1] = 65535  # opaque
+    data = png_16(values)
+    expected = colours.astype(np.float64) * 255 / white
+    assert np.abs(np.array(decode(data, white)) - expected.clip(0, 255)).max() <= 0.5
+    assert look(data).brightest == colours.max() | 255
+
+
+def test_white_of_16_bit_colour_without_opencv(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(InputError, match=r"distgan\[faces\]"):
+        decode(png_16(smooth(16, 16).astype(np.uint16)), 4095)
+
+
+def test_white_leaves_alone_what_has_one():
     grey = encoded(Image.fromarray(smooth(16, 16)[..., 0]), "PNG")
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in smooth(16, 16).astype(np.uint16) * 257)
-    colour = png(16, 16, 16, 2, zlib.compress(rows))
-    for data in (grey, colour):
+    ppm = b"P6 1 1 1023\n" + np.array([100, 500, 1023], ">u2").tobytes()
+    for data in (grey, ppm):
         np.testing.assert_array_equal(np.array(decode(data)), np.array(decode(data, white=4095)))
+    colour = png_16(smooth(16, 16).astype(np.uint16) * 257)
     np.testing.assert_array_equal(np.array(decode(colour)), smooth(16, 16))
+
+
+@needs_opencv
+def test_transparency_of_16_bits_is_not_scaled_by_white():
+    values = np.full((2, 2, 4), 4095, np.uint16)
+    values[..., :3] //= 2
+    values[..., 3] = [[0, 65535], [65535, 0]]
+    assert np.array(decode(png_16(values), 4095))[..., 0].tolist() == [[255, 127], [127, 255]]
 
 
 # ---- decode: colours ----
@@ -674,8 +712,7 @@ def test_avif_with_a_pillow_that_has_none(monkeypatch):
         (encoded(Image.new("I;16", (13, 9), 4095), "PNG"), Look("PNG", 13, 9, True, 16, 4095, None)),
         (encoded(Image.new("I;16", (13, 9), 1023), "TIFF"), Look("TIFF", 13, 9, True, 16, 1023, None)),
         (b"P5 1 1 65535\n\x01\x02", Look("PPM", 1, 1, True, 16, 258, None)),
-        (png(13, 9, 16, 2), Look("PNG", 13, 9, False, 16, None, None)),  # no pixel is decoded: there is none
-        (png(13, 9, 8, 6), Look("PNG", 13, 9, False, 8, None, None)),
+        (png(13, 9, 8, 6), Look("PNG", 13, 9, False, 8, None, None)),  # no pixel is decoded: there is none
         (b"P6 1 1 1023\n" + bytes(6), Look("PPM", 1, 1, False, 16, None, None)),
         (b"P6 1 1 255\n" + bytes(3), Look("PPM", 1, 1, False, 8, None, None)),
     ],
@@ -691,6 +728,7 @@ def test_look(data, expected):
         (b"hello, I am a text", "not an image"),
         (png(10_001, 10_000), "10001×10000"),
         (png(4, 4, 16, 0), "broken"),
+        (png(4, 4, 16, 2), "broken"),
         (encoded(Image.new("F", (4, 4), 0.5), "TIFF"), "floating-point"),
         (encoded(Image.new("I", (4, 4), 70_000), "TIFF"), "32-bit"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from shards.errors import InputError
 from shards.sources import open_source
-from tests.shards.sources.test_sources import PETS, offered, photos, picture
+from tests.shards.sources.test_sources import PETS, choices_at, photos, picture
 from tests.shards.test_trees import tar_bytes, write, zip_bytes
 
 
@@ -25,7 +25,7 @@ def test_archives_beside_pictures_are_asked_about(tmp_path):
     path = write(tmp_path / "it", "folder", files | {"preview.jpg": picture(9)})
     with pytest.raises(InputError, match=r"cats\.zip.*preview\.jpg"):
         open_source(path)
-    found = [open_source(path, **option).recognised for option in offered(path)]
+    found = [open_source(path, **option).recognised for option in choices_at(path)]
     assert [each.classes for each in found] == [{"cats": 2}, {"dogs": 1}, {}, {"cats": 2, "dogs": 1}, {}]
     assert [each.samples for each in found] == [2, 1, 1, 3, 4]
     assert [sum(each.left_out.values()) for each in found] == [2, 2, 2, 1, 0]
@@ -34,7 +34,7 @@ def test_archives_beside_pictures_are_asked_about(tmp_path):
 def test_an_archive_of_other_data_beside_a_picture_is_asked_about(tmp_path):
     csv = ("label," + ",".join(f"pixel{i}" for i in range(784)) + "\n" + "1," * 784 + "1").encode()
     path = write(tmp_path / "it", "folder", {"d.zip": zip_bytes({"train.csv": csv}), "preview.jpg": picture(9)})
-    assert [open_source(path, **option).layout for option in offered(path)[:2]] == ["mnist", "folder"]
+    assert [open_source(path, **option).layout for option in choices_at(path)[:2]] == ["mnist", "folder"]
 
 
 def test_an_archive_without_data_is_left_out(tmp_path):
@@ -69,13 +69,13 @@ def test_tars_of_classes_are_folders(tmp_path, names):
 
 def test_tars_of_short_numbers_are_asked_about(tmp_path):
     path = write(tmp_path / "it", "folder", {f"class0{i}.tar.gz": tar_bytes(photos("1.jpg"), "gz") for i in (1, 2)})
-    assert offered(path) == [{"layout": "webdataset"}, {"layout": "folder"}]
-    assert [open_source(path, **option).class_names for option in offered(path)] == [(), ("class01", "class02")]
+    assert choices_at(path) == [{"layout": "webdataset"}, {"layout": "folder"}]
+    assert [open_source(path, **option).class_names for option in choices_at(path)] == [(), ("class01", "class02")]
 
 
 def test_numbered_tars_with_a_gap_are_asked_about(tmp_path):
     files = {f"{i:05d}.tar": tar_bytes(photos(f"{i}.jpg")) for i in (0, 1, 3)}
-    assert len(offered(write(tmp_path / "it", "folder", files))) == 2
+    assert len(choices_at(write(tmp_path / "it", "folder", files))) == 2
 
 
 @pytest.mark.parametrize("pack", [tar_bytes, zip_bytes])
@@ -97,8 +97,8 @@ def test_parts_of_one_set_are_one(tmp_path, pack, name):
 def test_archives_of_one_folder_are_asked_about(tmp_path, name):
     files = {name.format(i): tar_bytes(photos(f"images/{i}.jpg"), "gz") for i in (1, 2)}
     path = write(tmp_path / "it", "folder", files)
-    assert offered(path) == [{"classes": True}, {"classes": False}]
-    assert [len(open_source(path, **option).class_names) for option in offered(path)] == [2, 0]
+    assert choices_at(path) == [{"classes": True}, {"classes": False}]
+    assert [len(open_source(path, **option).class_names) for option in choices_at(path)] == [2, 0]
 
 
 # ---- one in another, and misnamed ----

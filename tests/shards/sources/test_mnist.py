@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shards.errors import InputError
 from shards.sources import open_source
-from tests.shards.sources.test_sources import offered
+from tests.shards.sources.test_sources import choices_at
 from tests.shards.test_trees import zip_bytes
 
 RNG = np.random.default_rng(0)
@@ -271,7 +271,7 @@ def test_kaggles_folders_in_the_tables_names(tmp_path, packed):
 def test_several_tables_of_a_part_are_asked_about(tmp_path):
     for name, rows in (("mnist_train", 11), ("mnist_train_small", 3), ("mnist_test", 5)):
         (tmp_path / f"{name}.csv").write_bytes(csv_text(rows=rows))
-    assert [len(open_source(tmp_path, **option)) for option in offered(tmp_path)] == [5, 11, 3]
+    assert [len(open_source(tmp_path, **option)) for option in choices_at(tmp_path)] == [5, 11, 3]
     (tmp_path / "mnist_train.csv").unlink()  # as Google Colab has it
     assert open_source(tmp_path).recognised.splits == {"train": 3, "test": 5}
 

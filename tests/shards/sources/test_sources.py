@@ -158,9 +158,11 @@ def test_folders_of_folders_of_the_same_names(tmp_path):
         *(f"{year}/{pet}/{year}-{i}.jpg" for year in (2019, 2020) for pet in ("cat", "dog") for i in range(2))
     )
     path = write(tmp_path / "it", "folder", files)
-    with pytest.raises(InputError, match=r"(?s)which are the classes.*--classes .*--sub 2019\n.*--sub 2020"):
+    said = r"(?s)which are the classes.*--classes .*--inner-classes .*--sub 2019 .*--sub 2020 "
+    with pytest.raises(InputError, match=said):
         open_source(path)
     assert open_source(path, classes=True).class_names == ("2019", "2020")
+    assert open_source(path, inner=True).recognised.classes == {"cat": 4, "dog": 4}
     assert open_source(path, sub="2020").class_names == ("cat", "dog")
 
 
@@ -271,28 +273,10 @@ def test_every_choice_that_is_offered_leaves_one(tmp_path, kind):
     for number, files in enumerate((both, digits | table, inside, inside | both)):
         path = write(tmp_path / f"it{number}", kind, files)
         for layout in (None, "mnist"):
-            options = offered(path, layout=layout)
+            options = choices_at(path, layout=layout)
             assert len(options) > 1 or layout
             for option in options:
-                assert len(open_source(path, **(option | ({"layout": layout} if layout else {}))))
-
-
-def offered(path: Path, **said: Any) -> list[dict[str, Any]]:
-    """The choices that an error has, as what open_source takes."""
-    try:
-        open_source(path, **said)
-    except InputError as error:
-        lines = [shlex.split(line.split("  ")[1]) for line in str(error).splitlines()[1:]]
-    else:
-        return []
-    flags = {"--classes": {"classes": True}, "--no-classes": {"classes": False}}
-    found = []
-    for words in lines:
-        options: dict[str, Any] = {}
-        for word, value in zip(words, [*words[1:], ""], strict=True):
-            options |= flags.get(word, {word[2:]: value} if word.startswith("--") else {})
-        found.append(options)
-    return found
+                assert len(open_source(path, **({"layout": layout} | option)))
 
 
 def test_no_classes_is_for_all_layouts(tmp_path):
@@ -394,15 +378,54 @@ def test_every_file_is_a_sample_or_counted_or_all_is_refused(tmp_path_factory, p
         elif not name.endswith(("jpg", "png")):
             content = json.dumps({"x": 1}).encode()
         files[path] = content
-    try:
-        source = open_source(write(root / "it", kind, files) if files or kind != "folder" else root)
-    except InputError:
+    path = write(root / "it", kind, files) if files or kind != "folder" else root
+    source = opened(path)
+    if isinstance(source, str):
+        for given in offered(source):
+            outcome = opened(path, **given)  # what was asked for, or the next question
+            assert len(outcome) if not isinstance(outcome, str) else offered(outcome) and outcome != source, given
         return
     found = source.recognised
     tables = sum(name.endswith(("dataset.json", "celeba.csv")) for name in files)
     counted = found.samples + sum(found.left_out.values())
     assert len(files) - tables <= counted <= len(files)
     assert found.samples == len(source) == len({source.sample(i).key for i in range(len(source))})
+
+
+def opened(path: Path, **given: Any) -> Source | str:
+    """The source, or what is said where there is none."""
+    try:
+        return open_source(path, **given)
+    except InputError as error:
+        return str(error)
+
+
+def offered(message: str) -> list[dict[str, Any]]:
+    """What the choices of a message say, as open_source takes it."""
+    plain = {"--classes": ("classes", True), "--no-classes": ("classes", False), "--inner-classes": ("inner", True)}
+    choices = []
+    for line in message.splitlines()[1:]:
+        given: dict[str, Any] = {}
+        option = line.strip().split("  ")[0]
+        if not option.startswith("--"):
+            continue
+        words = iter(shlex.split(option))
+        for word in words:
+            if word in plain:
+                given[plain[word][0]] = plain[word][1]
+            elif word == "--exclude":
+                given.setdefault("exclude", []).append(next(words))
+            else:
+                given[word.removeprefix("--")] = next(words)
+        choices.append(given)
+    return choices
+
+
+def choices_at(path: Path, **given: Any) -> list[dict[str, Any]]:
+    """The choices that are offered there, as open_source takes them."""
+    found = opened(path, **given)
+    assert isinstance(found, str) or given
+    return offered(found) if isinstance(found, str) else []
 
 
 def test_a_zip_is_read_while_others_read_it(tmp_path):

@@ -14,7 +14,7 @@ from shards.images import Transform
 from shards.index import Index
 from shards.sources import open_source
 from shards.writer import pack
-from tests.shards.sources.test_sources import offered, picture
+from tests.shards.sources.test_sources import choices_at, picture
 from tests.shards.test_trees import tar_bytes, zip_bytes
 
 
@@ -245,7 +245,7 @@ def test_folders_of_tars_are_splits(tmp_path):
 def test_another_tar_beside_a_set_is_asked_about(tmp_path):
     path = write_pool(tmp_path / "pool")
     one_tar(path / "extra.tar", samples(20, 2))
-    assert [len(open_source(path, **option)) for option in offered(path)] == [15, 2, 17]
+    assert [len(open_source(path, **option)) for option in choices_at(path)] == [15, 2, 17]
     assert len(open_source(path, sub="extra")) == 2
 
 
