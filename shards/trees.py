@@ -506,47 +506,31 @@ class Mounted:
     Args:
         tree: The tree.
         archives: Archives in it, by their names.
-        places: The folders that they become; else each one of its name without its suffix. Several may become the same
-            folder, where they have no file in common.
         shut: Archives in it that are left out, and the reason.
 
     Raises:
-        InputError: Two archives would become the same folder, and ``places`` does not say so.
+        InputError: Two archives would become the same folder.
     """
 
-    def __init__(
-        self,
-        tree: Tree,
-        archives: Mapping[str, Tree],
-        places: Mapping[str, str] | None = None,
-        *,
-        shut: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, tree: Tree, archives: Mapping[str, Tree], *, shut: Mapping[str, str] | None = None) -> None:
         self.path = tree.path
         self.container = tree.container
         self.notes = [*tree.notes, *(note for inner in archives.values() for note in inner.notes)]
         self._tree = tree
-        self._inner: dict[str, list[Tree]] = {}
-        self._which: dict[str, int] = {}
-        """Which of several archives in the same place has a file."""
+        self._inner: dict[str, Tree] = {}
         self._recent: list[Tree] = []
-        shut, places = shut or {}, places or {}
+        shut = shut or {}
         self.left_out = tree.left_out + Counter(shut.values())
         files = {name: size for name, size in tree.files.items() if name not in archives and name not in shut}
         for name, inner in archives.items():
-            place = places.get(name, without_suffix(name)) + "/"
-            before = self._inner.setdefault(place, [])
-            if before and name not in places:
+            place = without_suffix(name) + "/"
+            if place in self._inner:
                 raise InputError(f"{tree.path} holds several archives called {place[:-1]}: move all but one away")
-            if before:
-                self._which |= dict.fromkeys((place + path for path in inner.files), len(before))
-                self.left_out[_TWICE] += sum(place + path in files for path in inner.files)
-            before.append(inner)
+            self._inner[place] = inner
             self.left_out += inner.left_out
             files |= {place + path: size for path, size in inner.files.items()}
             if inner.container not in self.container:
                 self.container += f" with {inner.container}"
-        self.left_out = +self.left_out
         self.files: Mapping[str, int] = files
 
     def __getstate__(self) -> dict[str, Any]:
@@ -556,7 +540,7 @@ class Mounted:
         end = name.find("/") + 1
         while end:
             if inner := self._inner.get(name[:end]):
-                return self._used(inner[self._which.get(name, 0)]), name[end:]
+                return self._used(inner), name[end:]
             end = name.find("/", end) + 1
         return self._tree, name
 

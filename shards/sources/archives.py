@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from shards.errors import InputError
 from shards.images import ImageError
-from shards.names import canonical_split, in_a_row
+from shards.names import canonical_split
 from shards.sources import cifar
 from shards.sources.base import Wish, displayed
 from shards.sources.folder import choices, quoted
@@ -18,6 +18,8 @@ OFFICIAL = frozenset({"img_align_celeba.zip", "img_celeba.zip", *cifar.ARCHIVES}
 """Archives that are looked into wherever they lie; others only where no data set lies beside them."""
 DEPTH = 4
 """So many archives are looked into one within another; a zip may hold itself."""
+A_FEW = 3
+"""So many pictures beside archives can be named one by one."""
 SOME = 8
 """Archives that a question lists."""
 UNPACK_FIRST = frozenset(
@@ -58,18 +60,17 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     shards = chosen is packed or (chosen is named and all(name.startswith(wish.sub) for name in named))
     if not chosen or (shards and holds(tree, within, wish)):
         return tree
+    said = wish.classes is not None or wish.inner
     opened = open_inside(tree, chosen)
     unpacked = [name for name, inner in opened.items() if _is_unpacked(tree, name, inner)]
     opened = {name: inner for name, inner in opened.items() if name not in unpacked}
     if chosen is packed and pictures and wish.layout is None:
         opened = {name: inner for name, inner in opened.items() if _holds_data(inner, wish, holds)}
-        if opened and wish.classes is None and not wish.inner:
+        if opened and not said:
             raise InputError(_beside_pictures(tree, opened, pictures))
-    asks = wish.classes is None and not wish.inner and wish.layout in (None, "folder")
-    places = _places(tree, opened) if asks else {}
-    tree = Mounted(tree, opened, places, shut=dict.fromkeys(unpacked, "archives that lie unpacked beside themselves"))
-    if places:
-        tree.notes.append(f"{_some(places)} are parts of one set; --classes takes each of them for a class")
+    if not said and wish.layout in (None, "folder"):
+        _refuse_one_place(tree, opened)
+    tree = Mounted(tree, opened, shut=dict.fromkeys(unpacked, "archives that lie unpacked beside themselves"))
     return look_into(tree, wish, holds, depth - 1) if opened else tree
 
 
@@ -119,6 +120,9 @@ def _beside_pictures(tree: Tree, opened: Mapping[str, Tree], pictures: Sequence[
         (f"--sub {quoted(without_suffix(name))}", f"{len(inner.files):,} files in {displayed(name)}")
         for name, inner in list(opened.items())[:SOME]
     ]
+    if len(pictures) <= A_FEW:
+        option = " ".join(f"--exclude {quoted(name)}" for name in pictures)
+        options.append((option, "what is in the archives"))
     options.append(("--layout folder", f"the {len(pictures):,} images that are in no archive"))
     if len(opened) > 1 and all(map(_pictures, opened.values())):
         options.append(("--classes", "each archive as a class, without the images that are in none"))
@@ -129,31 +133,23 @@ def _beside_pictures(tree: Tree, opened: Mapping[str, Tree], pictures: Sequence[
     )
 
 
-def _places(tree: Tree, opened: Mapping[str, Tree]) -> dict[str, str]:
-    """The folder that several archives become together: those that are parts of one, as their names and folders say.
+def _refuse_one_place(tree: Tree, opened: Mapping[str, Tree]) -> None:
+    """See that archives do not all unpack into the same folder in a folder, as VOCdevkit/VOC2007.
 
     Raises:
-        InputError: They may be parts, and may be classes.
+        InputError: They do, so that they may be classes, and may be parts of one set.
     """
-    names = list(opened)
-    shorts = [without_suffix(name).rpartition("/")[2] for name in names]
-    tops = [{name.rpartition("/")[0] for name in _pictures(inner)} for inner in opened.values()]
-    if len(names) < 2 or not all(tops) or any("" in top for top in tops) or all(map(canonical_split, shorts)):
-        return {}
-    alike = len({folder.split("/")[0] for top in tops for folder in top}) == 1
-    parts = len({name.rpartition("/")[0] for name in names}) == 1 and in_a_row(shorts)
-    if parts and len({folder for top in tops for folder in top}) > 1:
-        twice = Counter(name for inner in opened.values() for name in _pictures(inner))
-        if max(twice.values()) == 1:
-            place = without_suffix(names[0]).rstrip("0123456789").rstrip("-_. ") or f"{shorts[0]}-{shorts[-1]}"
-            return dict.fromkeys(names, place)
-    if alike:
-        folder = displayed(min(tops[0]).split("/")[0])
+    folders = [{name.rpartition("/")[0] for name in _pictures(inner)} for inner in opened.values()]
+    are_splits = all(canonical_split(without_suffix(name).rpartition("/")[2]) for name in opened)
+    if len(opened) < 2 or not all(folders) or are_splits:
+        return
+    inside = os.path.commonpath(set().union(*folders))
+    if "/" in inside:
         raise InputError(
-            f"{tree.path} holds {len(names):,} archives ({_some(names)}), each with a folder {folder}: what is meant?"
+            f"{tree.path} holds {len(opened):,} archives ({_some(opened)}), all of a folder {displayed(inside)}: "
+            "what is meant?"
             + choices([("--classes", "each archive is a class"), ("--no-classes", "all images, without classes")])
         )
-    return {}
 
 
 def _some(names: Collection[str]) -> str:
