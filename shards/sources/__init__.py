@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from shards.archives import ARCHIVES, is_archive_name
 from shards.cache import local_path
 from shards.errors import InputError
 from shards.names import canonical_split, near
 from shards.sources import celeba, cifar, folder, mnist, stylegan, webdataset
-from shards.sources.archives import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.base import (
     SPLITS,
     Found,
@@ -32,8 +32,9 @@ from shards.sources.base import (
 )
 from shards.sources.chosen import Chosen
 from shards.sources.folder import choices, quoted
+from shards.sources.nested import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import ARCHIVES, Excluding, Folder, Tree, is_archive_name, open_tree
+from shards.trees import Excluding, Folder, Tree, open_tree
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 

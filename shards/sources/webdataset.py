@@ -21,6 +21,7 @@ import braceexpand
 import numpy as np
 
 from shards import images
+from shards.archives import Tar, without_suffix
 from shards.cache import is_remote
 from shards.errors import InputError
 from shards.images import ImageError, Look
@@ -39,7 +40,7 @@ from shards.sources.base import (
 from shards.sources.folder import choices
 from shards.sources.pictures import look_notes, recognise
 from shards.sources.tarred import Tarred, at_urls, ending, is_image, read_tar, split_key, with_image
-from shards.trees import Tar, Tree, open_inside, without_suffix
+from shards.trees import Tree, open_inside
 
 LOOKS_FOR = "tars called 000000.tar and so on, or a tar in which images have .cls, .json or .txt files of their key"
 COMPANIONS = frozenset({"cls", "json", "txt", "cap", "caption", "id", "index", "label"})

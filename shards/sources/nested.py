@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from shards.archives import ARCHIVE_HEAD, archive_kind, is_archive_name, without_suffix
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.names import canonical_split
@@ -12,7 +13,7 @@ from shards.sources import cifar
 from shards.sources.base import Wish, displayed
 from shards.sources.folder import choices, quoted
 from shards.sources.pictures import SUFFIXES, find_pictures, suffix
-from shards.trees import ARCHIVE_HEAD, Mounted, Tree, archive_kind, is_archive_name, open_inside, without_suffix
+from shards.trees import Mounted, Tree, open_inside
 
 OFFICIAL = frozenset({"img_align_celeba.zip", "img_celeba.zip", *cifar.ARCHIVES})
 """Archives that are looked into wherever they lie; others only where no data set lies beside them."""
@@ -121,7 +122,7 @@ def _beside_pictures(tree: Tree, opened: Mapping[str, Tree], pictures: Sequence[
         for name, inner in list(opened.items())[:SOME]
     ]
     if len(pictures) <= A_FEW:
-        option = " ".join(f"--exclude {quoted(name)}" for name in pictures)
+        option = " ".join(f"--exclude {quoted(f'/{name}')}" for name in pictures)  # and not what is called so elsewhere
         options.append((option, "what is in the archives"))
     options.append(("--layout folder", f"the {len(pictures):,} images that are in no archive"))
     if len(opened) > 1 and all(map(_pictures, opened.values())):
