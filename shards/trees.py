@@ -95,6 +95,17 @@ def open_inside(tree: Tree, names: Iterable[str]) -> dict[str, Tree]:
     return opened
 
 
+def folders_of(names: Iterable[str]) -> set[str]:
+    """The folders that some files are in, and those that these are in."""
+    found: set[str] = set()
+    for name in names:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
+
+
 def _open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 

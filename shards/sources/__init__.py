@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from shards.archives import ARCHIVES, is_archive_name
+from shards.archives import ARCHIVES, Tar, is_archive_name
 from shards.cache import local_path
 from shards.errors import InputError
 from shards.names import canonical_split, near
@@ -34,7 +34,7 @@ from shards.sources.chosen import Chosen
 from shards.sources.folder import choices, quoted
 from shards.sources.nested import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import Excluding, Folder, Tree, open_tree
+from shards.trees import Excluding, Folder, Tree, folders_of, open_tree
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
@@ -122,6 +122,9 @@ def _open_local(path: Path, wish: Wish, exclude: Sequence[str], split: str | Non
         tree = open_tree(path)
         if tree is None:
             return _open_file(path, wish)
+        of_tars = wish.layout in (None, "webdataset")
+        if exclude and of_tars and isinstance(tree, Tar) and webdataset.find(tree, list(tree.files), wish):
+            raise InputError(f"{path} holds samples of WebDataset, which are packed whole: leave --exclude away")
         tree = _without(exclude, tree, look)
         found, wish = _find_split(tree, wish, split)
         if not found and not _pieces(tree.files) and (other := look_into_others(tree, wish)):
@@ -185,7 +188,7 @@ def _find_split(tree: Tree, wish: Wish, split: str | None) -> tuple[list[Found],
     except InputError:
         if split is None:
             raise
-        folders = {name[:end] for name in _below(tree, wish.sub) for end, letter in enumerate(name) if letter == "/"}
+        folders = folders_of(_below(tree, wish.sub))
         called = [folder for folder in folders if canonical_split(folder.rpartition("/")[2]) == split]
         outer = [folder for folder in called if not any(folder.startswith(each + "/") for each in called)]
         if len(outer) != 1 or outer[0] == wish.sub:
@@ -233,8 +236,8 @@ def _below(tree: Tree, sub: str) -> list[str]:
     inside = [name for name in tree.files if name.startswith(sub + "/")]
     inside = inside or [name for name in tree.files if name.startswith(sub)]
     if not inside:
-        folders = {name[:end] for name in tree.files for end, letter in enumerate(name) if letter == "/"}
-        raise InputError(f"--sub {sub}: {tree.path} holds no such folder; {near(sub, sorted(folders)[:1000])}")
+        folders = sorted(folders_of(tree.files))
+        raise InputError(f"--sub {sub}: {tree.path} holds no such folder; {near(sub, folders[:1000])}")
     return inside
 
 

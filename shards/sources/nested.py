@@ -13,7 +13,7 @@ from shards.sources import cifar
 from shards.sources.base import Wish, displayed
 from shards.sources.folder import choices, quoted
 from shards.sources.pictures import SUFFIXES, find_pictures, suffix
-from shards.trees import Mounted, Tree, open_inside
+from shards.trees import Mounted, Tree, folders_of, open_inside
 
 OFFICIAL = frozenset({"img_align_celeba.zip", "img_celeba.zip", *cifar.ARCHIVES})
 """Archives that are looked into wherever they lie; others only where no data set lies beside them."""
@@ -46,7 +46,7 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     archives = [name for name in tree.files if is_archive_name(name) and _concerns(name, wish.sub)]
     if not archives or depth == 0:
         return tree
-    folders = {name[:end] for name in tree.files for end, letter in enumerate(name) if letter == "/"}
+    folders = folders_of(tree.files)
     beside = [name for name in archives if without_suffix(name) in folders]
     if beside:
         tree = Mounted(tree, {}, shut=dict.fromkeys(beside, "archives beside a folder of the same name"))
@@ -58,8 +58,9 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     named = [name for name in packed if wish.sub and f"{wish.sub}/".startswith(without_suffix(name) + "/")]
     official = [name for name in packed if name.rpartition("/")[2].lower() in OFFICIAL]
     chosen = named or official or packed
-    shards = chosen is packed or (chosen is named and all(name.startswith(wish.sub) for name in named))
-    if not chosen or (shards and holds(tree, within, wish)):
+    # Tars of samples are not looked into, unless it is a folder in one that is asked for.
+    may_be_shards = chosen is packed or (chosen is named and all(name.startswith(wish.sub) for name in named))
+    if not chosen or (may_be_shards and holds(tree, within, wish)):
         return tree
     said = wish.classes is not None or wish.inner
     opened = open_inside(tree, chosen)

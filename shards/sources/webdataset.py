@@ -60,10 +60,15 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
     Tars in folders train and val, or so called, are one set. If the user says that this is the layout, all tars are.
 
     Raises:
-        InputError: Tars are called like shards but may each hold a class.
+        InputError: Tars are called like shards but may each hold a class; or a part of a tar is asked for.
     """
     asked = wish.layout == LAYOUT
     if isinstance(tree, Tar) and (_has_companions(names) or (asked and any(map(_is_picture, names)))):
+        if len(names) < len(tree.files):
+            raise InputError(
+                f"{tree.path} holds samples of WebDataset, which are packed whole: leave --sub away, or give "
+                "--layout folder, which takes the images without what is said of them"
+            )
         tar = Tarred(str(tree.path), tree.path.name, tree.opening)
         what = f"{len(names):,} files of WebDataset samples"
         return [Found(LAYOUT, "", what, frozenset(names), partial(_build, [tar]))]

@@ -256,3 +256,14 @@ def test_numbered_tars_without_anything_but_images(tmp_path, names):
     source = open_source(tmp_path)
     assert (source.layout, len(source), source.class_names) == ("webdataset", 6, ())
     assert source.recognised.splits == ({"train": 4, "val": 2} if "train-0000" in names else {})
+
+
+def test_a_part_of_a_tar_is_refused(tmp_path):
+    path = one_tar(tmp_path / "a.tar", {f"{i}/{k}": d for i in (1, 2) for k, d in samples(i, 1).items()})
+    for given in ({"sub": "1"}, {"exclude": ["1"]}):
+        with pytest.raises(InputError, match="are packed whole"):
+            open_source(path, **given)
+    assert len(open_source(path, "folder", sub="1")) == len(open_source(path, "folder", exclude=["1"])) == 1
+    for given in ({"sub": "1"}, {"exclude": ["1"]}):
+        with pytest.raises(InputError, match="are for folders and archives"):
+            open_source(f"{tmp_path}/{{a,b}}.tar", **given)
