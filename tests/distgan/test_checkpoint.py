@@ -185,11 +185,13 @@ def test_pruning_as_it_goes_keeps_what_pruning_at_the_end_would(tmp_path):
     assert [int(path.name[5:]) for path in checkpoints(tmp_path)] == [1, 10, 20, 28, 29]
 
 
-@pytest.mark.parametrize(("suspect_from", "kept"), [(None, [8, 9]), (9, [8, 9]), (7, [6, 8, 9]), (1, [8, 9])])
-def test_the_newest_checkpoint_from_before_a_doubt_is_kept(tmp_path, suspect_from, kept):
+@pytest.mark.parametrize(
+    ("suspects", "kept"), [([], [8, 9]), ([9], [8, 9]), ([7], [6, 8, 9]), ([1], [8, 9]), ([7, 4], [3, 6, 8, 9])]
+)
+def test_the_newest_checkpoint_from_before_a_doubt_is_kept(tmp_path, suspects, kept):
     for step in range(1, 10):
         save(tmp_path, step)
-    prune(tmp_path, 2, None, suspect_from)
+    prune(tmp_path, 2, None, suspects)
     assert [Checkpoint(path).state.step for path in checkpoints(tmp_path)] == kept
 
 
