@@ -20,6 +20,8 @@ from tests.distgan.networks.conftest import enlarged, noise
 
 JOBS = Path(__file__).parents[2] / "jobs"
 BATCH = 3
+SAME = None
+"""Padding by which the map shrinks by the stride alone."""
 
 
 class Table:
@@ -55,12 +57,10 @@ class Table:
         self.x = self.x.reshape(-1, *shape)
         return self
 
-    def conv(self, out: int, kernel: int, stride: int = 1, padding: int | str = 0, *, bias: bool = True) -> Table:
-        """A convolution; "same" pads as TensorFlow says: what is odd comes after."""
-        before = after = padding
-        if isinstance(padding, str):
-            total = max((-(-self.x.shape[2] // stride) - 1) * stride + kernel - self.x.shape[2], 0)
-            before, after = total // 2, total - total // 2
+    def conv(self, out: int, kernel: int, stride: int = 1, padding: int | None = 0, *, bias: bool = True) -> Table:
+        """A convolution; ``SAME`` pads as TensorFlow says: what is odd comes after."""
+        total = max((-(-self.x.shape[2] // stride) - 1) * stride + kernel - self.x.shape[2], 0)
+        before, after = (total // 2, total - total // 2) if padding is None else (padding, padding)
         padded = F.pad(self.x, (before, after, before, after))
         weight = self.take(out, self.x.shape[1], kernel, kernel)
         self.x = F.conv2d(padded, weight, self.take(out) if bias else None, stride)
@@ -153,10 +153,10 @@ def keras_generator(network: nn.Module, z: Tensor) -> Tensor:
 
 
 def keras_critic(network: nn.Module, x: Tensor) -> Tensor:
-    table = Table(network, x, keras=True).conv(64, 5, 2, "same").leaky()
-    table.conv(128, 5, 2, "same").batch_norm().leaky()
-    table.conv(256, 5, 2, "same").batch_norm().leaky()
-    return table.conv(512, 5, 2, "same").dense(1).out().flatten()
+    table = Table(network, x, keras=True).conv(64, 5, 2, SAME).leaky()
+    table.conv(128, 5, 2, SAME).batch_norm().leaky()
+    table.conv(256, 5, 2, SAME).batch_norm().leaky()
+    return table.conv(512, 5, 2, SAME).dense(1).out().flatten()
 
 
 NARROW = 8
@@ -165,11 +165,11 @@ NARROW = 8
 
 def tutorial_generator(network: nn.Module, z: Tensor) -> Tensor:
     table = Table(network, z, keras=True).dense(128 // NARROW * 16 * 16).leaky().reshape(128 // NARROW, 16, 16)
-    table.conv(256 // NARROW, 5, 1, "same").leaky()
+    table.conv(256 // NARROW, 5, 1, SAME).leaky()
     for _ in range(3):
         table.conv_t(256 // NARROW, 4).leaky()
-    table.conv(512 // NARROW, 5, 1, "same").leaky().conv(512 // NARROW, 5, 1, "same").leaky()
-    return table.conv(3, 7, 1, "same").tanh().out()
+    table.conv(512 // NARROW, 5, 1, SAME).leaky().conv(512 // NARROW, 5, 1, SAME).leaky()
+    return table.conv(3, 7, 1, SAME).tanh().out()
 
 
 def tutorial_critic(network: nn.Module, x: Tensor) -> Tensor:

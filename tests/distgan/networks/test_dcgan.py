@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -95,7 +97,7 @@ def test_an_encoder_is_the_critic_up_to_4_by_4(size, labels):
     assert encoder.features(torch.randn(5, 1, size, size)).shape == (5, size // 4, 4, 4)
 
 
-def widths(size: int, **options: int) -> tuple[list[int], list[int]]:
+def widths(size: int, **options: Any) -> tuple[list[int], list[int]]:
     """Channels of the generator's and of the critic's strided layers, from the image to 4×4."""
     image = ImageShape(3, size)
     with torch.device("meta"):

@@ -99,7 +99,7 @@ def test_what_was_loaded_lies_in_memory_as_what_never_ended(tiny, tmp_path, name
     other.load(one.save(tmp_path, "f", None))
 
     def strides(of: Learner) -> dict[str, tuple[int, ...]]:
-        found = {}
+        found: dict[str, tuple[int, ...]] = {}
         for side, network in (("generator", of.generator), ("critic", of.critic), ("ema", of.averaged_generator())):
             found |= {f"{side}.{key}": tensor.stride() for key, tensor in network.state_dict().items()}
         for side, optimizer in of._optimizers.items():
