@@ -28,7 +28,7 @@ REMEMBERED = 50
 ENOUGH = 5
 """Steps before there is a usual norm: the first ones of a run are far from it, in either direction."""
 EPOCHS = 3
-"""Epochs after which losses that drift apart count."""
+"""Epochs (or log intervals, where these are longer) after which losses that drift apart count."""
 APART = 0.1
 """Share of its value by which each loss must have moved by then."""
 MOST_COMPARED = 256
@@ -41,7 +41,8 @@ class Trouble(NamedTuple):
 
     kind: Kind
     since: int
-    """The first step whose weights are suspect: a checkpoint of an earlier one is good."""
+    """The first step whose weights are suspect: a checkpoint of an earlier one is good. What a step's figures show was
+    done to the weights at the step before, if not earlier."""
     text: str
 
 
@@ -102,6 +103,7 @@ class Guard:
         # Of how many steps these are; states of an earlier version, which do not say it, are of a log step at least.
         self._seen: dict[str, int] = dict(state.get("seen", dict.fromkeys(self._norms, ENOUGH)))
         self._judged: int = state.get("judged", 0)
+        self._checked = 0
         self._epoch = _Losses(*state.get("epoch", ()))
         self._drift: list[_Losses] = [_Losses(*losses) for losses in state.get("drift", ())]
         self._since: dict[str, int] = dict(state.get("since", {}))
@@ -127,17 +129,24 @@ class Guard:
     def suspects(self) -> set[int]:
         """Steps that a trouble may turn out to have begun at: the newest checkpoint from before each may be wanted.
 
-        Those of what a batch or a step does not show, and the run would be rolled back for. What a step shows is known
-        when a checkpoint is due.
+        To be asked for after :meth:`check_state`, and only of what the run would be rolled back for. The weights of the
+        step just done may be bad already, which only the next one shows; other troubles show at a log step, or later.
         """
-        begun = {kind: self._since.get(kind, self._judged) for kind in ("won", "collapse")}
+        begun: dict[Kind, int] = {
+            "nonfinite": self._checked,
+            "exploding": self._checked,
+            "won": self._since.get("won", self._judged),
+            "collapse": self._since.get("collapse", self._judged),
+        }
         if self._drift:
             begun["drifting"] = self._drift[0].end + 1
         return {step for kind, step in begun.items() if getattr(self._spec, kind) == "rollback"}
 
     def observe(self, figures: Mapping[str, Tensor]) -> None:
         """Take a step's figures, as scalars on the device; kept are losses, gradient norms, accuracy and ranking."""
-        self._names = tuple(name for name in figures if name.startswith(_WATCHED))
+        names = tuple(name for name in figures if name.startswith(_WATCHED))
+        if names != self._names:
+            self._names, self._rows = names, []  # rows of a version that watched other figures
         self._window.append(torch.stack([figures[name].detach().double() for name in self._names]))
 
     def means(self) -> dict[str, float]:
@@ -179,6 +188,7 @@ class Guard:
             step: Steps done.
             finite: Whether every weight is.
         """
+        self._checked = step
         window = self._to_host()
         found = [trouble for trouble in self._of_steps(step - len(window) + 1, self._columns(window)) if trouble]
         if not finite and all(trouble.kind != "nonfinite" for trouble in found):
@@ -237,9 +247,9 @@ class Guard:
         ]
         if not bad:
             return None
-        since = min(i for i, _, _ in bad)
-        what = ", ".join(f"{name} is {value}" for i, name, value in bad if i == since)
-        return Trouble("nonfinite", first + since, f"step {first + since}: {what}: training has diverged")
+        at = min(i for i, _, _ in bad)
+        what = ", ".join(f"{name} is {value}" for i, name, value in bad if i == at)
+        return Trouble("nonfinite", first + at - 1, f"step {first + at}: {what}: training has diverged")
 
     def _exploding(self, first: int, name: str, norms: Sequence[float]) -> Trouble | None:
         known, seen = self._norms.get(name, []), self._seen.get(name, 0)
@@ -250,7 +260,7 @@ class Guard:
                 if self._spec.explosion * usual < norm < math.inf:
                     return Trouble(
                         "exploding",
-                        step,
+                        step - 1,
                         f"step {step}: the {name}'s gradient explodes: its norm is {norm:.3g}, {norm / usual:,.0f} "
                         f"times the usual {usual:.3g}",
                     )
@@ -303,9 +313,9 @@ class Guard:
         return Trouble(
             "drifting",
             before.end + 1,
-            f"step {step}: the losses have drifted apart for {len(self._drift) - 1} epochs, since step "
-            f"{before.end + 1}: the critic's fell from {before.critic:.3g} to {now.critic:.3g}, the generator's "
-            f"climbed from {before.generator:.3g} to {now.generator:.3g}",
+            f"step {step}: the losses have drifted apart for {(now.end - before.end) / self._epoch_steps:.0f} epochs, "
+            f"since step {before.end + 1}: the critic's fell from {before.critic:.3g} to {now.critic:.3g}, the "
+            f"generator's climbed from {before.generator:.3g} to {now.generator:.3g}",
         )
 
     def _collapse(self, first: int, ratio: float | None) -> Trouble | None:
@@ -360,6 +370,6 @@ _ADVICE: dict[Kind, str] = {
     "with a lower learning rate (optimizer.*.lr).",
     "exploding": "Try a lower learning rate (optimizer.*.lr) or optimizer.*.clip_norm.",
     "won": "Try a lower optimizer.critic.lr, a narrower critic, or objective.kind wasserstein_gp.",
-    "drifting": "Try a lower optimizer.critic.lr, a narrower critic, or an earlier checkpoint's pictures.",
+    "drifting": "Try a lower optimizer.critic.lr, a narrower critic, or objective.kind wasserstein_gp.",
     "collapse": "Try another seed, a lower learning rate, or objective.kind wasserstein_gp.",
 }

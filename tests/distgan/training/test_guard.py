@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan.checkpoint import Checkpoint, checkpoints, prune
+from distgan.checkpoint import Checkpoint, checkpoints, generators, prune
 from distgan.errors import RunError
 from distgan.spec import GuardSpec
 from distgan.tracking import read_metrics
@@ -48,7 +48,7 @@ def test_the_first_step_that_is_not_finite_is_named(name, value):
     guard = Guard(GuardSpec())
     bad = {**ALL_IS_WELL, name: value}
     (trouble,) = watch(guard, ALL_IS_WELL, ALL_IS_WELL, bad, bad, first=11)
-    assert (trouble.kind, trouble.since) == ("nonfinite", 13)
+    assert (trouble.kind, trouble.since) == ("nonfinite", 12)
     assert f"step 13: {name} is {value}" in trouble.text
 
 
@@ -67,7 +67,7 @@ def test_a_norm_beyond_what_was_usual_is_an_explosion(side):
     usual = ALL_IS_WELL[f"grad_norm/{side}"]
     assert watch(guard, {**ALL_IS_WELL, f"grad_norm/{side}": 99 * usual}, first=6) == []
     (trouble,) = watch(guard, ALL_IS_WELL, {**ALL_IS_WELL, f"grad_norm/{side}": 101 * usual}, first=7)
-    assert (trouble.kind, trouble.since) == ("exploding", 8)
+    assert (trouble.kind, trouble.since) == ("exploding", 7)
     assert side in trouble.text
     assert "101 times" in trouble.text
 
@@ -81,7 +81,7 @@ def test_an_explosion_is_seen_before_the_first_log_step_and_the_first_steps_are_
     for first in range(1, len(norms) + 1, log_every):
         window = norms[first - 1 : first - 1 + log_every]
         found += watch(guard, *({**ALL_IS_WELL, f"grad_norm/{side}": norm} for norm in window), first=first)
-    assert [(trouble.kind, trouble.since) for trouble in found] == [("exploding", 33)]
+    assert [(trouble.kind, trouble.since) for trouble in found] == [("exploding", 32)]
     assert "2,000 times the usual 1" in found[0].text
 
 
@@ -292,7 +292,8 @@ def test_a_loss_between_two_log_steps_is_found_when_the_run_is_saved():
     guard.observe({"loss/critic": torch.tensor(math.nan)})
     guard.observe({"loss/critic": torch.tensor(1.0)})
     (trouble,) = guard.check_state(7, finite=True)
-    assert trouble.since == 6
+    assert trouble.since == 5
+    assert "step 6" in trouble.text
 
 
 # Diversity
@@ -347,6 +348,12 @@ def test_a_guard_that_is_put_down_and_taken_up_again_sees_the_same(data):
         assert one.means() == pytest.approx(other.means(), nan_ok=True)
         other = Guard(spec, json.loads(json.dumps(other.state())), epoch_steps=3)
         assert one.suspects == other.suspects
+
+
+def test_what_a_version_remembered_that_watched_other_figures_is_no_hindrance():
+    guard = Guard(GuardSpec(), {"names": list(CALM), "window": [list(CALM.values())], "norms": {"critic": [2.0]}})
+    (trouble,) = watch(guard, {**CALM, "critic/ranking": 0.9}, {**CALM, "grad_norm/critic": 1e4, "critic/ranking": 0.9})
+    assert (trouble.kind, trouble.since) == ("exploding", 1)
 
 
 # Provoked in real runs
@@ -508,6 +515,34 @@ def test_the_checkpoint_from_before_the_trouble_outlives_the_newer_ones(tiny, tm
     )
     run(spec, tmp_path / "run")
     assert "Going back to step 4" in log(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("log_every", "save_every", "keep_last"), [(50, 10, 2), (7, 4, 1), (100, 3, 1)])
+def test_an_explosion_between_log_steps_costs_no_more_than_since_the_last_checkpoint(
+    tiny, tmp_path, monkeypatch, log_every, save_every, keep_last
+):
+    def make_steep(learner: Learner) -> None:
+        list(learner.critic.parameters())[-1].mul_(1e6)
+
+    spoil(monkeypatch, 52, make_steep)
+    spec = tiny(
+        objective__kind="hinge",
+        guard__exploding="rollback",
+        tracking__log_every=log_every,
+        training={
+            "batch_size": 8,
+            "images": 8 * 70,
+            "checkpoint_every_images": 8 * save_every,
+            "keep_last": keep_last,
+            "keep_generator_every_images": 8,
+        },
+    )
+    assert run(spec, tmp_path / "run").step == 70
+    good = 51 // save_every * save_every  # the weights of step 52 are what makes the gradient of step 53 explode
+    assert "step 53: the critic's gradient explodes" in log(tmp_path / "run")
+    assert f"Going back to step {good}" in log(tmp_path / "run")
+    states = [Checkpoint(path).state for path in generators(tmp_path / "run")]
+    assert [(state.step, state.rollbacks) for state in states] == [(s, int(s > good)) for s in range(1, 71)]
 
 
 def test_a_critic_that_wins_is_said(tiny, tmp_path):
