@@ -290,7 +290,7 @@ class GuardSpec(Options):
     """The critic has won: it tells nearly every image right, for long, or the generator's gradient is gone. A
     Wasserstein critic, which is meant to be right, has won in the second case alone."""
     drifting: Action = "warn"
-    """The losses have drifted apart for three epochs: the critic's falls while the generator's climbs."""
+    """The losses have drifted apart for two epochs: the critic's falls while the generator's climbs."""
     collapse: Action = "warn"
     """The generator's images are all (nearly) the same."""
     explosion: Annotated[float, Field(gt=1.0)] = 1000.0

@@ -27,8 +27,8 @@ REMEMBERED = 50
 """Log steps whose gradient norms are what later ones are compared with."""
 ENOUGH = 5
 """Steps before there is a usual norm: the first ones of a run are far from it, in either direction."""
-EPOCHS = 3
-"""Epochs (or log intervals, where these are longer) after which losses that drift apart count."""
+HALVES = 4
+"""Half epochs (or log intervals, where these are longer) after which losses that drift apart count."""
 APART = 0.1
 """Share of its value by which each loss must have moved by then."""
 MOST_COMPARED = 256
@@ -104,7 +104,7 @@ class Guard:
         self._seen: dict[str, int] = dict(state.get("seen", dict.fromkeys(self._norms, ENOUGH)))
         self._judged: int = state.get("judged", 0)
         self._checked = 0
-        self._epoch = _Losses(*state.get("epoch", ()))
+        self._half = _Losses(*state.get("half", ()))
         self._drift: list[_Losses] = [_Losses(*losses) for losses in state.get("drift", ())]
         self._since: dict[str, int] = dict(state.get("since", {}))
         self._streaks: dict[str, int] = dict(state.get("streaks", {}))
@@ -118,7 +118,7 @@ class Guard:
             "norms": self._norms,
             "seen": self._seen,
             "judged": self._judged,
-            "epoch": list(self._epoch),
+            "half": list(self._half),
             "drift": [list(losses) for losses in self._drift],
             "since": self._since,
             "streaks": self._streaks,
@@ -291,19 +291,19 @@ class Guard:
         if self._epoch_steps is None or "critic/accuracy" not in columns or "loss/generator" not in columns:
             return None
         critic, generator = columns["loss/critic"], columns["loss/generator"]
-        self._epoch = _Losses(
+        self._half = _Losses(
             step,
-            self._epoch.steps + len(critic),
-            self._epoch.critic + sum(critic),
-            self._epoch.generator + sum(generator),
+            self._half.steps + len(critic),
+            self._half.critic + sum(critic),
+            self._half.generator + sum(generator),
         )
-        if self._epoch.steps >= self._epoch_steps:
-            now, self._epoch = self._epoch.mean(), _Losses()
+        if 2 * self._half.steps >= self._epoch_steps:
+            now, self._half = self._half.mean(), _Losses()
             if self._drift and now.critic < self._drift[-1].critic and now.generator > self._drift[-1].generator:
                 self._drift.append(now)
             else:
                 self._drift = [now]
-        if len(self._drift) <= EPOCHS:
+        if len(self._drift) <= HALVES:
             return None
         before, now = self._drift[0], self._drift[-1]
         if before.critic - now.critic < APART * before.critic:
@@ -342,7 +342,7 @@ class Guard:
 
 
 class _Losses(NamedTuple):
-    """Losses summed over the steps of an epoch, or their means."""
+    """Losses summed over the steps of half an epoch, or their means."""
 
     end: int = 0
     """The last of these steps."""

@@ -149,8 +149,8 @@ def test_a_critic_that_ranks_has_won_only_when_the_generator_s_gradient_is_gone(
     assert "ranks 100.0% of the pairs right" in trouble.text
 
 
-def epochs(guard: Guard, *losses: tuple[float, float], **options: Any) -> list[list[Trouble]]:
-    """What a guard says after each epoch of ten steps in two intervals, of (critic's, generator's) mean losses."""
+def halves(guard: Guard, *losses: tuple[float, float], **options: Any) -> list[list[Trouble]]:
+    """What a guard says after each ten steps, in two intervals, of (critic's, generator's) mean losses."""
     said = []
     for number, (critic, generator) in enumerate(losses):
         figures = [
@@ -166,11 +166,11 @@ APART = [(0.6, 0.8), (0.5, 1.0), (0.4, 1.5), (0.3, 3.0), (0.2, 6.0), (0.1, 9.0)]
 
 
 def test_losses_that_drift_apart_for_epochs_are_said_once():
-    said = epochs(Guard(GuardSpec(), epoch_steps=10), *APART)
-    assert [len(troubles) for troubles in said] == [0, 0, 0, 1, 0, 0]
-    (trouble,) = said[3]
+    said = halves(Guard(GuardSpec(), epoch_steps=20), *APART)
+    assert [len(troubles) for troubles in said] == [0, 0, 0, 0, 1, 0]
+    (trouble,) = said[4]
     assert (trouble.kind, trouble.since) == ("drifting", 11)
-    assert "for 3 epochs, since step 11: the critic's fell from 0.6 to 0.3, the generator's climbed from 0.8 to 3" in (
+    assert "for 2 epochs, since step 11: the critic's fell from 0.6 to 0.2, the generator's climbed from 0.8 to 6" in (
         trouble.text
     )
 
@@ -178,7 +178,7 @@ def test_losses_that_drift_apart_for_epochs_are_said_once():
 @pytest.mark.parametrize(
     "losses",
     [
-        APART[:3],
+        APART[:4],
         [(critic, 1.0) for critic, _ in APART],
         [(1.0, generator) for _, generator in APART],
         APART[::-1],
@@ -187,7 +187,7 @@ def test_losses_that_drift_apart_for_epochs_are_said_once():
     ],
 )
 def test_losses_that_do_not_drift_apart_for_long_or_far_are_left_alone(losses):
-    assert epochs(Guard(GuardSpec(), epoch_steps=10), *losses) == [[] for _ in losses]
+    assert halves(Guard(GuardSpec(), epoch_steps=20), *losses) == [[] for _ in losses]
 
 
 def test_losses_that_say_nothing_of_who_is_ahead_may_drift():
@@ -195,7 +195,7 @@ def test_losses_that_say_nothing_of_who_is_ahead_may_drift():
     for step, (critic, generator) in enumerate(APART * 2, start=1):
         figures = {**CALM, "loss/critic": critic, "loss/generator": generator, "critic/ranking": 0.8}
         assert watch(guard, figures, first=step) == []
-    assert epochs(Guard(GuardSpec()), *APART) == [[] for _ in APART], "how long an epoch is, is not known"
+    assert halves(Guard(GuardSpec()), *APART) == [[] for _ in APART], "how long an epoch is, is not known"
 
 
 def test_the_mean_of_each_figure_is_of_all_steps_since_the_last_log_step():
@@ -554,6 +554,7 @@ def test_a_critic_that_wins_is_said(tiny, tmp_path):
     )
     run(spec, tmp_path / "run")
     assert "the critic has won" in log(tmp_path / "run")
+    assert "the losses have drifted apart for 2 epochs, since step 5: the critic's fell" in log(tmp_path / "run")
 
 
 def test_a_run_that_goes_well_hears_nothing(tiny, tmp_path):
