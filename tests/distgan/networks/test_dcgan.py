@@ -123,7 +123,11 @@ def test_a_greatest_width_that_is_asked_for_holds_at_any_size(size, max_width):
     assert widths(size, max_width=max_width) == (expected, expected)
 
 
-@pytest.mark.parametrize("entry", [GENERATORS["dcgan"], CRITICS["dcgan"], ENCODERS["dcgan_encoder"]], ids=str)
+@pytest.mark.parametrize(
+    "entry",
+    [GENERATORS["dcgan"], CRITICS["dcgan"], ENCODERS["dcgan_encoder"]],
+    ids=["generator", "critic", "encoder"],
+)
 def test_a_greatest_width_below_the_least_is_refused(entry):
     with pytest.raises(InputError, match=r"model: max_width is 32, less than width = 64"):
         validate(entry.options, {"max_width": 32}, "model")
