@@ -1,5 +1,15 @@
-"""``python -m distgan`` is the ``distgan`` command."""
+"""The ``distgan`` command, and ``python -m distgan``.
 
-from distgan.cli import main
+A module of its own, as each worker process imports what the program began with: this imports nothing until it is run.
+"""
 
-main()
+
+def main() -> None:
+    """Run the command line; exit as it says."""
+    from distgan import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,19 +1,16 @@
-"""What this machine does in a second. Medians of several rounds, since machines are noisy."""
+"""What this machine reads and trains in a second; what it packs is in shards.bench. Medians, as machines are noisy."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image
 
 from distgan.data.conditions import LabelDistribution, label_vectors
 from distgan.data.order import Order
@@ -26,9 +23,7 @@ from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
 from distgan.training.workers import Workers
 from shards.images import Transform
-from shards.processes import usable_cpus
 from shards.reader import Reader
-from shards.sources import open_source
 from shards.sources.base import Recognised, Sample
 from shards.writer import pack
 
@@ -87,71 +82,6 @@ def bench_loader(spec: RunSpec | None, count: int = 20_000, size: int = 64) -> F
         shards = Path(folder) / "shards"
         pack(_RandomImages(count, size), shards, Transform(size=size, channels=3))
         return _bench_loader(RunSpec(name="bench", data=DataSpec(shards=str(shards), image_size=size)))
-
-
-def bench_pack(source: Path | None, counts: tuple[int, int] = (2_000, 3_000), rounds: int = 5) -> Figures:
-    """How fast packing to 64 pixels is, beside a bare loop over the same files in the same run.
-
-    The bare loop opens, decodes, cuts and resizes each file with Pillow and writes nothing. What is timed of packing
-    goes from the path to the finished set, processes that are started for it included.
-
-    Args:
-        source: A folder of images; None invents small ones (64×64) and ones of CelebA's size (178×218), as JPEG.
-        counts: How many of each to invent.
-        rounds: How often each is timed; the figures are medians.
-
-    Returns:
-        For each set of images: images/s of the bare loop, of one process and of two, and how these relate to the first.
-    """
-    figures: Figures = {"machine": f"{usable_cpus()} CPUs"}
-    with tempfile.TemporaryDirectory() as scratch:
-        sets = {"": source} if source else {}
-        if source is None:
-            for (width, height), count in zip(((64, 64), (178, 218)), counts, strict=True):
-                sets[f"{width}×{height} "] = _invent_files(Path(scratch) / f"{width}", count, width, height)
-        for name, folder in sets.items():
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            seconds: dict[int, list[float]] = {0: [], 1: [], 2: []}
-            for repeat in range(rounds):
-                for workers, times in seconds.items():
-                    out = Path(scratch) / f"out{repeat}-{workers}"
-                    began = time.perf_counter()
-                    if workers:
-                        images = open_source(folder)
-                        pack(images, out, Transform(64, images.channels()), workers=workers)
-                    else:
-                        _decode_all(paths)
-                    times.append(time.perf_counter() - began)
-                    shutil.rmtree(out, ignore_errors=True)
-            speed = {workers: len(paths) / median(times) for workers, times in seconds.items()}
-            figures |= {
-                f"{name}bare loop, images/s": speed[0],
-                f"{name}pack, images/s": speed[1],
-                f"{name}pack, 2 processes, images/s": speed[2],
-                f"{name}pack / bare loop": speed[1] / speed[0],
-                f"{name}pack, 2 processes / bare loop": speed[2] / speed[0],
-            }
-    return figures
-
-
-def _invent_files(folder: Path, count: int, width: int, height: int) -> Path:
-    """Soft colours, whose JPEG files are as large as photographs'."""
-    folder.mkdir()
-    for i in range(count):
-        blocks = np.random.Generator(np.random.Philox(key=i)).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-        image = Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
-        image.save(folder / f"{i:06d}.jpg", quality=90)
-    return folder
-
-
-def _decode_all(paths: list[Path]) -> None:
-    for path in paths:
-        with suppress(OSError), Image.open(path) as file:
-            image = file.convert("RGB")
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.crop((left, top, left + side, top + side))
-            np.asarray(square.resize((64, 64), Image.Resampling.LANCZOS)).tobytes()
 
 
 def _bench_loader(spec: RunSpec) -> Figures:

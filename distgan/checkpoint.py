@@ -2,7 +2,7 @@
 
 A checkpoint is a folder ``RUN/checkpoints/step-00001234/`` of safetensors files and ``state.json``, which holds the
 counters, the specification and a SHA-256 of every file. It is written beside and renamed, so a folder under a real name
-is whole; loading never unpickles anything.
+is whole; loading never unpickles anything. ``RUN/generators/`` holds the same of the averaged generator alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,17 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from distgan.spec import RunSpec
+from distgan.networks import complete_model
+from distgan.networks.dcgan import MAX_WIDTH, PUBLISHED
+from distgan.spec import NetworkSpec, RunSpec
 from shards.errors import InputError
 from shards.files import write_atomically
 
-FORMAT = "distgan-checkpoint-2"
+FORMAT = "distgan-checkpoint-3"
+FORMAT_2 = "distgan-checkpoint-2"
+"""Written before dcgan had ``max_width`` and dcgan_keras had ``order``: see :func:`_networks_of_format_2`."""
+CHECKPOINTS = "checkpoints"
+GENERATORS = "generators"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -37,7 +43,8 @@ Tensors = Mapping[str, Tensor]
 class State(BaseModel):
     """What a checkpoint knows beside its tensors: ``state.json``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN stays NaN, as Python's JSON has it: the guard remembers the figures of a run that is only warned of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
     format: str = FORMAT
     """Changes when old checkpoints could be misread."""
@@ -97,11 +104,15 @@ class Checkpoint:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise self._damaged(STATE, f"{where}: {first['msg']}" if where else first["msg"]) from None
-        if self.state.format != FORMAT:
-            raise InputError(f"{path}/{STATE}: format {self.state.format!r}; this version reads {FORMAT!r}")
+        if self.state.format not in (FORMAT, FORMAT_2):
+            raise InputError(
+                f"{path}/{STATE}: format {self.state.format!r}; this version reads {FORMAT!r} and {FORMAT_2!r}"
+            )
         # Of what was written, not of what it means today: a later version's specification has fields more.
         if self.state.sha256.get(STATE) != _seal(json.loads(written)):
             raise self._damaged(STATE, "it does not say what was written")
+        if self.state.format == FORMAT_2:
+            self.state = self.state.model_copy(update={"spec": _networks_of_format_2(self.state.spec)})
 
     def load_into(self, network: nn.Module, name: str) -> None:
         """Give a network the weights and statistics of one file.
@@ -118,9 +129,14 @@ class Checkpoint:
         """The tensors of one file, such as ``generator_ema``, on the CPU.
 
         Raises:
-            InputError: The file is missing or its bytes are not what was written.
+            InputError: The file is missing or its bytes are not what was written; or the generator was kept alone.
         """
         file = f"{name}.safetensors"
+        if file not in self.state.sha256:
+            raise InputError(
+                f"{self.path} holds no {file}: the averaged generator was kept alone "
+                f"(training.keep_generator_every_images); take one of the run's {CHECKPOINTS}/"
+            )
         try:
             data = (self.path / file).read_bytes()
             if hashlib.sha256(data).hexdigest() != self.state.sha256.get(file):
@@ -156,9 +172,11 @@ def save_checkpoint(
     run: Path,
     state: State,
     modules: Mapping[str, Tensors],
-    optimizers: Mapping[str, torch.optim.Optimizer],
+    optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
 ) -> Checkpoint:
     """Write a checkpoint; when this returns it is on disk, whole.
+
+    Without optimizers nothing can go on from it: it lies among those of generators alone.
 
     Args:
         run: The run's folder.
@@ -171,13 +189,14 @@ def save_checkpoint(
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     files: dict[str, dict[str, Tensor]] = {name: dict(tensors) for name, tensors in modules.items()}
-    moments = files["optimizers"] = {}
-    for side, optimizer in optimizers.items():
-        saved = optimizer.state_dict()
-        groups[side] = saved["param_groups"]
-        for index, entry in saved["state"].items():
-            moments.update({f"{side}.{index}.{key}": tensor for key, tensor in entry.items()})
-    final = run / "checkpoints" / f"step-{state.step:08d}"
+    if optimizers is not None:
+        moments = files["optimizers"] = {}
+        for side, optimizer in optimizers.items():
+            saved = optimizer.state_dict()
+            groups[side] = saved["param_groups"]
+            for index, entry in saved["state"].items():
+                moments.update({f"{side}.{index}.{key}": tensor for key, tensor in entry.items()})
+    final = run / (GENERATORS if optimizers is None else CHECKPOINTS) / f"step-{state.step:08d}"
     if final.exists():  # the same step of the same run holds the same state
         return Checkpoint(final)
     partial = final.with_name(f".{final.name}.partial")
@@ -203,37 +222,51 @@ def save_checkpoint(
 
 def checkpoints(run: Path) -> list[Path]:
     """The folders of a run's whole checkpoints, oldest first."""
-    found = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=_step)
+    return _folders(run / CHECKPOINTS)
+
+
+def generators(run: Path) -> list[Path]:
+    """The folders of the averaged generators that a run has kept alone, oldest first."""
+    return _folders(run / GENERATORS)
+
+
+def drop_generators(run: Path, after: int) -> None:
+    """Remove the generators of steps later than one that training goes on from: those steps are done again."""
+    for path in generators(run):
+        if _step(path) > after:
+            shutil.rmtree(path)
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint that a path names: a checkpoint's own folder, or a run's folder for its newest.
+    """The checkpoint that a path names: its own folder, or a run's folder for the newest of the run.
+
+    It may be a generator alone, if that is named, or if the run has nothing else.
 
     Raises:
         InputError: There is none.
     """
     if (path / STATE).exists():
         return Checkpoint(path)
-    found = checkpoints(path)
+    found = checkpoints(path) or generators(path)
     if not found:
         raise InputError(f"{path} is neither a checkpoint nor a run that has one")
     return Checkpoint(found[-1])
 
 
-def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspect_from: int | None = None) -> None:
+def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspects: Collection[int] = ()) -> None:
     """Remove checkpoints that nobody will want.
 
     Args:
         run: The run's folder.
         keep_last: How many of the newest to keep.
         keep_every_steps: Of each span of so many steps, the first is kept.
-        suspect_from: A step from which on the guard has doubts: the newest from before is kept, to go back to.
+        suspects: Steps from which on the guard has or may come to have doubts: the newest from before each is kept, to
+            go back to.
     """
     found = checkpoints(run)
     kept = set(found[-keep_last:])
-    if suspect_from is not None:
-        kept.update([path for path in found if _step(path) < suspect_from][-1:])
+    for suspect in suspects:
+        kept.update([path for path in found if _step(path) < suspect][-1:])
     if keep_every_steps is not None:
         spans: dict[int, Path] = {}
         for path in found:
@@ -247,6 +280,8 @@ def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspect_from:
 def go_back(run: Path, suspect_from: int) -> Checkpoint | None:
     """Remove the checkpoints of a step and later, and return the newest from before, if there is one.
 
+    The generators that were kept alone and are newer than that one go too.
+
     Raises:
         InputError: That one is damaged.
     """
@@ -255,7 +290,32 @@ def go_back(run: Path, suspect_from: int) -> Checkpoint | None:
         if _step(path) >= suspect_from:
             shutil.rmtree(path)
     good = [path for path in found if _step(path) < suspect_from]
+    drop_generators(run, _step(good[-1]) if good else 0)
     return Checkpoint(good[-1]) if good else None
+
+
+def _networks_of_format_2(spec: RunSpec) -> RunSpec:
+    """A run whose networks had fewer options than today's, with those options as the networks were."""
+    model = complete_model(spec.model)
+
+    def as_it_was(role: str) -> NetworkSpec:
+        network: NetworkSpec = getattr(model, role)
+        options = network.rest
+        if (role, network.name) == ("generator", "dcgan_keras"):
+            options["order"] = "regular"
+        if network.name in ("dcgan", "dcgan_encoder") and spec.data.image_size > PUBLISHED:
+            widest = options["width"] * spec.data.image_size // 8
+            if widest > max(MAX_WIDTH, options["width"]):
+                options["max_width"] = widest
+        return NetworkSpec(name=network.name, **options)
+
+    networks = {role: as_it_was(role) for role in ("generator", "critic")}
+    return spec.model_copy(update={"model": model.model_copy(update=networks)})
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The whole checkpoints in a folder, oldest first."""
+    return sorted((path for path in parent.glob("step-*") if _NAME.fullmatch(path.name)), key=_step)
 
 
 def _seal(state: Mapping[str, Any]) -> str:

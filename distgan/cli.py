@@ -543,7 +543,7 @@ def bench_pack(
     as_json: AsJson = False,
 ) -> None:
     """Images a second from files to shards with one process and two, beside a bare Pillow loop in the same run."""
-    from distgan.bench import bench_pack as measure
+    from shards.bench import bench_pack as measure
 
     if source is not None and not source.is_dir():
         raise InputError(f"{source} is not a folder: the bare loop that packing is compared with reads files")
@@ -705,6 +705,7 @@ def _print_figures(figures: dict[str, float | str], as_json: bool) -> None:
     if as_json:
         console.print_json(json.dumps(figures))
         return
+    width = max(28, 2 + max(map(len, figures)))
     for name, value in figures.items():
         shown = value if isinstance(value, str) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        console.print(f"{name:<28}{shown}")
+        console.print(f"{name:<{width}}{shown}")

@@ -112,10 +112,10 @@ class Memory:
 class Run:
     """The whole run; what depends on the data set is None where that could not be opened."""
 
-    images: int
+    images: int | None
     images_per_step: int
-    steps: int
-    flops: int
+    steps: int | None
+    flops: int | None
     samples: int | None
     steps_per_epoch: float | None
     epochs: float | None
@@ -174,7 +174,7 @@ def describe(spec: RunSpec) -> Description:
         data.notes.append("training.precision is auto: float32 is assumed; try --set training.precision=bfloat16")
     with FakeTensorMode(), _default_dtype(precision.dtype):
         networks = build_networks(spec.model, image, spec.seed, data.labels)
-        game = build_game(spec.objective, *networks, spec.model.latent_dim)
+        game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
         real = Batch(torch.empty(images, image.channels, image.size, image.size), torch.empty(images, data.labels))
         latents = torch.empty(1, spec.model.latent_dim)
         generator = _network(spec.model.generator.name, networks[0], latents, real.labels[:1])
@@ -209,14 +209,16 @@ def describe(spec: RunSpec) -> Description:
         activations=activations,
         total=sum(kept.values()) + max(activations.values()),
     )
+    known = spec.in_images(data.samples) if data.samples else spec
+    images_in_all = known.training.images
     run = Run(
-        images=spec.training.images,
+        images=images_in_all,
         images_per_step=spec.images_per_step,
-        steps=spec.steps,
-        flops=spec.steps * flops,
+        steps=known.steps if images_in_all else None,
+        flops=known.steps * flops if images_in_all else None,
         samples=data.samples,
         steps_per_epoch=data.samples and data.samples / spec.images_per_step,
-        epochs=data.samples and spec.training.images / data.samples,
+        epochs=images_in_all / data.samples if images_in_all and data.samples else spec.training.epochs,
     )
     return Description(spec.name, image._asdict(), data.labels, generator, critic, step, memory, run, data.notes)
 
@@ -296,7 +298,10 @@ def description_text(description: Description) -> str:
     epochs = (
         f"; {run.steps_per_epoch:,.1f} an epoch of {run.samples:,}, {run.epochs:,.1f} epochs" if run.samples else ""
     )
-    lines += ["", f"run: {run.steps:,} steps, {run.images:,} images{epochs}; {_flops(run.flops)}"]
+    if run.steps is None or run.images is None or run.flops is None:
+        lines += ["", f"run: {run.epochs:,g} epochs; how many steps these are is known once the shards are there"]
+    else:
+        lines += ["", f"run: {run.steps:,} steps, {run.images:,} images{epochs}; {_flops(run.flops)}"]
     return "\n".join([*lines, *(f"note: {note}" for note in description.notes)])
 
 

@@ -7,8 +7,10 @@ knows (its own options) is validated where that network or objective is declared
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -24,6 +26,9 @@ Rate = Annotated[float, Field(gt=0.0, le=1000.0)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Weight = Annotated[float, Field(ge=0.0, le=1e6)]
+
+Latent = Literal["normal", "uniform"]
+PrecisionName = Literal["auto", "float32", "bfloat16", "float64"]
 
 
 class Options(BaseModel):
@@ -122,7 +127,9 @@ class ModelSpec(Options):
     """The network from images to one number each: the discriminator's logit or the critic's score. A variational
     autoencoder has its encoder here."""
     latent_dim: Width = 100
-    """Length of a latent vector, drawn from N(0, 1)."""
+    """Length of a latent vector."""
+    latent: Latent = "normal"
+    """What each number of a latent is drawn from: N(0, 1), or ``uniform``, U(-1, 1), as the DCGAN paper has it."""
     condition: ConditionSpec | None = None
     """Attributes or classes to draw at will. Unset, the networks know of none."""
 
@@ -185,15 +192,26 @@ class OptimizerSpec(Options):
     """Updates the critic."""
 
 
+IMAGES = 5_000_000
+"""The length of a run that does not say how long it is."""
+
+_PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp64": "float64"}
+"""What people write, and what it is called here."""
+
+
 class TrainingSpec(Options):
     """How long and how."""
 
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128
     """The global batch: real images in one critic update, over all workers."""
-    images: Count = 5_000_000
-    """Real images shown to the critic in the whole run. The last step completes its batches."""
-    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that support it, else float32."""
+    images: Count | None = None
+    """Real images shown to the critic in the whole run, 5,000,000 where ``epochs`` does not say it. The last step
+    completes its batches."""
+    epochs: Annotated[float, Field(gt=0.0, le=1e9)] | None = None
+    """In place of ``images``: how often each sample that is trained on is shown. The run's folder has it in images."""
+    precision: PrecisionName = "auto"
+    """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that compute in it, else float32. A
+    resumed run goes on in what it began in. ``bf16``, ``fp32`` and ``fp64`` are understood."""
     ema_half_life_images: Count = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights."""
     ema_ramp_up: Annotated[float, Field(ge=0.0)] = 0.05
@@ -204,6 +222,26 @@ class TrainingSpec(Options):
     """Newest checkpoints to keep."""
     keep_every_images: Count | None = None
     """Also keep, for good, the first checkpoint in every span of this many images."""
+    keep_generator_every_images: Count | None = None
+    """Also keep, for good, the averaged generator alone, each time that so many images have been shown: in
+    ``generators/`` of the run's folder, to draw with. Nothing goes on from there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        given = [name for name in ("images", "epochs") if tree.get(name) is not None]
+        if len(given) == 2:
+            raise ValueError("images and epochs both say how long the run is: give one of them")
+        return tree if given else {**tree, "images": IMAGES}
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _by_another_name(cls, name: Any) -> Any:
+        if name in ("tf32", "fp16", "float16"):
+            raise ValueError(f"{name} is not supported; there are auto, float32, bfloat16 and float64")
+        return _PRECISIONS.get(name, name) if isinstance(name, str) else name
 
 
 class WandbSpec(Options):
@@ -229,7 +267,7 @@ class TrackingSpec(Options):
     sample_count: Annotated[int, Field(ge=1, le=1024)] = 64
     """Fixed latents in a sample grid."""
     sample_scale: Rate = 1.0
-    """The grid's latents are drawn from N(0, 1) and multiplied by this."""
+    """The grid's latents are drawn as training draws them, and multiplied by this."""
     wandb: WandbSpec = WandbSpec()
     """Weights & Biases."""
 
@@ -249,18 +287,22 @@ class GuardSpec(Options):
     exploding: Action = "warn"
     """A gradient's norm has grown beyond ``explosion`` times what it was."""
     won: Action = "warn"
-    """The critic has won: it tells nearly every image right, for long, or the generator's gradient is gone."""
+    """The critic has won: it tells nearly every image right, for long, or the generator's gradient is gone. A
+    Wasserstein critic, which is meant to be right, has won in the second case alone."""
+    drifting: Action = "warn"
+    """The losses have drifted apart for two epochs: the critic's falls while the generator's climbs."""
     collapse: Action = "warn"
     """The generator's images are all (nearly) the same."""
     explosion: Annotated[float, Field(gt=1.0)] = 1000.0
-    """Norm of a gradient, as a multiple of its median so far, that counts as exploding."""
+    """Norm of a gradient, as a multiple of its median so far, that counts as exploding; not before five steps."""
     won_accuracy: Annotated[float, Field(gt=0.5, le=1.0)] = 0.99
     """Share of right answers from which on the critic is winning."""
     collapse_ratio: Fraction = 0.1
     """Diversity of a batch of generated images, as a share of the data's own, below which it counts as collapsed.
     Diversity is the mean distance of an image to the nearest other in its batch, at 16 pixels."""
     grace_images: Annotated[int, Field(ge=0, le=10**15)] = 20_000
-    """Before so many images nothing counts as collapsed or won: an untrained generator draws one grey."""
+    """Before the generator's updates have drawn so many images, a batch in each of its steps, nothing counts as
+    collapsed, won or drifting: an untrained generator draws one grey."""
     patience: Annotated[int, Field(ge=1, le=10**6)] = 10
     """Log steps in a row for which the critic must be winning, or the images collapsed, before anything is done."""
     max_rollbacks: Count = 3
@@ -345,8 +387,22 @@ class RunSpec(Options):
 
     @property
     def steps(self) -> int:
-        """Generator steps in the whole run."""
+        """Generator steps in the whole run, whose length is known in images."""
+        assert self.training.images is not None, "see in_images"
         return -(-self.training.images // self.images_per_step)
+
+    def in_images(self, samples: int) -> RunSpec:
+        """The run with its length in images, for a data set of which so many samples are trained on."""
+        epochs = self.training.epochs
+        if epochs is None:
+            return self
+        # Decimal fractions of an epoch are what was written: 0.1 epochs of 10 samples are one image, not two.
+        images = math.ceil(Decimal(str(epochs)) * samples)
+        return self.with_training(images=images, epochs=None)
+
+    def with_training(self, **fields: Any) -> RunSpec:
+        """The run with other fields of its ``training`` section, which are not validated."""
+        return self.model_copy(update={"training": self.training.model_copy(update=fields)})
 
     @property
     def keep_every_steps(self) -> int | None:
@@ -358,9 +414,11 @@ class RunSpec(Options):
 FREE_ON_RESUME = (
     "name",
     "training.images",
+    "training.epochs",
     "training.checkpoint_every_images",
     "training.keep_last",
     "training.keep_every_images",
+    "training.keep_generator_every_images",
     "data.shards",
     "data.cache",
     "data.prefetch_batches",
@@ -468,6 +526,7 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a specification is a mapping of name, data, model, …; this file holds none")
+    _make_room(tree, overrides)
     for override in overrides:
         _override(tree, override)
     return validate(RunSpec, tree, str(path))
@@ -559,6 +618,18 @@ def _parse(text: str, where: str, path: tuple[str, ...] = ()) -> Any:
         raise InputError(f"{where}: nested too deeply") from None
     except Exception as error:  # what PyYAML's constructors let through: a month 99, an int of 5,000 digits, !!int foo
         raise InputError(f"{where}: not valid YAML: {error}") from None
+
+
+def _make_room(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Take the run's length out of the file where an override says it, be it in images there and in epochs here."""
+    training = tree.get("training")
+    if not isinstance(training, dict):
+        return
+    for override in overrides:
+        path, _, value = (part.strip() for part in override.partition("="))
+        if path in ("training.images", "training.epochs") and value != "null":
+            training.pop("images", None)
+            training.pop("epochs", None)
 
 
 def _override(tree: dict[str, Any], text: str) -> None:

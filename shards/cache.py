@@ -1,4 +1,8 @@
-"""Sets that lie behind a URL: fsspec reads the index; each shard is copied once, whole, and then read from here."""
+"""Sets that lie behind a URL: fsspec reads the index; each shard is copied once, whole, and then read from here.
+
+fsspec is imported where a URL is read: it takes longer to import than all the rest that a worker process needs of ours,
+and most sets lie in a folder.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import fsspec
 
 from shards.digests import file_digests
 from shards.errors import DamageError, InputError
@@ -107,6 +109,8 @@ def local_copy(root: str, name: str, sha256: str, cache: Path) -> Path:
 def _remote(root: str, name: str) -> Iterator[tuple[Any, str]]:
     """The file system behind a URL and a path in it. Every kind raises errors of its own: here they become OSError."""
     try:
+        import fsspec
+
         filesystem, path = fsspec.core.url_to_fs(f"{root.rstrip('/')}/{name}")
         yield filesystem, path
     except OSError:

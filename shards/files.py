@@ -12,10 +12,15 @@ from shards.errors import InputError
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[BinaryIO]:
+def write_atomically(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
     """A binary file that appears under ``path``, complete and on disk, when the block ends without an error.
 
     It is written beside, as ``.NAME.partial``; on an error that is removed and whatever ``path`` held stays.
+
+    Args:
+        path: Where it appears.
+        lasting: Whether to wait for the disk. Without that a power cut may leave anything under ``path``: for files
+            that are checked when they are read, and can be made again.
 
     Raises:
         OSError: The folder cannot be written or the disk is full.
@@ -24,8 +29,9 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     except BaseException as error:
         with suppress(OSError):

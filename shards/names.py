@@ -49,6 +49,14 @@ def canonical_split(name: str) -> str | None:
     return next((split for split, words in _SPLITS.items() if word in words), None)
 
 
+def in_a_row(names: Sequence[str]) -> bool:
+    """Whether names are alike but for the number that ends them, which counts from 0 or 1 on without a gap."""
+    found = [re.fullmatch(r"(.*?)([0-9]{1,18})", name) for name in names]
+    numbers = sorted(int(match[2]) for match in found if match)
+    alike = len({match[1] for match in found if match}) == 1 and len(numbers) == len(names)
+    return alike and numbers[0] in (0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
 def as_written(value: object, what: str) -> list[str]:
     """The names that somebody gives, one or a list of them, as the text that they wrote.
 

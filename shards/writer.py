@@ -12,14 +12,13 @@ import errno
 import fcntl
 import hashlib
 import io
-import itertools
 import json
 import re
 import shutil
-import sys
 import tarfile
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,14 +26,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from shards import faces, images
 from shards.cache import local_path
-from shards.digests import file_digests
+from shards.digests import file_crc32, file_digests
 from shards.errors import InputError
 from shards.files import write_atomically
 from shards.images import ImageError, Transform
@@ -57,8 +56,15 @@ from shards.processes import follow_parent, usable_cpus, worker_context
 from shards.progress import Progress
 from shards.sources.base import Sample, Source
 
+T = TypeVar("T")
+
 SHARD_BYTES = 128 << 20
 """A shard's images are at most this and at least half of it, unless the whole set is small."""
+
+HAND_ON = 1 << 20
+"""So many bytes of a shard are made before they are handed on to be written: less often than that costs nothing."""
+MOST_BEHIND = 8 << 20
+"""So many bytes may wait to be written."""
 
 PLAN = 2
 """Goes up with what notes of finished shards hold, so that work begun by another version is not gone on with."""
@@ -94,8 +100,7 @@ class PackReport:
     skipped: list[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One sample as a shard holds it.
 
     Attributes:
@@ -219,15 +224,14 @@ def write_set(job: Job, out: str | Path, workers: int | None = None, progress: P
         with _claimed(out, job):
             notes = _finished_shards(out, job)
             missing = [shard for shard in range(job.shards) if shard not in notes]
-            kept = sum(note["entry"]["nsamples"] + len(note["skipped"]) for note in notes.values())
+            kept = sum(len(note["rows"]) + len(note["skipped"]) for note in notes.values())
 
             def report(done: int) -> None:
                 if progress is not None:
                     progress(kept + done, job.samples)
 
             report(0)
-            _write_shards(job, out, missing, workers or usable_cpus(), report)
-            notes |= {shard: _read_note(out, shard) for shard in missing}
+            notes |= _write_shards(job, out, missing, workers or usable_cpus(), report)
             return _finish(job, out, [notes[shard] for shard in range(job.shards)])
     except OSError as error:
         raise InputError(
@@ -241,15 +245,28 @@ def write_set(job: Job, out: str | Path, workers: int | None = None, progress: P
         ) from error
 
 
-def write_tar(file: BinaryIO, records: Iterable[Record], description: Description) -> None:
+class Writable(Protocol):
+    """What a tar file is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append bytes."""
+        ...
+
+
+def write_tar(file: Writable, records: Iterable[Record], description: Description) -> list[int]:
     """Write samples as a tar file: for each KEY.EXTENSION, then KEY.cls and KEY.json where the set has such.
 
     The one place that decides a shard's bytes; they depend on the arguments alone. webdataset's own writer and tarfile
     make the same ones; the former imports torch, for which each process would pay seconds and hundreds of megabytes,
     and the latter takes as long for a member as it takes to decode a small image.
+
+    Returns:
+        Where each sample's image begins.
     """
+    offsets = []
     size = 0
     for record in records:
+        offsets.append(size + tarfile.BLOCKSIZE)
         for extension, data in _members(record, description):
             block = b"".join(
                 (_header(f"{record.key}.{extension}".encode("ascii"), len(data)), data, bytes(-len(data) % 512))
@@ -257,6 +274,7 @@ def write_tar(file: BinaryIO, records: Iterable[Record], description: Descriptio
             file.write(block)
             size += len(block)
     file.write(bytes(1024 + -(size + 1024) % tarfile.RECORDSIZE))
+    return offsets
 
 
 _BLANK_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # owned by nobody, of no date
@@ -301,29 +319,143 @@ class _Row(NamedTuple):
     attributes: str  # hex
 
 
-class _Filled(NamedTuple):
-    """A shard with all its bytes written, but not yet under its name."""
-
-    shard: int
-    file: BinaryIO
-    written: list[Record]  # without their data
-    checksums: list[tuple[int, int]]  # size and crc32 of each image
-    skipped: list[Skipped]
-    closing: ExitStack  # gives it its name
+Note = dict[str, Any]
+"""What is known of a finished shard: "entry" (ShardEntry as a dict), "rows" (of _Row) and "skipped"."""
 
 
-def _fill_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> _Filled:
-    """Write the bytes of one shard.
+class _Behind:
+    """A thread that does one thing after the other, while whoever hands them to it goes on."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._unseen: deque[tuple[Future[Any], int]] = deque()
+        self._held = 0
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()  # what was handed to it is done first
+
+    def do(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Hand work to the thread."""
+        future = self._thread.submit(work, *arguments)
+        self._unseen.append((future, 0))
+        return future
+
+    def take(self, work: Callable[[bytes], None], data: bytes) -> Future[None]:
+        """Hand bytes to the thread, and wait until it has little enough to do: a slow disk must not fill the memory.
+
+        Raises:
+            What earlier work has raised.
+        """
+        future = self._thread.submit(work, data)
+        self._unseen.append((future, len(data)))
+        self._held += len(data)
+        while self._held > MOST_BEHIND:
+            oldest, size = self._unseen.popleft()
+            self._held -= size
+            oldest.result()
+        return future
+
+
+class _ShardFile:
+    """A shard's file while it is written, by a thread behind the one that makes the bytes.
+
+    That thread does what is no Python: it writes, hashes, reads back and waits for the disk. Where the block is left on
+    an error, nothing remains of the file.
+
+    Args:
+        path: The shard's.
+        behind: The thread.
+    """
+
+    def __init__(self, path: Path, behind: _Behind) -> None:
+        self._path = path
+        self._behind = behind
+        self._blocks: list[bytes] = []
+        self._held = 0
+        self._size = 0
+        self._crc32 = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+        self._closing = ExitStack()
+        self._doing = [behind.do(self._open)]
+
+    def __enter__(self) -> _ShardFile:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is not None:
+            self._behind.do(self._closing.__exit__, *error).result()
+
+    def write(self, block: bytes) -> None:
+        """Take the next bytes. Raises OSError where this shard or one before could not be written."""
+        self._blocks.append(block)
+        self._held += len(block)
+        if self._held >= HAND_ON:
+            self._hand_on()
+
+    def finish(self, conclude: Callable[[_Stored], Note]) -> Future[Note]:
+        """See that the file reads back as what was written, give it its name, and then have the thread conclude."""
+        self._hand_on()
+        return self._behind.do(lambda: conclude(self._close()))
+
+    def _hand_on(self) -> None:
+        data = b"".join(self._blocks)
+        self._blocks.clear()
+        self._held = 0
+        self._doing.append(self._behind.take(self._store, data))
+
+    def _open(self) -> None:
+        self._file = self._closing.enter_context(write_atomically(self._path))
+
+    def _store(self, data: bytes) -> None:
+        self._file.write(data)
+        self._size += len(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+        self._md5.update(data)
+        self._sha256.update(data)
+
+    def _close(self) -> _Stored:
+        with self._closing:
+            for done in self._doing:
+                done.result()
+            self._file.flush()
+            if file_crc32(Path(self._file.name)) != self._crc32:
+                raise OSError(errno.EIO, "what was written reads back as something else")
+        return _Stored(self._size, self._md5.hexdigest(), self._sha256.hexdigest())
+
+
+class _Stored(NamedTuple):
+    """A file on disk: its size in bytes, and its checksums in hex."""
+
+    filesize: int
+    md5sum: str
+    sha256: str
+
+
+def _write_one_by_one(job: Job, out: Path, shards: Iterable[int], tick: Callable[[], None]) -> dict[int, Note]:
+    """Write shards in this process.
 
     Args:
         job: What is written.
         out: The set's folder.
-        shard: Which one.
+        shards: Which.
         tick: Called after each item; what it raises ends the work.
+
+    Returns:
+        Their notes.
     """
-    written: list[Record] = []
+    with _Behind() as behind:
+        notes = {shard: _write_shard(job, out, shard, behind, tick) for shard in shards}
+        return {shard: note.result() for shard, note in notes.items()}
+
+
+def _write_shard(job: Job, out: Path, shard: int, behind: _Behind, tick: Callable[[], None]) -> Future[Note]:
+    """Make the bytes of one shard; when the future is done they are on disk, and then so is the note."""
+    kept: list[tuple[Record, int, int]] = []
     skipped: list[Skipped] = []
-    checksums: list[tuple[int, int]] = []
 
     def records() -> Iterator[Record]:
         for item in job.read(shard):
@@ -331,59 +463,26 @@ def _fill_shard(job: Job, out: Path, shard: int, tick: Callable[[], None]) -> _F
             if isinstance(item, Skipped):
                 skipped.append(item)
             else:
-                checksums.append((len(item.data), zlib.crc32(item.data)))
-                written.append(Record(item.key, item.extension, b"", item.label, item.attributes, item.split))
+                kept.append((item._replace(data=b""), len(item.data), zlib.crc32(item.data)))
                 yield item
 
-    with ExitStack() as stack:
-        file = stack.enter_context(write_atomically(out / _shard_name(shard)))
-        write_tar(file, records(), job.description)
-        file.flush()
-        return _Filled(shard, file, written, checksums, skipped, stack.pop_all())
+    path = out / _shard_name(shard)
+    with _ShardFile(path, behind) as file:
+        offsets = write_tar(file, records(), job.description)
 
+        def conclude(stored: _Stored) -> Note:
+            rows = [
+                _Row(each.key, each.extension, offset, size, crc32, each.label, each.split, each.attributes.hex())
+                for (each, size, crc32), offset in zip(kept, offsets, strict=True)
+            ]
+            note = {"entry": asdict(ShardEntry(path.name, len(rows), *stored)), "rows": rows, "skipped": skipped}
+            # Not lasting: a note says a shard's checksum, and whoever goes on with the work compares it. One that a
+            # power cut has taken costs the making of its shard, and one that it has spoilt is no note.
+            with write_atomically(_note_path(out, shard), lasting=False) as beside:
+                beside.write(seal(note))
+            return note
 
-def _finish_shard(out: Path, filled: _Filled) -> None:
-    """See that a shard reads back as what was written, give it its name, and then write its note."""
-    path = out / _shard_name(filled.shard)
-    with filled.closing:
-        found = _read_back(Path(filled.file.name))
-        if found.checksums != filled.checksums:
-            raise OSError(errno.EIO, "what was written reads back as something else")
-        entry = ShardEntry(path.name, len(filled.written), found.filesize, found.md5, found.sha256)
-    rows = [
-        _Row(record.key, record.extension, offset, *checksum, record.label, record.split, record.attributes.hex())
-        for record, offset, checksum in zip(filled.written, found.offsets, filled.checksums, strict=True)
-    ]
-    with write_atomically(_note_path(out, filled.shard)) as file:
-        file.write(seal({"entry": asdict(entry), "rows": rows, "skipped": filled.skipped}))
-
-
-class _ReadBack(NamedTuple):
-    """What a reader of tar files finds in a shard: of each image where it is, and its size and crc32."""
-
-    offsets: list[int]
-    checksums: list[tuple[int, int]]
-    filesize: int
-    md5: str
-    sha256: str
-
-
-def _read_back(path: Path) -> _ReadBack:
-    data = path.read_bytes()
-    view = memoryview(data)
-    offsets, checksums = [], []
-    at = 0
-    while data[at : at + 1] not in (b"\0", b""):
-        name, size = data[at : at + 100].rstrip(b"\0"), int(data[at + 124 : at + 135], 8)
-        if data[at : at + 512] != _header(name, size):
-            raise OSError(errno.EIO, "what was written reads back as something else")
-        at += 512
-        if not name.endswith((b".cls", b".json")):
-            offsets.append(at)
-            checksums.append((size, zlib.crc32(view[at : at + size])))
-        at += size + -size % 512
-    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    return _ReadBack(offsets, checksums, len(data), md5, hashlib.sha256(data).hexdigest())
+        return file.finish(conclude)
 
 
 def _read_source(
@@ -430,12 +529,12 @@ def _save(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
 
 def _choose_shard_samples(source: Source, transform: Transform, encoding: str) -> int:
     """A power of two from the source alone, so that every machine cuts a source into the same shards."""
-    sizes = [transform.size**2 * transform.channels]
-    for i in sorted({part * len(source) // 16 for part in range(16)}):
+    sizes = [transform.size**2 * transform.channels]  # all of them are, if raw
+    for i in sorted({part * len(source) // 16 for part in range(16)}) if encoding != "raw" else ():
         with suppress(ImageError, OSError):
             sizes.append(len(_encode(source.sample(i), transform, encoding).data))
     fit = SHARD_BYTES * len(sizes) // sum(sizes)
-    enough = max(256, len(source) // 16)  # a small set is still cut into pieces for many processes
+    enough = max(64, len(source) // 32)  # a small set is still cut into pieces, so that all processes end together
     return 1 << (max(1, min(fit, enough)).bit_length() - 1)
 
 
@@ -483,22 +582,22 @@ def _check_plan(out: Path, path: Path, settings: dict[str, Any]) -> None:
             raise InputError(f"{out} was begun with {what}: go on as it was begun, or delete it and pack again")
 
 
-def _finished_shards(out: Path, job: Job) -> dict[int, dict[str, Any]]:
+def _finished_shards(out: Path, job: Job) -> dict[int, Note]:
     """The notes of the shards that are whole."""
 
-    def check(shard: int) -> dict[str, Any] | None:
+    def check(shard: int) -> Note | None:
         with suppress(OSError, ValueError):
             note, path = _read_note(out, shard), out / _shard_name(shard)
             if file_digests(path, "sha256") == [note["entry"]["sha256"]]:
                 return note
         return None
 
+    noted = [shard for shard in range(job.shards) if _note_path(out, shard).exists()]
     with ThreadPoolExecutor() as pool:
-        found = pool.map(check, range(job.shards))
-        return {shard: note for shard, note in enumerate(found) if note is not None}
+        return {shard: note for shard, note in zip(noted, pool.map(check, noted), strict=True) if note is not None}
 
 
-def _finish(job: Job, out: Path, notes: Sequence[dict[str, Any]]) -> PackReport:
+def _finish(job: Job, out: Path, notes: Sequence[Note]) -> PackReport:
     """Write the index over the finished shards and tidy up."""
     skipped = [(name, reason) for note in notes for name, reason in note["skipped"]]
     if len(skipped) == job.samples:
@@ -522,8 +621,10 @@ def _columns(shard: int, rows: Sequence[Sequence[Any]], description: Description
     return columns | {"attributes": packed.reshape(len(rows), (len(description.attribute_names) + 7) // 8)}
 
 
-def _write_shards(job: Job, out: Path, shards: Sequence[int], workers: int, report: Callable[[int], None]) -> None:
-    """Write some shards here and, where there are more to share out, in other processes as well.
+def _write_shards(
+    job: Job, out: Path, shards: Sequence[int], workers: int, report: Callable[[int], None]
+) -> dict[int, Note]:
+    """Write some shards here and, where there is enough to share out, in other processes as well.
 
     Args:
         job: What is written.
@@ -531,63 +632,125 @@ def _write_shards(job: Job, out: Path, shards: Sequence[int], workers: int, repo
         shards: Which.
         workers: Processes at most, this one among them.
         report: Called in this thread with the number of items done.
+
+    Returns:
+        Their notes.
     """
-    others = min(workers, len(shards)) - 1
-    if others < 1:
-        done = itertools.count(1)
-        _write_one_by_one(job, out, shards, lambda: report(next(done)))
-        return
-    context = worker_context()
-    shared = _Shared(context.Value("q", 0), context.Value("q", 0), context.Event())
-    began = time.monotonic()
-    running: list[Future[None]] = []
-
-    def look() -> None:
-        for future in running:
-            if future.done():
-                future.result()
-        done = shared.done.value
-        report(done)
-        remaining = job.samples * len(shards) / job.shards - done
-        if not running and remaining * (time.monotonic() - began) >= WORTH_STARTING_S * done:
-            running.extend(pool.submit(_Worker.run) for _ in range(others))
-
-    with ProcessPoolExecutor(others, context, _Worker.start, (job, out, shards, shared)) as pool:
-        try:
-            # This process begins, and sees whether the others are worth it; while they start it goes on.
-            ticker = _Ticker(shared, look)
-            _write_one_by_one(job, out, shared.take(shards), ticker.tick)
-            ticker.tell()
-            while not all(future.done() for future in running):
-                wait(running, timeout=LOOK_EVERY_S, return_when=FIRST_EXCEPTION)
-                look()
-        except BaseException:
-            shared.stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    with _Team(job, out, shards, min(workers, len(shards)) - 1, report) as team:
+        ticker = _Ticker(team.hear)
+        notes = _write_one_by_one(job, out, team.take(), ticker.tick)
+        ticker.tell()
+        return notes | team.gather()
 
 
-def _write_one_by_one(job: Job, out: Path, shards: Iterable[int], tick: Callable[[], None]) -> None:
-    """Write shards in this process. While one is read back, hashed and brought to disk the next is being filled."""
-    with ThreadPoolExecutor(1) as background:
-        finishing: Future[None] | None = None
-        for shard in shards:
-            filled = _fill_shard(job, out, shard, tick)
-            try:
-                if finishing is not None:
-                    finishing.result()
-            except BaseException:
-                filled.closing.__exit__(*sys.exc_info())
-                raise
-            finishing = background.submit(_finish_shard, out, filled)
-        if finishing is not None:
-            finishing.result()
-
-
-WORTH_STARTING_S = 2.0
-"""Seconds of work for one process, from which on others are started; that takes most of a second each."""
-LOOK_EVERY_S = 0.1
+WORTH_STARTING_S = 1.0
+"""Seconds of work for one process, from which on others are started; that takes a third of a second each."""
+LOOK_EVERY_S = 0.05
 """How often a process tells the others how far it is, and hears whether to stop."""
+
+
+class _Ticker:
+    """Counts items, and tells of them now and then: to tell costs more than a small image.
+
+    Args:
+        tell: Called with how many items are done that it was not told of; what it raises ends the work.
+    """
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell = tell
+        self._untold = 0
+        self._next = time.monotonic() + LOOK_EVERY_S
+
+    def tick(self) -> None:
+        """Count one item."""
+        self._untold += 1
+        if time.monotonic() >= self._next:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell of what is untold."""
+        untold, self._untold = self._untold, 0
+        self._tell(untold)
+        self._next = time.monotonic() + LOOK_EVERY_S
+
+
+class _Team:
+    """This process, and those that it starts as soon as it sees that they are worth it. Leaving the block ends them.
+
+    Args:
+        job: What is written.
+        out: The set's folder.
+        shards: Which.
+        others: How many other processes at most.
+        report: Called in this thread with the number of items done.
+    """
+
+    def __init__(self, job: Job, out: Path, shards: Sequence[int], others: int, report: Callable[[int], None]) -> None:
+        self._job, self._out, self._shards, self._others, self._report = job, out, shards, others, report
+        self._items = job.samples * len(shards) / job.shards
+        self._began = time.monotonic()
+        self._done = 0  # items, in this process
+        self._taken = 0  # shards, while it is alone
+        self._shared: _Shared | None = None
+        self._starting: Future[list[Future[dict[int, Note]]]] | None = None
+        self._ending = ExitStack()
+
+    def __enter__(self) -> _Team:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None and self._shared is not None:
+            self._shared.stop.set()
+        self._ending.close()
+
+    def take(self) -> Iterator[int]:
+        """Shards for this process, as long as nobody has begun with all of them."""
+        while self._shared is None:
+            if self._taken == len(self._shards):
+                return
+            self._taken += 1
+            yield self._shards[self._taken - 1]
+        yield from self._shared.take(self._shards)
+
+    def hear(self, done: int) -> None:
+        """Count items that are done in this process, and look how far the others are.
+
+        Raises:
+            What ended the work of another process.
+        """
+        self._done += done
+        everywhere = self._done + (self._shared.done.value if self._shared else 0)
+        self._report(everywhere)
+        if self._starting is not None:
+            for future in self._starting.result() if self._starting.done() else ():
+                if future.done():
+                    future.result()
+        elif self._others > 0 and self._taken < len(self._shards):
+            elapsed = time.monotonic() - self._began
+            if (self._items - everywhere) * elapsed > WORTH_STARTING_S * everywhere:
+                self._start()
+
+    def gather(self) -> dict[int, Note]:
+        """Wait for the other processes. Returns the notes of their shards; raises what ended one of them."""
+        if self._starting is None:
+            return {}
+        running = self._starting.result()
+        while wait(running, timeout=LOOK_EVERY_S, return_when=FIRST_EXCEPTION).not_done:
+            self.hear(0)
+        self.hear(0)
+        return {shard: note for future in running for shard, note in future.result().items()}
+
+    def _start(self) -> None:
+        context = worker_context()
+        self._shared = _Shared(context.Value("q", self._taken), context.Value("q", 0), context.Event())
+        pool = self._ending.enter_context(
+            ProcessPoolExecutor(
+                self._others, context, _Worker.start, (self._job, self._out, self._shards, self._shared)
+            )
+        )
+        # Whoever starts a process waits until it is there: a thread does, while this one goes on.
+        starter = self._ending.enter_context(ThreadPoolExecutor(1))
+        self._starting = starter.submit(lambda: [pool.submit(_Worker.run) for _ in range(self._others)])
 
 
 @dataclass(frozen=True)
@@ -596,7 +759,7 @@ class _Shared:
 
     Attributes:
         taken: How many shards somebody has begun with.
-        done: Items done.
+        done: Items done by those that were started.
         stop: Set when all should stop.
     """
 
@@ -614,44 +777,20 @@ class _Shared:
                 return
             yield shards[place]
 
-
-class _Ticker:
-    """Counts items, and tells of them now and then: what processes share costs more than a small image.
-
-    Args:
-        shared: Where it is told.
-        look: Called when it is.
-    """
-
-    def __init__(self, shared: _Shared, look: Callable[[], None] | None = None) -> None:
-        self._shared, self._look = shared, look
-        self._untold = 0
-        self._next = time.monotonic() + LOOK_EVERY_S
-
-    def tick(self) -> None:
-        """Count one item.
+    def tell(self, done: int) -> None:
+        """Add items that are done.
 
         Raises:
             InterruptedError: All should stop.
         """
-        self._untold += 1
-        if time.monotonic() >= self._next:
-            self.tell()
-
-    def tell(self) -> None:
-        """Tell of what is untold. Raises what tick does."""
-        if self._shared.stop.is_set():
+        if self.stop.is_set():
             raise InterruptedError("packing was stopped")
-        with self._shared.done.get_lock():
-            self._shared.done.value += self._untold
-        self._untold = 0
-        self._next = time.monotonic() + LOOK_EVERY_S
-        if self._look is not None:
-            self._look()
+        with self.done.get_lock():
+            self.done.value += done
 
 
 class _Worker:
-    """What a process of the pool keeps: the job comes once, not with every shard."""
+    """What a process of the pool keeps: the job comes once, before the work."""
 
     job: ClassVar[Job]
     out: ClassVar[Path]
@@ -664,10 +803,11 @@ class _Worker:
         follow_parent()
 
     @classmethod
-    def run(cls) -> None:
-        ticker = _Ticker(cls.shared)
-        _write_one_by_one(cls.job, cls.out, cls.shared.take(cls.shards), ticker.tick)
+    def run(cls) -> dict[int, Note]:
+        ticker = _Ticker(cls.shared.tell)
+        notes = _write_one_by_one(cls.job, cls.out, cls.shared.take(cls.shards), ticker.tick)
         ticker.tell()
+        return notes
 
 
 def _shard_name(shard: int) -> str:
@@ -678,5 +818,5 @@ def _note_path(out: Path, shard: int) -> Path:
     return out / UNFINISHED / f"shard-{shard:06d}.json"
 
 
-def _read_note(out: Path, shard: int) -> dict[str, Any]:
+def _read_note(out: Path, shard: int) -> Note:
     return unseal(_note_path(out, shard).read_bytes())

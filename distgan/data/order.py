@@ -16,7 +16,6 @@ Two options serve sets that are larger than a node's disk:
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +41,8 @@ class Order:
         self.seed = seed
         self.block = block
         self.lanes = lanes
-        self._permutations: OrderedDict[tuple[int, int], Ids] = OrderedDict()
+        self._permutations: dict[int, dict[int, Ids]] = {}
+        """Of each lane in use, those of the two epochs that were asked for last: a batch may straddle them."""
 
     def __call__(self, positions: Ids) -> Ids:
         """The samples (each in [0, samples)) at positions of the stream, each ≥ 0 and of any size."""
@@ -61,10 +61,10 @@ class Order:
 
     def _permutation(self, epoch: int, lane: int) -> Ids:
         """The samples of a lane in an epoch, in their order."""
-        key = (epoch, lane)
-        if key in self._permutations:
-            self._permutations.move_to_end(key)
-            return self._permutations[key]
+        known = self._permutations.setdefault(lane, {})
+        if epoch in known:
+            known[epoch] = known.pop(epoch)  # the newest comes last
+            return known[epoch]
         counts = [self._before(epoch + 1, each) - self._before(epoch, each) for each in range(lane + 1)]
         first, count = sum(counts[:-1]), counts[-1]
         digest = hashlib.blake2b(f"{self.seed}/order/{epoch}/{lane}".encode(), digest_size=16).digest()
@@ -76,10 +76,10 @@ class Order:
         else:
             block = np.arange(count) // self.block
             permutation = np.lexsort((within, random.random_raw(-(-count // self.block))[block]))
-        self._permutations[key] = permutation.astype(np.int64) + first
-        if len(self._permutations) > 2 * self.lanes:  # an epoch and the next, while a batch straddles them
-            self._permutations.popitem(last=False)
-        return self._permutations[key]
+        known[epoch] = permutation.astype(np.int64) + first
+        if len(known) > 2:
+            del known[next(iter(known))]
+        return known[epoch]
 
 
 def rank_slots(batch_size: int, rank: int, world_size: int) -> Ids:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from distgan.data.selection import select_samples
 from distgan.launch.local import train_locally
 from distgan.networks import ImageShape, build_networks
 from distgan.spec import load_spec
@@ -58,5 +59,6 @@ def demo(
         say(f"2/3 packing them into shards: {packed}")
         with progress("packing") as bar:
             pack(open_source(drawn, "celeba"), packed, Transform(size=spec.data.image_size, channels=3), progress=bar)
-    say(f"3/3 training jobs/demo.yaml for {spec.steps} steps: {run}")
+    _, kept = select_samples(spec)
+    say(f"3/3 training jobs/demo.yaml for {spec.in_images(len(kept)).steps} steps: {run}")
     return train_locally(spec, run, resume=run.exists())

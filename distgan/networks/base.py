@@ -40,7 +40,7 @@ class GeneratorInput(NamedTuple):
 
 
 class Generator(nn.Module):
-    """Latents (N, latent_dim), drawn from N(0, 1), and labels (N, K) to images (N, C, S, S) in [-1, 1].
+    """Latents (N, latent_dim) and labels (N, K) to images (N, C, S, S) in [-1, 1].
 
     A subclass sets ``layers``: from (N, given.width) to images.
     """

@@ -1,7 +1,8 @@
 """DCGAN's two networks (Radford, Metz and Chintala 2015, https://arxiv.org/abs/1511.06434), for any size 2^k ≥ 16.
 
 At 64 pixels and width 64 these are the paper's layers: a projection to 4×4×512 and four fractionally strided
-convolutions, mirrored by the critic. A larger image adds a layer and doubles the widest one; a smaller one drops it.
+convolutions, mirrored by the critic. A larger image adds a layer, twice as wide as the widest while ``max_width``
+allows it; a smaller one drops it.
 At 32 pixels they are those of the report that `jobs/dcgan32_gwu.yaml` repeats. The encoder of a variational autoencoder
 is the critic up to 4×4, with another end.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+from pydantic import model_validator
 from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
@@ -21,22 +23,53 @@ from distgan.spec import Options, Width
 
 LEAK = 0.2
 """The negative slope of LeakyReLU."""
+PUBLISHED = 64
+"""Pixels up to which the layers are the paper's, however wide."""
+MAX_WIDTH = 512
+"""Channels at which wider layers end beyond that, unless ``max_width`` says otherwise."""
 
 
-class GeneratorOptions(Options):
+class _WidthOptions(Options):
+    """Options that both networks have."""
+
+    width: Width = 64
+    """Channels of the layer at the image, the largest feature map; each layer further from it has twice as many."""
+    max_width: Width | None = None
+    """The most channels that a layer has. Unset there is no limit up to 64 pixels, as in the paper; for larger images
+    it is 512, or ``width`` where that is more."""
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> _WidthOptions:
+        if self.max_width is not None and self.max_width < self.width:
+            raise ValueError(f"max_width is {self.max_width}, less than width = {self.width}")
+        return self
+
+    def channels(self, size: int) -> list[int]:
+        """Of each strided layer between size×size and 4×4: 64, 128, 256, 512 at 64 pixels.
+
+        Raises:
+            InputError: The network cannot have that size.
+        """
+        count = doublings(size, start=4, least=16, network="dcgan")
+        most = self.max_width
+        if most is None and size > PUBLISHED:
+            most = max(MAX_WIDTH, self.width)
+        widths = (self.width * 2**power for power in range(count))
+        return [width if most is None else min(width, most) for width in widths]
+
+
+class GeneratorOptions(_WidthOptions):
     """Options of the ``dcgan`` generator."""
 
-    width: Width = 64
-    """Channels of the last hidden layer (the largest feature map); each layer before it has twice as many."""
     activation: Literal["relu", "leaky_relu"] = "relu"
     """The paper's ReLU, or LeakyReLU(0.2)."""
+    input_batchnorm: bool = True
+    """BatchNorm after the projection, as in the paper. Without it the projection has a bias."""
 
 
-class CriticOptions(Options):
+class CriticOptions(_WidthOptions):
     """Options of the ``dcgan`` critic and of the ``dcgan_encoder``."""
 
-    width: Width = 64
-    """Channels of the first layer (the largest feature map); each layer after it has twice as many."""
     normalisation: Normalisation = "batch"
     """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance`` or
     ``none``: BatchNorm mixes the images that it treats one by one."""
@@ -47,7 +80,7 @@ class DCGANGenerator(Generator):
 
     def __init__(self, options: GeneratorOptions, image: ImageShape, given: GeneratorInput) -> None:
         super().__init__(given)
-        channels = [options.width * 2**power for power in reversed(range(_layers(image.size)))]  # 512, …, 64 at 64
+        channels = options.channels(image.size)[::-1]
 
         def activation() -> nn.Module:
             return nn.ReLU(inplace=True) if options.activation == "relu" else nn.LeakyReLU(LEAK, inplace=True)
@@ -55,8 +88,8 @@ class DCGANGenerator(Generator):
         layers: list[nn.Module] = [
             nn.Unflatten(1, (given.width, 1, 1)),
             # A linear projection to 4×4, written as the transposed convolution of a 1×1 map that it is.
-            nn.ConvTranspose2d(given.width, channels[0], kernel_size=4, bias=False),
-            given.batch_norm(channels[0]),
+            nn.ConvTranspose2d(given.width, channels[0], kernel_size=4, bias=not options.input_batchnorm),
+            *([given.batch_norm(channels[0])] if options.input_batchnorm else []),
             activation(),
         ]
         for before, after in pairwise(channels):
@@ -87,7 +120,7 @@ def dcgan_encoder(options: CriticOptions, image: ImageShape, labels: int, latent
 
 def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential, int]:
     """Images to 4×4 maps, and how many channels these have."""
-    channels = [options.width * 2**power for power in range(_layers(image.size))]  # 64, …, 512 at 64 pixels
+    channels = options.channels(image.size)
     layers: list[nn.Module] = [
         nn.Conv2d(image.channels, channels[0], kernel_size=4, stride=2, padding=1, bias=False),
         nn.LeakyReLU(LEAK, inplace=True),
@@ -99,8 +132,3 @@ def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential,
             nn.LeakyReLU(LEAK, inplace=True),
         ]
     return nn.Sequential(*layers), channels[-1]
-
-
-def _layers(size: int) -> int:
-    """Strided layers between 4×4 and size×size."""
-    return doublings(size, start=4, least=16, network="dcgan")

@@ -1,12 +1,14 @@
 """A DCGAN written in Keras (a report of 2019), for 128 pixels there and for any size 2^k ≥ 32 here.
 
-"Same" padding, biases everywhere, BatchNorm after the activation in the generator. At 128 pixels and width 64 these are
-the source's own tables: 4,743,555 and 4,340,865 parameters, BatchNorm's statistics included.
+"Same" padding, biases everywhere. At 128 pixels and width 64 these are the source's own tables, in which BatchNorm and
+LeakyReLU change places half-way through the generator: 4,743,555 and 4,340,865 parameters, BatchNorm's statistics
+included.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 from torch import nn
 
@@ -28,6 +30,10 @@ class GeneratorOptions(Options):
     """Channels of the last hidden layer; each layer before it has twice as many, up to eight times."""
     leak: Fraction = 0.3
     """The negative slope of LeakyReLU; Keras's default."""
+    order: Literal["published", "regular"] = "published"
+    """What follows the transposed convolutions: ``published`` is LeakyReLU · BatchNorm after the first, LeakyReLU ·
+    BatchNorm · LeakyReLU after the second and BatchNorm · LeakyReLU after later ones, as in the source's table;
+    ``regular`` is LeakyReLU · BatchNorm after each, as distgan had it before it followed the table."""
 
 
 class CriticOptions(Options):
@@ -43,24 +49,26 @@ class CriticOptions(Options):
 
 
 class KerasGenerator(Generator):
-    """Dense, then BatchNorm · transposed convolution (3×3) · LeakyReLU, again and again, and tanh."""
+    """Dense, BatchNorm, transposed convolutions (3×3) with BatchNorm and LeakyReLU between them, and tanh."""
 
     def __init__(self, options: GeneratorOptions, image: ImageShape, given: GeneratorInput) -> None:
         super().__init__(given)
         count = doublings(image.size, start=4, least=32, network="dcgan_keras")
         channels = [options.width * 2 ** min(power, 3) for power in reversed(range(count))]  # 512, 512, 256, 128, 64
-        layers: list[nn.Module] = [nn.Linear(given.width, channels[0] * 4 * 4), nn.Unflatten(1, (channels[0], 4, 4))]
-        for before, after in pairwise(channels):
-            layers += [
-                given.batch_norm(before, **KERAS_BATCH_NORM),
-                SameConvTranspose2d(before, after, kernel_size=3),
-                nn.LeakyReLU(options.leak),  # not in place: what comes in is a view of what the padding is cut from
-            ]
-        layers += [
-            given.batch_norm(channels[-1], **KERAS_BATCH_NORM),
-            SameConvTranspose2d(channels[-1], image.channels, kernel_size=3),
-            nn.Tanh(),
+        layers: list[nn.Module] = [
+            nn.Linear(given.width, channels[0] * 4 * 4),
+            nn.Unflatten(1, (channels[0], 4, 4)),
+            given.batch_norm(channels[0], **KERAS_BATCH_NORM),
         ]
+        for number, (before, after) in enumerate(pairwise(channels), start=1):
+            layers.append(SameConvTranspose2d(before, after, kernel_size=3))
+            if number <= 2 or options.order == "regular":
+                # Not in place: what comes in is a view of what the padding is cut from.
+                layers.append(nn.LeakyReLU(options.leak))
+            layers.append(given.batch_norm(after, **KERAS_BATCH_NORM))
+            if number >= 2 and options.order == "published":
+                layers.append(nn.LeakyReLU(options.leak, inplace=True))
+        layers += [SameConvTranspose2d(channels[-1], image.channels, kernel_size=3), nn.Tanh()]
         self.layers = Layers(*layers)
 
 

@@ -6,7 +6,7 @@ registry below.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,7 +16,7 @@ from distgan.objectives.bce import BCECritic, BCEGenerator, BCEOptions
 from distgan.objectives.elbo import ELBO, ELBOOptions
 from distgan.objectives.hinge import HingeCritic, HingeGenerator, HingeOptions
 from distgan.objectives.least_squares import LeastSquaresCritic, LeastSquaresGenerator, LeastSquaresOptions
-from distgan.objectives.side import Batch, Draw, Loss, Side
+from distgan.objectives.side import Batch, Draw, Loss, Side, draw_latents
 from distgan.objectives.wasserstein import (
     ClippedCritic,
     ClippedOptions,
@@ -24,11 +24,11 @@ from distgan.objectives.wasserstein import (
     PenalisedOptions,
     WassersteinGenerator,
 )
-from distgan.spec import ObjectiveSpec, Options, validate
+from distgan.spec import Latent, ObjectiveSpec, Options, validate
 from shards.errors import InputError
 from shards.names import near
 
-__all__ = ["OBJECTIVES", "Batch", "Draw", "Game", "Loss", "Side", "build_game", "complete_objective"]
+__all__ = ["OBJECTIVES", "Batch", "Draw", "Game", "Loss", "Side", "build_game", "complete_objective", "draw_latents"]
 
 
 class Game(NamedTuple):
@@ -59,8 +59,17 @@ OBJECTIVES: dict[str, _Entry] = {
 }
 
 
-def build_game(spec: ObjectiveSpec, generator: nn.Module, critic: nn.Module, latent_dim: int) -> Game:
+def build_game(
+    spec: ObjectiveSpec, generator: nn.Module, critic: nn.Module, latent_dim: int, latent: Latent = "normal"
+) -> Game:
     """The game that a specification has two networks play.
+
+    Args:
+        spec: The ``objective`` section.
+        generator: From latents and labels to images.
+        critic: What ``spec.kind`` has judge them; an encoder for an autoencoder.
+        latent_dim: Length of a latent.
+        latent: As in ``model.latent``.
 
     Raises:
         InputError: An unknown objective, a wrong option, or a network that the objective cannot train.
@@ -71,7 +80,12 @@ def build_game(spec: ObjectiveSpec, generator: nn.Module, critic: nn.Module, lat
         raise InputError(f"objective.kind {spec.kind} needs {wanted}, as model.critic")
     if entry.generator is None and spec.n_critic != 1:
         raise InputError(f"objective.n_critic is {spec.n_critic}, but {spec.kind} trains both networks at once: set 1")
-    critic_side = entry.critic(options, trained=critic, opponent=generator, latent_dim=latent_dim)
+    if entry.judge is Encoder and latent != "normal":
+        raise InputError(
+            f"model.latent is {latent}, but {spec.kind} holds an autoencoder's latents to N(0, 1): set it to normal"
+        )
+    latents: dict[str, Any] = {"latent_dim": latent_dim, "latent": latent}
+    critic_side = entry.critic(options, trained=critic, opponent=generator, **latents)
     if critic_side.penalised and any(isinstance(module, _BatchNorm) for module in critic.modules()):
         raise InputError(
             f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
@@ -79,7 +93,7 @@ def build_game(spec: ObjectiveSpec, generator: nn.Module, critic: nn.Module, lat
         )
     if entry.generator is None:
         return Game(critic_side, None)
-    return Game(critic_side, entry.generator(options, trained=generator, opponent=critic, latent_dim=latent_dim))
+    return Game(critic_side, entry.generator(options, trained=generator, opponent=critic, **latents))
 
 
 def complete_objective(spec: ObjectiveSpec) -> ObjectiveSpec:

@@ -23,7 +23,8 @@ class CriticSide(Side):
 
     trains = ("critic",)
     threshold: ClassVar[float | None] = None
-    """Outputs above it say "real"; None where an output says nothing by itself."""
+    """Outputs above it say "real", and the accuracy is how often that is right; None where an output says nothing by
+    itself: then the ranking is how often a real image's is above a generated one's."""
     options: AdversarialOptions
 
     @property
@@ -66,6 +67,9 @@ class CriticSide(Side):
             if self.threshold is not None:
                 right = torch.cat([self.says_real(real_outputs), ~self.says_real(fake_outputs)])
                 figures["critic/accuracy"] = right.to(real_outputs.dtype).mean()
+            else:
+                # Pairs by slot, of independent images: so it is a mean over slots, for any number of processes.
+                figures["critic/ranking"] = (real_outputs > fake_outputs).to(real_outputs.dtype).mean()
         return Loss(self.loss(real_outputs, fake_outputs, draw) + penalty, figures, fake)
 
     def says_real(self, outputs: Tensor) -> Tensor:

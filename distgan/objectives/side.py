@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.networks.layers import dropout_from
-from distgan.spec import Options
+from distgan.spec import Latent, Options
 
 
 class Draw(Protocol):
@@ -21,6 +21,13 @@ class Draw(Protocol):
 
     def uniform(self, purpose: str, shape: Sequence[int]) -> Tensor:
         """U[0, 1), (slots of this rank, *shape)."""
+
+
+def draw_latents(draw: Draw, latent_dim: int, latent: Latent) -> Tensor:
+    """Latents (slots, latent_dim): N(0, 1), or U[-1, 1)."""
+    if latent == "normal":
+        return draw.normal("latent", (latent_dim,))
+    return draw.uniform("latent", (latent_dim,)) * 2 - 1
 
 
 class Batch(NamedTuple):
@@ -53,12 +60,20 @@ class Side(nn.Module):
     trains: ClassVar[tuple[str, ...]]
     """The networks that this side moves: "generator", "critic" or both."""
 
-    def __init__(self, options: Options, trained: nn.Module, opponent: nn.Module, latent_dim: int) -> None:
+    def __init__(
+        self,
+        options: Options,
+        trained: nn.Module,
+        opponent: nn.Module,
+        latent_dim: int,
+        latent: Latent = "normal",
+    ) -> None:
         super().__init__()
         self.options = options
         self.trained = trained
         self._opponent = (opponent,)  # in a tuple, where nn.Module does not register it
         self.latent_dim = latent_dim
+        self.latent: Latent = latent
 
     @property
     def opponent(self) -> nn.Module:
@@ -93,7 +108,7 @@ class Side(nn.Module):
 
     def latents(self, draw: Draw) -> Tensor:
         """Fresh latents (N, latent_dim)."""
-        return draw.normal("latent", (self.latent_dim,))
+        return draw_latents(draw, self.latent_dim, self.latent)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
+from distgan.objectives import draw_latents
+from distgan.spec import ModelSpec
 from shards.errors import InputError
 from shards.files import write_atomically
 
@@ -67,12 +69,12 @@ def sample(
     distribution = load_labels(checkpoint).given(where or {})
     generator = load_generator(checkpoint, ema=ema)
     dtype = next(generator.parameters()).dtype
-    latent_dim = checkpoint.state.spec.model.latent_dim
+    model = checkpoint.state.spec.model
 
     def drawn() -> Iterator[Bytes]:
         for first in range(0, count, BATCH):
             some = min(BATCH, count - first)
-            latents = sample_latents(seed, first, some, latent_dim)
+            latents = sample_latents(seed, first, some, model)
             labels = sample_labels(distribution, seed, first, some)
             yield from draw_images(generator, latents.to(dtype), labels.to(dtype))
 
@@ -142,9 +144,10 @@ def sample_labels(
     return distribution.draw(noise.uniform("labels", (distribution.choices,)))
 
 
-def sample_latents(seed: int, first: int, count: int, latent_dim: int, device: torch.device | str = "cpu") -> Tensor:
-    """Latents (count, latent_dim) of the pictures first, first + 1, … of a seed."""
-    return Noise(seed, torch.arange(first, first + count, device=device), "sample").normal("latent", (latent_dim,))
+def sample_latents(seed: int, first: int, count: int, model: ModelSpec, device: torch.device | str = "cpu") -> Tensor:
+    """Latents (count, latent_dim) of the pictures first, first + 1, … of a seed, drawn as training draws them."""
+    noise = Noise(seed, torch.arange(first, first + count, device=device), "sample")
+    return draw_latents(noise, model.latent_dim, model.latent)
 
 
 @torch.inference_mode()

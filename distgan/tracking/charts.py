@@ -18,9 +18,14 @@ _SIDE = 1000
 _LOG_RATIO = 100
 """Gradient norms that span more than this are drawn on a logarithmic axis."""
 _NORMS = "Gradient norms"
+_MEAN_NORMS = "Gradient norms, means of the intervals"
 _TITLES = (
     ("loss/*", "Losses"),
+    ("mean/loss/*", "Losses, means of the intervals between lines"),
+    ("mean/grad_norm/*", _MEAN_NORMS),
+    ("mean/*", "Other means of the intervals"),
     ("critic/accuracy*", "Critic accuracy"),
+    ("critic/ranking", "Pairs that the critic ranks right"),
     ("critic/penalty", "Gradient penalty"),
     ("critic/*", "Critic outputs, mean"),
     ("elbo/*", "Terms of the ELBO"),
@@ -149,7 +154,7 @@ def _draw(title: str, columns: Mapping[str, tuple[Floats, Floats]]) -> Chart:
     """Draw figures, each given as images seen and values."""
     _, x_high = _range([images for images, _ in columns.values()])
     low, high = _range([values for _, values in columns.values()])
-    logarithmic = title == _NORMS and low > 0 and high / low > _LOG_RATIO
+    logarithmic = title in (_NORMS, _MEAN_NORMS) and low > 0 and high / low > _LOG_RATIO
     scale = np.log10 if logarithmic else np.positive
     bottom, top = float(scale(low)), float(scale(high))
     margin = 0.04 * (top - bottom)
@@ -172,7 +177,7 @@ def _draw(title: str, columns: Mapping[str, tuple[Floats, Floats]]) -> Chart:
         at = [round(100 * float(x), 2) for x in right(images)]
         texts = [[show(value) for value in column] for column in (images, thinned.low, thinned.mean, thinned.high)]
         return Curve(
-            label=name if len(columns) == 1 else name.partition("/")[2] or name,
+            label=name if len(columns) == 1 else name.removeprefix("mean/").partition("/")[2] or name,
             last=show(values[-1]),
             line=_line(right(images), down(thinned.mean)),
             band=_band(right(images), down(thinned.low), down(thinned.high)),

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from distgan.checkpoint import Checkpoint, checkpoints
-from distgan.spec import RunSpec, differences, dump_spec, load_spec
+from distgan.spec import PrecisionName, RunSpec, differences, dump_spec, load_spec
+from distgan.training.complete import complete
 from shards.errors import InputError
 from shards.files import write_atomically
 
@@ -82,10 +83,29 @@ def _input_errors(run: Path) -> Iterator[None]:
         raise InputError(f"cannot write the run's folder {run}: {error.strerror or error}") from None
 
 
-def _newest(spec: RunSpec, run: Path, fingerprint: str) -> Checkpoint | None:
+def precision_of(run: Path) -> PrecisionName | None:
+    """What the run in a folder has computed in; None where there is no run or, of an earlier version, it does not say.
+
+    Raises:
+        InputError: The newest checkpoint or the specification is damaged.
+    """
+    if not (run / "spec.yaml").is_file():
+        return None
+    _, before = _begun(run)
+    return None if before.training.precision == "auto" else before.training.precision
+
+
+def _begun(run: Path) -> tuple[Checkpoint | None, RunSpec]:
+    """The newest checkpoint of a run, if there is one, and the run as it was begun, every option written out."""
     found = checkpoints(run)
     checkpoint = Checkpoint(found[-1]) if found else None
-    before = checkpoint.state.spec if checkpoint else load_spec(run / "spec.yaml")
+    return checkpoint, complete(checkpoint.state.spec if checkpoint else load_spec(run / "spec.yaml"))
+
+
+def _newest(spec: RunSpec, run: Path, fingerprint: str) -> Checkpoint | None:
+    checkpoint, before = _begun(run)
+    if before.training.precision == "auto":  # an earlier version did not write down what that was
+        before = before.with_training(precision=spec.training.precision)
     changed = differences(before, spec)
     if changed:
         raise InputError(

@@ -1,7 +1,8 @@
 """Training that has gone wrong is noticed, said in words, and handled as the specification asks.
 
-Each step leaves a handful of numbers on the device (:meth:`Guard.observe`); at a log step, where the host waits for the
-device anyway, they cross in one transfer and are judged (:meth:`Guard.judge`). So watching costs no wait.
+Each step leaves a handful of numbers on the device (:meth:`Guard.observe`). At a log step, where the host waits for the
+device anyway, they cross in one transfer and are judged (:meth:`Guard.judge`). Where a checkpoint is due, what single
+steps show is judged too (:meth:`Guard.check_state`). So watching costs no wait, and nothing bad is saved unseen.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from torch import Tensor
 from distgan.errors import RunError
 from distgan.spec import GuardSpec
 
-Kind = Literal["nonfinite", "exploding", "won", "collapse"]
+Kind = Literal["nonfinite", "exploding", "won", "drifting", "collapse"]
 
 GRADIENT_GONE = 1e-3
 """Share of its earlier norm below which a generator's gradient counts as gone."""
 REMEMBERED = 50
 """Log steps whose gradient norms are what later ones are compared with."""
+ENOUGH = 5
+"""Steps before there is a usual norm: the first ones of a run are far from it, in either direction."""
+HALVES = 4
+"""Half epochs (or log intervals, where these are longer) after which losses that drift apart count."""
+APART = 0.1
+"""Share of its value by which each loss must have moved by then."""
 MOST_COMPARED = 256
 """Images of a batch that diversity looks at."""
-_WATCHED = ("loss/", "grad_norm/", "critic/accuracy")
+_WATCHED = ("loss/", "grad_norm/", "critic/accuracy", "critic/ranking")
 
 
 class Trouble(NamedTuple):
@@ -34,7 +41,8 @@ class Trouble(NamedTuple):
 
     kind: Kind
     since: int
-    """The first step whose weights are suspect: a checkpoint of an earlier one is good."""
+    """The first step whose weights are suspect: a checkpoint of an earlier one is good. What a step's figures show was
+    done to the weights at the step before, if not earlier."""
     text: str
 
 
@@ -74,6 +82,7 @@ class Guard:
         spec: What counts as trouble, and what to do.
         remembered: What :meth:`state` returned when the checkpoint was written that the run goes on from.
         average: Makes figures (steps, n) of this process those of the global batch, so that all processes judge alike.
+        epoch_steps: Steps in which each sample is shown once; None where that is not known.
     """
 
     def __init__(
@@ -81,14 +90,22 @@ class Guard:
         spec: GuardSpec,
         remembered: Mapping[str, Any] | None = None,
         average: Callable[[Tensor], Tensor] = lambda figures: figures,
+        epoch_steps: int | None = None,
     ) -> None:
         self._spec = spec
         self._average = average
+        self._epoch_steps = epoch_steps
         state = remembered or {}
         self._names: tuple[str, ...] = tuple(state.get("names", ()))
         self._window: list[Tensor] = []  # a row a step, on the device, of this process
         self._rows: list[list[float]] = [list(row) for row in state.get("window", ())]  # older ones, of all processes
         self._norms: dict[str, list[float]] = {name: list(norms) for name, norms in state.get("norms", {}).items()}
+        # Of how many steps these are; states of an earlier version, which do not say it, are of a log step at least.
+        self._seen: dict[str, int] = dict(state.get("seen", dict.fromkeys(self._norms, ENOUGH)))
+        self._judged: int = state.get("judged", 0)
+        self._checked = 0
+        self._half = _Losses(*state.get("half", ()))
+        self._drift: list[_Losses] = [_Losses(*losses) for losses in state.get("drift", ())]
         self._since: dict[str, int] = dict(state.get("since", {}))
         self._streaks: dict[str, int] = dict(state.get("streaks", {}))
         self._told: list[str] = list(state.get("told", ()))
@@ -99,60 +116,87 @@ class Guard:
             "names": list(self._names),
             "window": self._to_host(),
             "norms": self._norms,
+            "seen": self._seen,
+            "judged": self._judged,
+            "half": list(self._half),
+            "drift": [list(losses) for losses in self._drift],
             "since": self._since,
             "streaks": self._streaks,
             "told": self._told,
         }
 
     @property
-    def suspect_from(self) -> int | None:
-        """The first step of what may become a trouble; None while all is well."""
-        return min(self._since.values(), default=None)
+    def suspects(self) -> set[int]:
+        """Steps that a trouble may turn out to have begun at: the newest checkpoint from before each may be wanted.
+
+        To be asked for after :meth:`check_state`, and only of what the run would be rolled back for. The weights of the
+        step just done may be bad already, which only the next one shows; other troubles show at a log step, or later.
+        """
+        begun: dict[Kind, int] = {
+            "nonfinite": self._checked,
+            "exploding": self._checked,
+            "won": self._since.get("won", self._judged),
+            "collapse": self._since.get("collapse", self._judged),
+        }
+        if self._drift:
+            begun["drifting"] = self._drift[0].end + 1
+        return {step for kind, step in begun.items() if getattr(self._spec, kind) == "rollback"}
 
     def observe(self, figures: Mapping[str, Tensor]) -> None:
-        """Take a step's figures, as scalars on the device; kept are losses, gradient norms and accuracy."""
-        self._names = tuple(name for name in figures if name.startswith(_WATCHED))
+        """Take a step's figures, as scalars on the device; kept are losses, gradient norms, accuracy and ranking."""
+        names = tuple(name for name in figures if name.startswith(_WATCHED))
+        if names != self._names:
+            self._names, self._rows = names, []  # rows of a version that watched other figures
         self._window.append(torch.stack([figures[name].detach().double() for name in self._names]))
 
-    def judge(self, step: int, images: int, ratio: float | None) -> list[Trouble]:
+    def means(self) -> dict[str, float]:
+        """The mean of each figure over the steps since the last log step, as ``mean/NAME``.
+
+        To be asked for before :meth:`judge`, with which the next interval begins.
+        """
+        return {f"mean/{name}": sum(values) / len(values) for name, values in self._columns(self._to_host()).items()}
+
+    def judge(self, step: int, drawn: int, ratio: float | None) -> list[Trouble]:
         """What has gone wrong since the last log step, or has been going wrong for long enough.
 
         Args:
             step: Steps done.
-            images: Real images shown.
+            drawn: Images that the generator's updates have drawn.
             ratio: Diversity of the generated batch as a share of the real one's; None where it has only one image.
         """
         window, self._rows = self._to_host(), []
         first = step - len(window) + 1
         columns = self._columns(window)
-        norms = {name.removeprefix("grad_norm/"): v for name, v in columns.items() if name.startswith("grad_norm/")}
-        found = [self._nonfinite(first, columns), *(self._exploding(first, *item) for item in norms.items())]
-        if images > self._spec.grace_images:
-            found += [self._won(first, columns.get("critic/accuracy"), norms), self._collapse(first, ratio)]
-        for name, values in norms.items():
-            usable = [value for value in values if 0 < value < math.inf]
+        found = self._of_steps(first, columns)
+        drifting = self._drifting(step, columns)
+        if drawn > self._spec.grace_images:
+            found += [self._won(first, columns), drifting, self._collapse(first, ratio)]
+        for name, values in _norms(columns).items():
+            usable = _usable(values)
             self._norms[name] = [*self._norms.get(name, ()), *([median(usable)] if usable else [])][-REMEMBERED:]
+            self._seen[name] = self._seen.get(name, 0) + len(usable)
+        self._judged = step
         troubles = [trouble for trouble in found if trouble]
         news = [trouble for trouble in troubles if trouble.kind not in self._told]
         self._told = sorted({trouble.kind for trouble in troubles})
         return news
 
     def check_state(self, step: int, finite: bool) -> list[Trouble]:
-        """Whether what would be saved is not all finite numbers, or comes of losses and gradients that were not.
+        """What single steps since the last log step show to be wrong with what would be saved.
 
         Args:
             step: Steps done.
             finite: Whether every weight is.
         """
+        self._checked = step
         window = self._to_host()
-        found = self._nonfinite(step - len(window) + 1, self._columns(window))
-        if not found and not finite:
+        found = [trouble for trouble in self._of_steps(step - len(window) + 1, self._columns(window)) if trouble]
+        if not finite and all(trouble.kind != "nonfinite" for trouble in found):
             text = f"step {step}: there are weights that are NaN or infinite: training has diverged"
-            found = Trouble("nonfinite", step, text)
-        if not found or "nonfinite" in self._told:
-            return []
-        self._told.append("nonfinite")
-        return [found]
+            found.append(Trouble("nonfinite", step, text))
+        news = [trouble for trouble in found if trouble.kind not in self._told]
+        self._told = sorted({*self._told, *(trouble.kind for trouble in news)})
+        return news
 
     def handle(self, trouble: Trouble, rollbacks: int) -> str:
         """Do what the specification asks.
@@ -189,9 +233,10 @@ class Guard:
         """Each figure's values, a value a step."""
         return dict(zip(self._names, zip(*window, strict=True), strict=True)) if window else {}
 
-    def _usual(self, name: str, norms: Sequence[float]) -> float:
-        """What a gradient's norm has been: at earlier log steps, or at the first step. NaN if it was always 0."""
-        return median(self._norms.get(name) or [norm for norm in norms if 0 < norm < math.inf][:1] or [math.nan])
+    def _of_steps(self, first: int, columns: Mapping[str, Sequence[float]]) -> list[Trouble | None]:
+        """What single steps show."""
+        norms = _norms(columns)
+        return [self._nonfinite(first, columns), *(self._exploding(first, *item) for item in norms.items())]
 
     def _nonfinite(self, first: int, columns: Mapping[str, Sequence[float]]) -> Trouble | None:
         bad = [
@@ -202,41 +247,76 @@ class Guard:
         ]
         if not bad:
             return None
-        since = min(i for i, _, _ in bad)
-        what = ", ".join(f"{name} is {value}" for i, name, value in bad if i == since)
-        return Trouble("nonfinite", first + since, f"step {first + since}: {what}: training has diverged")
+        at = min(i for i, _, _ in bad)
+        what = ", ".join(f"{name} is {value}" for i, name, value in bad if i == at)
+        return Trouble("nonfinite", first + at - 1, f"step {first + at}: {what}: training has diverged")
 
     def _exploding(self, first: int, name: str, norms: Sequence[float]) -> Trouble | None:
-        usual = self._usual(name, norms)
-        over = [i for i, norm in enumerate(norms) if self._spec.explosion * usual < norm < math.inf]
-        if not over:
-            return None
-        step, norm = first + over[0], norms[over[0]]
-        return Trouble(
-            "exploding",
-            step,
-            f"step {step}: the {name}'s gradient explodes: its norm is {norm:.3g}, {norm / usual:,.0f} times the "
-            f"usual {usual:.3g}",
-        )
+        known, seen = self._norms.get(name, []), self._seen.get(name, 0)
+        before: list[float] = []  # the first steps of a run can only be compared with each other
+        for step, norm in enumerate(norms, start=first):
+            if seen + len(before) >= ENOUGH:
+                usual = median(known if seen >= ENOUGH else [*known, *before])
+                if self._spec.explosion * usual < norm < math.inf:
+                    return Trouble(
+                        "exploding",
+                        step - 1,
+                        f"step {step}: the {name}'s gradient explodes: its norm is {norm:.3g}, {norm / usual:,.0f} "
+                        f"times the usual {usual:.3g}",
+                    )
+            before += _usable([norm])
+        return None
 
-    def _won(
-        self, first: int, accuracy: Sequence[float] | None, norms: Mapping[str, Sequence[float]]
-    ) -> Trouble | None:
-        if not accuracy or "generator" not in norms:
+    def _won(self, first: int, columns: Mapping[str, Sequence[float]]) -> Trouble | None:
+        """Of a critic that can be right; of one that ranks, which is meant to do so well, by the gradient too."""
+        ranks = "critic/ranking" in columns
+        shares, norms = columns.get("critic/ranking" if ranks else "critic/accuracy"), _norms(columns).get("generator")
+        if not shares or not norms:
             return None
-        share = sum(accuracy) / len(accuracy)
-        streak = self._streak("won", first, share >= self._spec.won_accuracy)
-        if not streak:
-            return None
-        usual, now = self._usual("generator", norms["generator"]), median(norms["generator"])
+        share, known = sum(shares) / len(shares), self._norms.get("generator")
+        usual, now = median(known) if known else math.nan, median(norms)
         gone = now < GRADIENT_GONE * usual
-        if not gone and streak < self._spec.patience:
+        streak = self._streak("won", first, share >= self._spec.won_accuracy and (gone or not ranks))
+        if not streak or (not gone and streak < self._spec.patience):
             return None
         since = self._since["won"]
-        what = f"tells {share:.1%} of the images right, since step {since + 1}"
+        what = f"ranks {share:.1%} of the pairs" if ranks else f"tells {share:.1%} of the images"
+        what += f" right, since step {since + 1}"
         if gone:
             what += f", and the generator's gradient is gone (norm {now:.3g}, {usual:.3g} before)"
-        return Trouble("won", since, f"step {first + len(accuracy) - 1}: the critic has won: it {what}")
+        return Trouble("won", since, f"step {first + len(shares) - 1}: the critic has won: it {what}")
+
+    def _drifting(self, step: int, columns: Mapping[str, Sequence[float]]) -> Trouble | None:
+        """Of losses that say who is ahead: a Wasserstein critic's are no share of anything, and drift as they like."""
+        if self._epoch_steps is None or "critic/accuracy" not in columns or "loss/generator" not in columns:
+            return None
+        critic, generator = columns["loss/critic"], columns["loss/generator"]
+        self._half = _Losses(
+            step,
+            self._half.steps + len(critic),
+            self._half.critic + sum(critic),
+            self._half.generator + sum(generator),
+        )
+        if 2 * self._half.steps >= self._epoch_steps:
+            now, self._half = self._half.mean(), _Losses()
+            if self._drift and now.critic < self._drift[-1].critic and now.generator > self._drift[-1].generator:
+                self._drift.append(now)
+            else:
+                self._drift = [now]
+        if len(self._drift) <= HALVES:
+            return None
+        before, now = self._drift[0], self._drift[-1]
+        if before.critic - now.critic < APART * before.critic:
+            return None
+        if now.generator - before.generator < APART * max(abs(before.generator), before.critic):
+            return None
+        return Trouble(
+            "drifting",
+            before.end + 1,
+            f"step {step}: the losses have drifted apart for {(now.end - before.end) / self._epoch_steps:.0f} epochs, "
+            f"since step {before.end + 1}: the critic's fell from {before.critic:.3g} to {now.critic:.3g}, the "
+            f"generator's climbed from {before.generator:.3g} to {now.generator:.3g}",
+        )
 
     def _collapse(self, first: int, ratio: float | None) -> Trouble | None:
         streak = self._streak("collapse", first, ratio is not None and ratio < self._spec.collapse_ratio)
@@ -261,10 +341,35 @@ class Guard:
         return self._streaks[kind]
 
 
+class _Losses(NamedTuple):
+    """Losses summed over the steps of half an epoch, or their means."""
+
+    end: int = 0
+    """The last of these steps."""
+    steps: int = 0
+    critic: float = 0.0
+    generator: float = 0.0
+
+    def mean(self) -> _Losses:
+        """Of sums over steps."""
+        return _Losses(self.end, self.steps, self.critic / self.steps, self.generator / self.steps)
+
+
+def _norms(columns: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """The gradient norms among figures, by network."""
+    return {name.removeprefix("grad_norm/"): v for name, v in columns.items() if name.startswith("grad_norm/")}
+
+
+def _usable(norms: Sequence[float]) -> list[float]:
+    """Norms that others can be compared with."""
+    return [norm for norm in norms if 0 < norm < math.inf]
+
+
 _ADVICE: dict[Kind, str] = {
     "nonfinite": "The newest checkpoint, if there is one, is from before: go on from it with --resume, or begin again "
     "with a lower learning rate (optimizer.*.lr).",
     "exploding": "Try a lower learning rate (optimizer.*.lr) or optimizer.*.clip_norm.",
     "won": "Try a lower optimizer.critic.lr, a narrower critic, or objective.kind wasserstein_gp.",
+    "drifting": "Try a lower optimizer.critic.lr, a narrower critic, or objective.kind wasserstein_gp.",
     "collapse": "Try another seed, a lower learning rate, or objective.kind wasserstein_gp.",
 }

@@ -17,12 +17,12 @@ from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
 from distgan.networks.normalisation import synchronise
-from distgan.objectives import Batch, Draw, Loss, Side, build_game
+from distgan.objectives import Batch, Draw, Loss, Side, build_game, draw_latents
 from distgan.sampling import BATCH
 from distgan.spec import RunSpec
 from distgan.training.ema import EMA
 from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
-from distgan.training.precision import Precision
+from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
 
 
@@ -62,7 +62,8 @@ class Learner:
         self.generator, self.critic = (
             self.precision.place(network) for network in build_networks(spec.model, image, spec.seed, self.labels.width)
         )
-        self._game = build_game(spec.objective, self.generator, self.critic, spec.model.latent_dim)
+        model = spec.model
+        self._game = build_game(spec.objective, self.generator, self.critic, model.latent_dim, model.latent)
         self._parameters = {
             "generator": list(self.generator.parameters()),
             "critic": list(self.critic.parameters()),
@@ -96,9 +97,9 @@ class Learner:
         """Critic updates done so far, at the beginning of a step."""
         return self.step * self.spec.objective.n_critic
 
-    def crossed(self, images: int) -> bool:
-        """Whether the last step reached or passed a multiple of so many images."""
-        return self.images // images > (self.images - self.spec.images_per_step) // images
+    def crossed(self, images: int | None) -> bool:
+        """Whether the last step reached or passed a multiple of so many images; never one of None."""
+        return images is not None and self.images // images > (self.images - self.spec.images_per_step) // images
 
     def update_critic(self, real: Batch, repeat: int) -> Loss:
         """One critic update on this process's real images; the ``repeat``-th, from 0, of this step."""
@@ -159,7 +160,8 @@ class Learner:
         def inputs(batch: int) -> tuple[Tensor, Tensor]:
             noise = Noise(self.spec.seed, slots, f"calibration/{batch}", self.precision.dtype)
             labels = self.labels.draw(noise.uniform("labels"))
-            return noise.normal("latent", (self.spec.model.latent_dim,)), labels.to(self.precision.dtype)
+            model = self.spec.model
+            return draw_latents(noise, model.latent_dim, model.latent), labels.to(self.precision.dtype)
 
         return self._ema.calibrated(inputs)
 
@@ -188,6 +190,26 @@ class Learner:
         Raises:
             OSError: It could not be written; nothing is left behind.
         """
+        networks = {"generator": self.generator, "generator_ema": self.averaged_generator(), "critic": self.critic}
+        return self._save(run, networks, self._optimizers, fingerprint, wandb_run_id, guard)
+
+    def save_generator(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
+        """Write the averaged generator alone into a run's folder; the arguments are those of :meth:`save`.
+
+        Raises:
+            OSError: It could not be written; nothing is left behind.
+        """
+        return self._save(run, {"generator_ema": self.averaged_generator()}, None, fingerprint, wandb_run_id)
+
+    def _save(
+        self,
+        run: Path,
+        networks: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer] | None,
+        fingerprint: str,
+        wandb_run_id: str | None,
+        guard: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
         state = State(
             step=self.step,
             images=self.images,
@@ -202,11 +224,10 @@ class Learner:
             fingerprint=fingerprint,
             wandb_run_id=wandb_run_id,
         )
-        networks = {"generator": self.generator, "generator_ema": self.averaged_generator(), "critic": self.critic}
         files = {name: network.state_dict() for name, network in networks.items()}
         if self.labels.width:
             files["labels"] = self.labels.tensors()
-        return save_checkpoint(run, state, files, self._optimizers)
+        return save_checkpoint(run, state, files, optimizers)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Become what a checkpoint of the same specification holds.
@@ -219,6 +240,8 @@ class Learner:
         checkpoint.load_into(self._ema.network, "generator_ema")
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
+            for parameter, moments in optimizer.state.items():
+                moments.update({name: lay_out_like(moment, parameter) for name, moment in moments.items()})
         state = checkpoint.state
         self.step, self.rollbacks, self.rate_scale = state.step, state.rollbacks, state.rate_scale
         self.noise_seed = state.seeds["noise"]

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distgan.checkpoint import Checkpoint, go_back, prune
+from distgan.checkpoint import Checkpoint, drop_generators, go_back, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.order import Ids, rank_slots
 from distgan.data.prefetch import Batches
@@ -26,9 +26,10 @@ from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
 from distgan.tracking import REAL, Tracker, open_tracker, write_report
 from distgan.training.complete import complete
-from distgan.training.folder import open_run
+from distgan.training.folder import open_run, precision_of
 from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity, thumbnails
 from distgan.training.learner import Learner
+from distgan.training.precision import Precision
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Wish, Workers
 from shards.errors import InputError
 from shards.reader import Reader
@@ -82,6 +83,11 @@ def train(
             )
         vectors = label_vectors(spec.model.condition, index, kept)
         labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
+    spec = spec.in_images(len(kept))
+    asked, own = spec.training.precision, Precision("auto", workers.device).name
+    if asked == "auto":  # what the run has begun in, else what rank 0 is good at: the same for all
+        precision = workers.from_first(lambda: (precision_of(run) if resume else None) or own)
+        spec = spec.with_training(precision=precision)
     slots = torch.from_numpy(rank_slots(spec.training.batch_size, workers.rank, workers.world_size))
 
     def begin(checkpoint: Checkpoint | None) -> tuple[Learner, Guard]:
@@ -90,7 +96,8 @@ def train(
             learner = Learner(spec, image, workers, slots, labels)
             if checkpoint:
                 learner.load(checkpoint)
-        return learner, Guard(spec.guard, checkpoint.state.guard if checkpoint else None, average=learner.average)
+        remembered = checkpoint.state.guard if checkpoint else None
+        return learner, Guard(spec.guard, remembered, learner.average, -(-len(kept) // spec.images_per_step))
 
     patience = 0.0 if workers.world_size == 1 else LOCK_WITHIN_S
     learner, guard = begin(None)  # before anything is written: what does not fit together is said here
@@ -104,6 +111,7 @@ def train(
         tracker = Tracker()
         with workers.together():
             if workers.first:
+                drop_generators(run, learner.step)
                 tracker = open_tracker(
                     spec,
                     run,
@@ -121,6 +129,16 @@ def train(
                 f"training on {_where(workers)} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} "
                 f"steps of {spec.images_per_step:,} images"
             )
+            if checkpoint and checkpoint.state.spec.training.precision == "auto":
+                tracker.message(
+                    "the checkpoint, of an earlier version, does not say in which precision it was computed; going on "
+                    f"in {spec.training.precision}"
+                )
+            if asked == "auto" and spec.training.precision != own:
+                tracker.message(
+                    f"going on in {spec.training.precision}, as the run began; of itself this device would compute in "
+                    f"{own}"
+                )
             with Reader(index, cache=spec.data.cache) as reader:
                 with workers.together():
                     if workers.first:
@@ -204,25 +222,41 @@ def _take_steps(
             if spec.training.batch_size > 1:
                 values["diversity"] = _diversity(learner, critic_loss.fake, real.images)
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
+            values |= guard.means()
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
-            troubles = guard.judge(learner.step, learner.images, values.get("diversity"))
-            with workers.together():
-                for trouble in troubles:
-                    tracker.message(guard.handle(trouble, learner.rollbacks))
+            drawn = learner.step * spec.training.batch_size
+            _handle(guard.judge(learner.step, drawn, values.get("diversity")), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
         if leaving and not last:
             tracker.message("stopping: saving a checkpoint; another signal ends the run at once")
+        keeping = learner.crossed(spec.training.keep_generator_every_images)
+        if saving or keeping:
+            finite = bool(workers.from_first(learner.finite))
+            _handle(guard.check_state(learner.step, finite), guard, learner, tracker)
+        if keeping:
+            with workers.together():
+                if workers.first:
+                    learner.save_generator(run, fingerprint, tracker.wandb_run_id)
         if saving:
             signals.save.clear()
-            finite = bool(workers.from_first(learner.finite))
             with workers.together():
-                for trouble in guard.check_state(learner.step, finite):
-                    tracker.message(guard.handle(trouble, learner.rollbacks))
                 if workers.first:
                     learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
-                    prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspect_from)
+                    prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspects)
+
+
+def _handle(troubles: list[Trouble], guard: Guard, learner: Learner, tracker: Tracker) -> None:
+    """Do what the specification asks about troubles.
+
+    Raises:
+        RollBack: Training should go back to before one of them.
+        RunError: It should stop.
+    """
+    with learner.workers.together():
+        for trouble in troubles:
+            tracker.message(guard.handle(trouble, learner.rollbacks))
 
 
 def _roll_back(
@@ -315,7 +349,7 @@ def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:
 def _draw_picture(learner: Learner, run: Path, tracker: Tracker) -> None:
     spec = learner.spec
     device, dtype, count = learner.precision.device, learner.precision.dtype, spec.tracking.sample_count
-    latents = sample_latents(spec.seed, 0, count, spec.model.latent_dim, device) * spec.tracking.sample_scale
+    latents = sample_latents(spec.seed, 0, count, spec.model, device) * spec.tracking.sample_scale
     labels = sample_labels(learner.labels, spec.seed, 0, count, device=device)
     images = list(draw_images(learner.averaged_generator(), latents.to(dtype), labels.to(dtype)))
     path = run / "samples" / f"{learner.images:010d}.png"

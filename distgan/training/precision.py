@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from distgan.spec import PrecisionName
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -15,14 +17,16 @@ class Precision:
     """The run's floating point types on a device.
 
     Args:
-        name: As in ``training.precision``; ``auto`` is bfloat16 on a GPU that computes in it, else float32.
+        name: As in ``training.precision``; ``auto`` is bfloat16 on a GPU that computes in it, else float32. Those that
+            only emulate it, such as V100 and T4, would be slower for it.
         device: Where the networks are.
     """
 
-    def __init__(self, name: Literal["auto", "float32", "bfloat16", "float64"], device: torch.device) -> None:
+    def __init__(self, name: PrecisionName, device: torch.device) -> None:
         if name == "auto":
-            name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-        self.name = name
+            native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            name = "bfloat16" if native else "float32"
+        self.name: PrecisionName = name
         self.device = device
         self.dtype = torch.float64 if name == "float64" else torch.float32
         """Of weights, images and latents. bfloat16 is for what autocast thinks fit, inside the networks."""
@@ -34,3 +38,13 @@ class Precision:
     def autocast(self) -> AbstractContextManager[None]:
         """The context that forward passes run in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16")
+
+
+def lay_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor of a parameter's shape, such as a moment of its gradient, laid out in memory as the parameter is.
+
+    An optimizer that walks over both in different orders takes twice as long.
+    """
+    if tensor.shape != parameter.shape:  # a count of steps, say
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -6,17 +6,18 @@ line in LAYOUTS.
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
+from shards.archives import ARCHIVES, Tar, is_archive_name
 from shards.cache import local_path
 from shards.errors import InputError
-from shards.names import canonical_split, counts, near
+from shards.names import canonical_split, near
 from shards.sources import celeba, cifar, folder, mnist, stylegan, webdataset
 from shards.sources.base import (
     SPLITS,
@@ -27,11 +28,13 @@ from shards.sources.base import (
     Sample,
     Source,
     Wish,
-    attribute_counts,
     displayed,
 )
+from shards.sources.chosen import Chosen
+from shards.sources.folder import choices, quoted
+from shards.sources.nested import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import ARCHIVES, Excluding, Folder, Mounted, Tree, is_archive_name, open_tree, without_suffix
+from shards.trees import Excluding, Folder, Tree, folders_of, open_tree
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
@@ -62,14 +65,10 @@ LAYOUTS: dict[str, Layout] = {
 }
 """Images in folders come last: they are what nothing more particular has claimed."""
 
-OFFICIAL_ARCHIVES = frozenset({"img_align_celeba.zip", "img_celeba.zip", *cifar.ARCHIVES})
-"""Archives that are looked into wherever they lie; others only where there are no images beside them."""
 A_FEW = 0.01
 """Other images than a data set's that are so few of all are left out; more are another data set."""
-UNPACK_FIRST = frozenset(
-    {".7z", ".rar", ".zst", ".lz4", ".parquet", ".h5", ".hdf5", ".lmdb", ".mdb", ".tfrecord", ".npz"}
-)
-"""Containers that distgan does not read."""
+_PIECE = re.compile(r"(.+(?:\.zip|\.tar|\.tgz|\.gz|\.bz2|\.xz|\.7z))[._-]?(?:part)?([0-9]{1,3}|a[a-z])", re.I)
+"""Names of the pieces that a large archive was cut into."""
 
 
 def open_source(
@@ -104,94 +103,59 @@ def open_source(
     if split is not None and (wanted := canonical_split(split)) is None:
         raise InputError(f"--split is one of {', '.join(SPLITS)}, not {split!r}")
     if layout in (None, "webdataset") and (remote := webdataset.expand(str(path))) is not None:
+        if sub or exclude:
+            raise InputError(f"{path}: --sub and --exclude are for folders and archives; name the tars that are meant")
         source: Listed = webdataset.open_urls(remote)
     else:
-        source = _open_local(local_path(path), layout, Wish(sub.strip("/"), classes, inner), exclude)
-    return source if wanted is None else Split(source, wanted)
+        source = _open_local(local_path(path), Wish(sub.strip("/"), classes, inner, layout), exclude, wanted)
+    without_classes = classes is False and bool(source.class_names)
+    return Chosen(source, wanted, without_classes=without_classes) if wanted or without_classes else source
 
 
-class Split:
-    """Those samples of a source that are in one split.
-
-    Args:
-        source: The source.
-        split: "train", "val" or "test".
-
-    Raises:
-        InputError: It has no such split.
-    """
-
-    def __init__(self, source: Listed, split: str) -> None:
-        if split not in source.split_names:
-            has = ", ".join(f"{name} ({count:,})" for name, count in source.recognised.splits.items()) or "none"
-            raise InputError(f"there is no split {split}: there are {has}")
-        self._source = source
-        self._name = split
-        number = source.split_names.index(split)
-        self._ids = np.flatnonzero(source.splits == number)
-        self.layout = source.layout
-        self.attribute_names = source.attribute_names
-        self.class_names = source.class_names
-        self.split_names = source.split_names
-        self.labels = source.labels[self._ids]
-        self.splits = source.splits[self._ids]
-        self.attribute_rows = None if source.attribute_rows is None else source.attribute_rows[self._ids]
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def name(self, i: int) -> str:
-        """What a person would call sample i."""
-        return self._source.name(int(self._ids[i]))
-
-    def sample(self, i: int) -> Sample:
-        """Read sample i. Raises what the source's sample does."""
-        return self._source.sample(int(self._ids[i]))
-
-    def channels(self) -> int:
-        """As the source has it."""
-        return self._source.channels()
-
-    def identity(self) -> str:
-        """The source's, with the split."""
-        return f"{self._source.identity()} {self._name}"
-
-    @property
-    def recognised(self) -> Recognised:
-        """What the whole source was taken for, and what of it is not in the split."""
-        whole = self._source.recognised
-        others = Counter({f"of split {name}": count for name, count in whole.splits.items() if name != self._name})
-        others["of no split"] = whole.samples - sum(whole.splits.values())
-        return replace(
-            whole,
-            samples=len(self),
-            classes=counts(self.class_names, self.labels),
-            splits=counts(self.split_names, self.splits),
-            attributes=attribute_counts(self.attribute_names, self.attribute_rows),
-            left_out={**whole.left_out, **+others},
-        )
-
-
-def _open_local(path: Path, layout: str | None, wish: Wish, exclude: Sequence[str]) -> Listed:
+def _open_local(path: Path, wish: Wish, exclude: Sequence[str], split: str | None) -> Listed:
+    look = partial(look_into, wish=wish, holds=_holds)
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist: give the folder or the archive that holds the images")
+        if path.is_file() and (hints := _pieces([str(path)])):
+            raise InputError(hints[0].strip())
         tree = open_tree(path)
         if tree is None:
-            if is_archive_name(path.name) or suffix(path.name) in UNPACK_FIRST:
-                raise InputError(f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, and give the folder")
-            tree = Folder(path.absolute().parent, flat=True)
-            wish = wish._replace(sub=path.name) if suffix(path.name) == ".csv" else wish
-            found = [each for each in _find(tree, layout, wish) if path.name in each.claimed]
-            if not found:
-                lines = [f"no data set was found in {path}: give the folder that holds the images"]
-                raise InputError("\n".join([*lines, *_looked_for(layout)]))
-        else:
-            tree = _without(exclude, tree, lambda tree: _look_into_archives(tree, wish))
-            found = _find(tree, layout, wish)
-        return _build_the_one(tree, found, layout, wish)
+            return _open_file(path, wish)
+        of_tars = wish.layout in (None, "webdataset")
+        if exclude and of_tars and isinstance(tree, Tar) and webdataset.find(tree, list(tree.files), wish):
+            raise InputError(f"{path} holds samples of WebDataset, which are packed whole: leave --exclude away")
+        tree = _without(exclude, tree, look)
+        found, wish = _find_split(tree, wish, split)
+        if not found and not _pieces(tree.files) and (other := look_into_others(tree, wish)):
+            tree = Excluding(look(other), exclude)
+            found, wish = _find_split(tree, wish, split)
+        return _build_the_one(tree, found, wish)
     except OSError as error:
         raise InputError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
+def _open_file(path: Path, wish: Wish) -> Listed:
+    """The data set that a file belongs to, such as one of MNIST's.
+
+    Raises:
+        InputError: It belongs to none, or is a picture.
+    """
+    if is_archive_name(path.name) or suffix(path.name) in UNPACK_FIRST:
+        raise InputError(f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, and give the folder")
+    tree = Folder(path.absolute().parent, flat=True)
+    if find_pictures(tree, [path.name]).names:
+        options = [
+            (str(path.parent), "the folder"),
+            (f"{quoted(str(path.parent))} --sub {quoted(path.name)}", "it alone"),
+        ]
+        raise InputError(f"{path} is one picture: which are meant?" + choices(options))
+    wish = wish._replace(sub=path.name) if mnist.is_table_name(path.name) else wish
+    found = [each for each in _find(tree, wish) if path.name in each.claimed]
+    if not found:
+        lines = [f"no data set was found in {path}: give the folder that holds the images"]
+        raise InputError("\n".join([*lines, *_looked_for(wish.layout)]))
+    return _build_the_one(tree, found, wish)
 
 
 def _without(patterns: Sequence[str], tree: Tree, look: Callable[[Tree], Tree]) -> Tree:
@@ -213,23 +177,52 @@ def _without(patterns: Sequence[str], tree: Tree, look: Callable[[Tree], Tree]) 
     return inside
 
 
-def _find(tree: Tree, layout: str | None, wish: Wish) -> list[Found]:
+def _find_split(tree: Tree, wish: Wish, split: str | None) -> tuple[list[Found], Wish]:
+    """All data sets in a tree, or, where that is not clear, in the folder of it that is called like the wanted split.
+
+    Returns:
+        They, and what was wished with that folder.
+    """
+    try:
+        return _find(tree, wish), wish
+    except InputError:
+        if split is None:
+            raise
+        folders = folders_of(_below(tree, wish.sub))
+        called = [folder for folder in folders if canonical_split(folder.rpartition("/")[2]) == split]
+        outer = [folder for folder in called if not any(folder.startswith(each + "/") for each in called)]
+        if len(outer) != 1 or outer[0] == wish.sub:
+            raise
+        wish = wish._replace(sub=outer[0])
+        return _find(tree, wish), wish
+
+
+def _find(tree: Tree, wish: Wish) -> list[Found]:
     """All data sets in a tree: those of particular layouts, and then what other images there are."""
     names = _below(tree, wish.sub)
-    if layout is not None:
-        return LAYOUTS[layout].find(tree, names, wish)
-    found = [
-        each
-        for name, candidate in LAYOUTS.items()
-        if candidate.by_default and name != "folder"
-        for each in candidate.find(tree, names, wish)
-    ]
+    if wish.layout is not None:
+        return LAYOUTS[wish.layout].find(tree, names, wish)
+    found = _find_particular(tree, names, wish)
     claimed = frozenset().union(*(each.claimed for each in found))
     rest = [name for name in names if name not in claimed]
     pictures = find_pictures(tree, rest)
     if found and len(pictures.names) <= A_FEW * sum(len(each.claimed) for each in found):
         return found
     return found + folder.find(tree, pictures, wish, beside=bool(found))
+
+
+def _find_particular(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
+    """The data sets of particular layouts, of the one that is asked for or else of any: all but images in folders."""
+    return [
+        each
+        for name, candidate in LAYOUTS.items()
+        if (candidate.by_default if wish.layout is None else name == wish.layout) and name != "folder"
+        for each in candidate.find(tree, names, wish)
+    ]
+
+
+def _holds(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
+    return bool(_find_particular(tree, names, wish))
 
 
 def _below(tree: Tree, sub: str) -> list[str]:
@@ -243,64 +236,53 @@ def _below(tree: Tree, sub: str) -> list[str]:
     inside = [name for name in tree.files if name.startswith(sub + "/")]
     inside = inside or [name for name in tree.files if name.startswith(sub)]
     if not inside:
-        folders = {name[:end] for name in tree.files for end, letter in enumerate(name) if letter == "/"}
-        raise InputError(f"--sub {sub}: {tree.path} holds no such folder; {near(sub, sorted(folders)[:1000])}")
+        folders = sorted(folders_of(tree.files))
+        raise InputError(f"--sub {sub}: {tree.path} holds no such folder; {near(sub, folders[:1000])}")
     return inside
 
 
-def _look_into_archives(tree: Tree, wish: Wish) -> Tree:
-    """The tree with the archives in it that hold its data as folders; what is unpacked beside them is left alone."""
-    archives = [name for name in tree.files if is_archive_name(name)]
-    if not archives:
-        return tree
-    folders = {name.rpartition("/")[0] for name in tree.files}
-    packed = [
-        name for name in archives if not any(f"{each}/".startswith(without_suffix(name) + "/") for each in folders)
-    ]
-    chosen = [name for name in packed if name.rpartition("/")[2].lower() in OFFICIAL_ARCHIVES]
-    named = [name for name in packed if wish.sub and f"{wish.sub}/".startswith(without_suffix(name) + "/")]
-    if named:
-        return Mounted(tree, named)
-    if chosen:
-        return Mounted(tree, chosen)
-    others = [name for name in tree.files if name not in archives]
-    if webdataset.find(tree, list(tree.files), wish) or _find_quietly(tree, others, wish):
-        return tree
-    return Mounted(tree, packed)
-
-
-def _find_quietly(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
-    """Whether there is a data set outside of archives."""
-    if any(layout.find(tree, names, wish) for name, layout in LAYOUTS.items() if name != "folder"):
-        return True
-    return bool(find_pictures(tree, names).names)
-
-
-def _build_the_one(tree: Tree, found: Sequence[Found], layout: str | None, wish: Wish) -> Listed:
+def _build_the_one(tree: Tree, found: Sequence[Found], wish: Wish) -> Listed:
     """The source of the one data set that was found.
 
     Raises:
         InputError: There are several, or there is none.
     """
     if not found:
-        raise LayoutError(_nothing(tree, layout, wish))
+        raise LayoutError(_nothing(tree, wish))
     if len(found) > 1:
-        options = []
-        places = Counter(each.place for each in found)
-        for each in found:
-            sub = f"--sub {folder.quoted(each.place)}" if each.place else ""
-            if places[each.place] > 1 or not each.place:
-                sub = f"{sub} --layout {each.layout}".strip()
-            options.append((sub, each.what))
-        raise InputError(f"{tree.path} holds {len(found)} data sets: which one is meant?" + folder.choices(options))
+        options = [(_option(tree, each, found, wish), each.what) for each in found]
+        if wish.layout is None and {each.layout for each in found} == {"webdataset"}:
+            options.append(("--layout webdataset", "all of them together"))
+        raise InputError(f"{tree.path} holds {len(found)} data sets: which one is meant?" + choices(options))
     one, inside = found[0], _below(tree, wish.sub)
-    left_out = tree.left_out + Counter({f"not in {wish.sub}": len(tree.files) - len(inside)})
+    left_out = Counter(tree.left_out)
+    if wish.sub:
+        left_out[f"not in {wish.sub}"] = len(tree.files.keys() - {*inside, *one.claimed})
     if one.layout != "folder":  # which has counted what is no image when it looked for images
         left_out += Counter(suffix(name) or "without a suffix" for name in inside if name not in one.claimed)
-    return one.build(left_out)
+    return one.build(+left_out)
 
 
-def _nothing(tree: Tree, layout: str | None, wish: Wish) -> str:
+def _option(tree: Tree, one: Found, found: Sequence[Found], wish: Wish) -> str:
+    """What to say so that of several data sets this one is found."""
+    layout = f"--layout {one.layout}"
+    start = os.path.commonprefix(sorted(one.claimed))  # noqa: RUF071  (--sub may be the beginning of a name)
+    for sub in dict.fromkeys([one.place, start.rpartition("/")[0], start]):
+        inside = set(_below(tree, sub))
+        if sub != one.place and not one.claimed <= inside:
+            continue
+        kept = [each for each in found if each is not one and each.claimed & inside]
+        chosen = f"--sub {quoted(sub or wish.sub)}" if sub or wish.sub else ""
+        if chosen and not kept:
+            return chosen if wish.layout is None else f"{chosen} {layout}"
+        if all(each.layout != one.layout for each in kept):
+            return f"{chosen} {layout}".strip()
+    if isinstance(tree, Folder):  # a file stands for the set that it belongs to
+        return f"{quoted(str(tree.path / min(one.claimed)))} in place of the folder"
+    return "put it into an archive of its own"
+
+
+def _nothing(tree: Tree, wish: Wish) -> str:
     """What was seen where no data set was, and what was looked for."""
     kinds = Counter(suffix(name) or "without a suffix" for name in _below(tree, wish.sub))
     folders = len({name.rpartition("/")[0] for name in tree.files} - {""})
@@ -314,7 +296,17 @@ def _nothing(tree: Tree, layout: str | None, wish: Wish) -> str:
     hopeless = sorted(kinds.keys() & UNPACK_FIRST)
     if hopeless:
         lines.append(f"  {', '.join(hopeless)}: distgan does not read these; unpack or convert them to image files")
-    return "\n".join([*lines, *_looked_for(layout)])
+    lines += _pieces(tree.files)
+    return "\n".join([*lines, *_looked_for(wish.layout)])
+
+
+def _pieces(names: Iterable[str]) -> list[str]:
+    """What to do where an archive lies in pieces."""
+    whole = sorted({match[1] for name in names if (match := _PIECE.fullmatch(name))})
+    return [
+        f"  {displayed(name)}.* are pieces of one file: join them (cat {quoted(name)}.* > {quoted(name)})"
+        for name in whole
+    ]
 
 
 def _looked_for(layout: str | None) -> list[str]:

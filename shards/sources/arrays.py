@@ -69,7 +69,7 @@ class Arrays:
         self.parts = list(parts)
         self._ends = np.cumsum([len(part.labels) for part in parts])
         self._container, self._place, self._grey = tree.container, place, grey
-        self._left_out, self._notes = Counter(left_out), tuple(notes)
+        self._left_out, self._notes = Counter(left_out), (*map(displayed, tree.notes), *notes)
         self._pixels: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:

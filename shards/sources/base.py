@@ -176,11 +176,13 @@ class Wish(NamedTuple):
         sub: The folder to take, or the beginning of names; "" is all.
         classes: Whether folders are classes; None decides by their names and contents.
         inner: Whether, of folders in folders, the inner ones are the classes.
+        layout: A name in LAYOUTS; None where it is to be recognised.
     """
 
     sub: str = ""
     classes: bool | None = None
     inner: bool = False
+    layout: str | None = None
 
 
 class Found(NamedTuple):
@@ -234,7 +236,10 @@ def sample_keys(names: Sequence[str]) -> list[str]:
         keys.append(key)
     if len(set(keys)) < len(keys):
         twice = next(key for key, times in Counter(keys).items() if times > 1)
-        raise InputError(f"two files would get the key {twice}: rename {displayed(names[keys.index(twice)])}")
+        one, other, *_ = (displayed(name) for name, key in zip(names, keys, strict=True) if key == twice)
+        if one == other:
+            raise InputError(f"two images are called {one}: rename or remove one of them")
+        raise InputError(f"{one} and {other} would get the key {twice}: rename one of them")
     return keys
 
 

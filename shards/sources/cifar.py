@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickletools
 import re
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
@@ -104,7 +104,7 @@ def find_100(tree: Tree, names: Sequence[str], wish: Wish, edition: _Edition = F
         python, binary = inside & {"train", "test"}, inside & {"train.bin", "test.bin"}
         official = "cifar-100" in folder.rpartition("/")[2] or "cifar-100" in tree.path.name
         if (python and ("meta" in inside or official)) or (binary and ("fine_label_names.txt" in inside or official)):
-            found.append(_found(tree, edition, folder, python or binary))
+            found.append(_found(tree, edition, folder, python | binary))
     return found
 
 
@@ -132,9 +132,8 @@ def _build(tree: Tree, edition: _Edition, folder: str, files: set[str], left_out
             if name not in files:
                 raise InputError(f"{where} has no {name}: the training set is {train[0]} to {train[-1]}")
     parts = []
-    for name in [*train, *test]:
-        if name not in files:
-            continue
+    used = [name for name in [*train, *test] if name in files]
+    for name in used:
         path = f"{folder}/{name}" if folder else name
         labels, _ = _read(tree, edition, path)
         split = SPLITS.index("test" if name in test else "train")
@@ -143,6 +142,7 @@ def _build(tree: Tree, edition: _Edition, folder: str, files: set[str], left_out
         "cifar100": ["the 100 fine labels; --layout cifar100-coarse takes the 20 coarse ones"],
         "cifar100-coarse": ["the 20 coarse labels; --layout cifar100 takes the 100 fine ones"],
     }.get(edition.layout, [])
+    left_out = Counter(left_out) + Counter({"more of the same files": len(files) - len(used)})
     return Arrays(
         tree, edition.layout, parts, edition.class_names, place=folder, grey=False, left_out=left_out, notes=notes
     )

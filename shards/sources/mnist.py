@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import re
 import string
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -29,6 +30,10 @@ _IDX = re.compile(
     r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.](?P<kind>images|labels)[-_.]?idx[13][-_.]?ubyte(?P<gz>\.gz)?", re.I
 )
 _CSV = re.compile(r"(?P<set>.*?)(?P<part>train|test)\w*\.csv(?P<gz>\.gz)?", re.I)
+_GZIP = b"\x1f\x8b"
+_LABELS = frozenset({"label", "class", "y", "target"})
+_NUMBERS = frozenset({"", "id", "index", "imageid", "unnamed: 0"})
+"""What columns of row numbers are called."""
 _PARTS = {"train": 0, "t10k": 2, "test": 2}
 
 DIGITS = tuple(string.digits)
@@ -105,7 +110,9 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
             place = f"{folder}/{prefix}".strip("/-_.") if prefix else folder
             count = " and ".join(SPLITS[_PARTS[part]] for part in pairs)
             what = f"{prefix.strip('-_.') or 'MNIST'} ({count}), IDX files"
-            found.append(Found("mnist", place, what, claimed, partial(_build_idx, tree, folder, prefix, pairs)))
+            twins = len(claimed) - sum(1 + (pair.labels is not None) for pair in pairs.values())
+            build = partial(_build_idx, tree, folder, prefix, pairs, twins)
+            found.append(Found("mnist", place, what, claimed, build))
     return found + _find_csv(tree, names)
 
 
@@ -113,7 +120,9 @@ def _plainest(name: str) -> tuple[bool, int, str]:
     return name.lower().endswith(".gz"), name.count("/"), name
 
 
-def _build_idx(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair], left_out: Mapping[str, int]) -> Listed:
+def _build_idx(
+    tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair], twins: int, left_out: Mapping[str, int]
+) -> Listed:
     labels = {}
     for part, pair in pairs.items():
         path = tree.path / pair.images
@@ -138,6 +147,7 @@ def _build_idx(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair],
         name = pair.images.rpartition("/")[2].removesuffix(".gz")
         read = partial(_read_images, tree, pair.images, kind.transposed)
         parts.append(Part(name, SPLITS[split], split, numbers, read))
+    left_out = Counter(left_out) + Counter({"more of the same files": twins})
     return Arrays(
         tree, "mnist", parts, kind.class_names, place=folder, grey=True, left_out=left_out, notes=[_note(kind)]
     )
@@ -180,7 +190,7 @@ def _open_idx(tree: Tree, name: str) -> io.BufferedIOBase:
     """The bytes of a file, whose content says whether it is gzipped, whatever its name."""
     data = tree.read(name, MAX_BYTES)
     file = io.BytesIO(data)
-    return gzip.GzipFile(fileobj=file) if data.startswith(b"\x1f\x8b") else file
+    return gzip.GzipFile(fileobj=file) if data.startswith(_GZIP) else file
 
 
 def _read_idx(tree: Tree, name: str, dimensions: int) -> np.ndarray:
@@ -224,43 +234,78 @@ class _named:  # noqa: N801  (used like a function)
 # ---- CSV ----
 
 
+def is_table_name(name: str) -> bool:
+    """Whether a file is called like a table of digits."""
+    return bool(_CSV.fullmatch(name))
+
+
+class _Columns(NamedTuple):
+    """A table's columns.
+
+    Attributes:
+        width: How many there are.
+        delimiter: What divides them.
+        header: Whether the table begins with a line of names.
+        label: The label's, or None where there is none.
+        first: The first of the 784 pixels'.
+    """
+
+    width: int = PIXELS + 1
+    delimiter: str = ","
+    header: bool = False
+    label: int | None = 0
+    first: int = 1
+
+
 def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
-    """Tables of a label and 784 pixels a row, as Kaggle has them; a test table may have no label."""
-    groups: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    """Tables of a label and 784 pixels a row, as Kaggle has them, in a folder of the table's own name or not.
+
+    A test table may have no label. Where there are several for the same part, each table is a data set.
+    """
+    groups: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name in names:
         folder, _, last = name.rpartition("/")
         match = _CSV.fullmatch(last)
         if match and _columns(tree, name) is not None:
-            groups[folder, match["set"]][match["part"].lower()] = name
+            outer, _, inner = folder.rpartition("/")
+            folder = outer if is_table_name(inner) else folder
+            groups[folder, match["set"]][match["part"].lower()].append(name)
     found = []
     for (folder, prefix), tables in sorted(groups.items()):
-        place = f"{folder}/{prefix}".strip("/-_.") if prefix else folder
-        what = f"{prefix.strip('-_.') or 'MNIST'} ({' and '.join(sorted(tables))}), CSV"
-        build = partial(_build_csv, tree, folder, prefix, dict(sorted(tables.items(), reverse=True)))
-        found.append(Found("mnist", place, what, frozenset(tables.values()), build))
+        one_each = all(len(each) == 1 for each in tables.values())
+        sets = [{part: each[0] for part, each in tables.items()}] if one_each else []
+        sets += [] if one_each else [{part: name} for part, each in tables.items() for name in each]
+        for parts in sets:
+            place = (f"{folder}/{prefix}".strip("/-_.") if prefix else folder) if one_each else min(parts.values())
+            what = f"{prefix.strip('-_.') or 'MNIST'} ({' and '.join(sorted(parts))}), CSV"
+            build = partial(_build_csv, tree, folder, prefix, dict(sorted(parts.items(), reverse=True)))
+            found.append(Found("mnist", place, what, frozenset(parts.values()), build))
     return found
 
 
-def _columns(tree: Tree, name: str) -> tuple[bool, bool] | None:
-    """Whether a table begins with a line of names, and whether its rows begin with a label; None for other tables."""
+def _columns(tree: Tree, name: str) -> _Columns | None:
+    """A table's columns, by its first line; None for other tables than those of digits."""
     try:
-        line = tree.head(name, 1 << 14).split(b"\n", 1)[0].decode("ascii").strip()
-    except (OSError, ImageError, UnicodeDecodeError):
+        head = tree.head(name, 1 << 14)
+        if head.startswith(_GZIP):
+            head = zlib.decompressobj(wbits=31).decompress(head, 1 << 14)
+        line = head.split(b"\n", 1)[0].decode("utf-8-sig").strip()
+    except (OSError, ImageError, UnicodeDecodeError, zlib.error):
         return None
-    fields = [field.strip().strip('"').lower() for field in line.split(",")]
-    header = not fields[0].isdecimal()
-    if len(fields) == PIXELS + 1 and (not header or fields[0] in ("label", "class", "y", "target")):
-        return header, True
-    if len(fields) == PIXELS and header and "pix" in fields[0]:
-        return True, False
-    return None
+    delimiter = max(",;\t", key=line.count)
+    fields = [field.strip().strip('"').lower() for field in line.split(delimiter)]
+    if fields[0].isdecimal():
+        return _Columns(delimiter=delimiter) if len(fields) == PIXELS + 1 else None
+    label = next((i for i, field in enumerate(fields) if field in _LABELS), None)
+    pixels = [i for i, field in enumerate(fields) if i != label and field not in _NUMBERS]
+    named = label is not None or (len(pixels) == PIXELS and "pix" in fields[pixels[0]])
+    if not named or len(pixels) != PIXELS or pixels[-1] - pixels[0] != PIXELS - 1:
+        return None
+    return _Columns(len(fields), delimiter, True, label, pixels[0])
 
 
 def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], left_out: Mapping[str, int]) -> Listed:
-    labels = {}
-    for part, name in tables.items():
-        table, labelled = _read_csv(tree, name)
-        labels[part] = table[:, 0].astype(np.int64) if labelled else np.full(len(table), -1, np.int64)
+    labels = {part: _read_csv(tree, name)[0] for part, name in tables.items()}
     kind = _kind(tree, folder, prefix, labels.get("train"))
     parts = []
     notes = [_note(kind)]
@@ -275,25 +320,31 @@ def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], 
     return Arrays(tree, "mnist", parts, kind.class_names, place=folder, grey=True, left_out=left_out, notes=notes)
 
 
-def _read_csv(tree: Tree, name: str) -> tuple[np.ndarray, bool]:
-    """A table's bytes (n, 784 or 785), and whether the first column is a label.
+def _read_csv(tree: Tree, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A table's labels, int64 (n,) with -1 where there are none, and its pixels, uint8 (n, 784).
 
     Raises:
         InputError: It is not whole, or holds other than 0 to 255.
     """
-    header, labelled = _columns(tree, name) or (False, True)
+    columns = _columns(tree, name) or _Columns()
     path = tree.path / name
-    data = tree.read(name, MAX_BYTES)
+    with _named(tree, name), _open_idx(tree, name) as file:
+        data = file.read(MAX_BYTES).removeprefix(codecs.BOM_UTF8)
+    rows = data.partition(b"\n")[2] if columns.header else data
+    if not rows.strip():
+        raise InputError(f"{path} has no rows: fetch it again")
     try:
-        table = np.loadtxt(io.BytesIO(data), np.int32, delimiter=",", skiprows=int(header), ndmin=2)
+        table = np.loadtxt(io.BytesIO(rows), np.int32, delimiter=columns.delimiter, ndmin=2)
     except ValueError as error:
         raise InputError(f"{path} is not a table of whole numbers: {error}") from error
-    if not len(table) or table.shape[1] != PIXELS + labelled or table.min() < 0 or table.max() > 255:
-        raise InputError(f"{path} should have {PIXELS + labelled} numbers of 0 to 255 in each row, and has others")
-    return table.astype(np.uint8), labelled
+    labels = np.full(len(table), -1) if columns.label is None else table[:, columns.label]
+    pixels = table[:, columns.first : columns.first + PIXELS]
+    if table.shape[1] != columns.width or pixels.min() < 0 or max(pixels.max(), labels.max()) > 255:
+        count = PIXELS + (columns.label is not None)
+        raise InputError(f"{path} should have {count} numbers of 0 to 255 in each row, and has others")
+    return labels.astype(np.int64), pixels.astype(np.uint8)
 
 
 def _csv_images(tree: Tree, name: str, transposed: bool) -> np.ndarray:
-    table, labelled = _read_csv(tree, name)
-    images = table[:, int(labelled) :].reshape(-1, 28, 28)
+    images = _read_csv(tree, name)[1].reshape(-1, 28, 28)
     return images.swapaxes(1, 2) if transposed else images

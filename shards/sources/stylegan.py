@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,36 +12,54 @@ from typing import Any
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.sources.base import Found, Listed, Wish, displayed
-from shards.sources.pictures import PictureFiles, find_pictures
+from shards.sources.pictures import PictureFiles, Pictures, find_pictures
 from shards.trees import Tree
 
 LOOKS_FOR = "images with a dataset.json beside them that lists them under labels"
 TABLE = "dataset.json"
 MOST_BYTES = 2**30
+MOST_CLASSES = 1_000_000
+SHOWN = 60
 
 
 def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
-    """Folders with a dataset.json that speaks of labels."""
-    found = []
-    for name in names:
-        folder, _, last = name.rpartition("/")
-        if last != TABLE or b'"labels"' not in tree.head(name, 1 << 12):
-            continue
+    """Folders with a dataset.json that speaks of labels; of several around a picture it is the outermost.
+
+    What is asked for may be a folder in such a folder.
+    """
+    pool = [name for name in tree.files if name.rpartition("/")[2] == TABLE]
+    tables = [name for name in pool if name in names] or _around(pool, wish.sub)
+    found: list[Found] = []
+    for name in sorted(tables, key=lambda name: (name.count("/"), name)):
+        folder = name.rpartition("/")[0]
         prefix = folder + "/" if folder else ""
         inside = [each for each in names if each.startswith(prefix) and each != name]
+        if any(inside and inside[0] in each.claimed for each in found) or not _has_labels(tree, name):
+            continue
         pictures = find_pictures(tree, inside)
         if pictures.names:
             claimed = frozenset([name, *inside])
             what = f"{len(pictures.names):,} images with {TABLE}"
-            build = partial(_build, tree, name, folder, pictures.names, pictures.left_out)
-            found.append(Found("stylegan", folder, what, claimed, build))
+            build = partial(_build, tree, name, folder, pictures)
+            found.append(Found("stylegan", folder if name in names else wish.sub, what, claimed, build))
     return found
 
 
-def _build(
-    tree: Tree, table: str, folder: str, names: Sequence[str], others: Counter[str], left_out: Mapping[str, int]
-) -> Listed:
-    path = str(tree.path / table)
+def _around(tables: Sequence[str], sub: str) -> list[str]:
+    """The innermost table of a folder around one."""
+    around = [name for name in tables if f"{sub}/".startswith(name.removesuffix(TABLE))]
+    return sorted(around, key=len)[-1:]
+
+
+def _has_labels(tree: Tree, table: str) -> bool:
+    try:
+        return b'"labels"' in tree.read(table, MOST_BYTES)
+    except ImageError as error:
+        raise InputError(f"{tree.path / table}: {error}") from error
+
+
+def _build(tree: Tree, table: str, folder: str, pictures: Pictures, left_out: Mapping[str, int]) -> Listed:
+    path, names = str(tree.path / table), pictures.names
     labels = _labels(path, tree, table)
     notes = []
     prefix = folder + "/" if folder else ""
@@ -54,7 +73,7 @@ def _build(
                 f"{path} speaks of none of the {len(names):,} images beside it: its names are relative to it"
             )
         notes.append(f"{missing:,} images are not in {displayed(table)}: they have no class")
-    unknown = len(labels.keys() - {name.removeprefix(prefix) for name in names})
+    unknown = len(labels.keys() - {name.removeprefix(prefix) for name in tree.files})
     if unknown:
         notes.append(f"{displayed(table)} speaks of {unknown:,} images that are not there")
     classes = range(max(labels.values()) + 1) if labels else ()
@@ -65,7 +84,7 @@ def _build(
         place=folder,
         labels=numbers,
         class_names=[str(each) for each in classes],
-        left_out=Counter(left_out) + others,
+        left_out=Counter(left_out) + pictures.left_out,
         notes=[*notes, f"labels from {displayed(path)}"] if labels else notes,
     )
 
@@ -77,25 +96,30 @@ def _labels(path: str, tree: Tree, table: str) -> dict[str, int]:
         InputError: The table is not what StyleGAN's dataset_tool writes.
     """
     try:
-        document = json.loads(tree.read(table, MOST_BYTES))
-        rows = document["labels"]
-        return {} if rows is None else {_text(name): _label(value) for name, value in rows}
-    except (ValueError, TypeError, KeyError, RecursionError, ImageError, OSError) as error:
+        rows = json.loads(tree.read(table, MOST_BYTES))["labels"]
+        if rows is None:
+            return {}
+        labels: dict[str, int] = {}
+        for row in rows.items() if isinstance(rows, dict) else rows:
+            name, label = _row(row)
+            if labels.setdefault(name, label) != label:
+                raise ValueError(f"{name} has two labels, {labels[name]} and {label}")
+        return labels
+    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
         raise InputError(
-            f'{path} should say {{"labels": [["00000/img00000000.png", 6], …]}} or have null there: {error}'
+            f'{path} should say {{"labels": [["00000/img00000000.png", 6], …]}} or have null there: {error}. '
+            "--layout folder takes the images without it"
         ) from error
 
 
-def _text(name: Any) -> str:
-    if not isinstance(name, str):
-        raise ValueError(f"{name!r} is no name")
-    return name.replace("\\", "/")
-
-
-def _label(value: Any) -> int:
-    """A class: its number, or a vector with a single one."""
-    if isinstance(value, list) and sorted(value, reverse=True)[:1] == [1] and value.count(0) == len(value) - 1:
-        return value.index(1)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1_000_000:
-        return value
-    raise ValueError(f"{value!r} is no label: whole numbers from 0, or vectors with a single 1")
+def _row(row: Any) -> tuple[str, int]:
+    """An image's path, and its class: a number, or a vector with a single one."""
+    if not isinstance(row, (list, tuple)) or len(row) != 2 or not isinstance(row[0], str):
+        raise ValueError(f"{json.dumps(row)[:SHOWN]} is no pair of a name and a label")
+    name, value = posixpath.normpath(row[0].replace("\\", "/")), row[1]
+    if isinstance(value, list) and value.count(1) == 1 and value.count(0) == len(value) - 1:
+        return name, value.index(1)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if whole and not isinstance(value, bool) and 0 <= value < MOST_CLASSES:
+        return name, int(value)
+    raise ValueError(f"{json.dumps(value)[:SHOWN]} is no label: whole numbers from 0, or vectors with a single 1")

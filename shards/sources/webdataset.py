@@ -1,4 +1,4 @@
-"""WebDataset tars that others made: samples of files that share a key, read through the webdataset library.
+"""WebDataset tars that others made.
 
 The tars are read once to learn what is in them, and once more when they are packed, each process from the beginning of
 a tar on: nothing is kept but what is known about the samples.
@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import braceexpand
-import fsspec
 import numpy as np
 
 from shards import images
+from shards.archives import Tar, without_suffix
 from shards.cache import is_remote
 from shards.errors import InputError
 from shards.images import ImageError, Look
-from shards.names import canonical_split
+from shards.names import canonical_split, in_a_row
 from shards.sources.base import (
     SPLITS,
     Found,
@@ -36,43 +37,94 @@ from shards.sources.base import (
     listed_identity,
     sample_keys,
 )
-from shards.sources.pictures import SUFFIXES, look_notes, recognise
-from shards.trees import Folder, Tar, Tree, open_tree
+from shards.sources.folder import choices
+from shards.sources.pictures import look_notes, recognise
+from shards.sources.tarred import Tarred, at_urls, ending, is_image, read_tar, split_key, with_image
+from shards.trees import Tree, open_inside
 
 LOOKS_FOR = "tars called 000000.tar and so on, or a tar in which images have .cls, .json or .txt files of their key"
 COMPANIONS = frozenset({"cls", "json", "txt", "cap", "caption", "id", "index", "label"})
+TARS = (".tar", ".tgz", ".tar.gz")
+LAYOUT = "webdataset"
+PADDED = 4
+"""Numbers of so many digits are those of shards; shorter ones may be anything."""
 LOOKED_AT = 100
 ATTRIBUTE_VALUES = (1, -1, 0)
 CLASS_FIELDS = ("class", "class_name", "label", "category")
 """What a .json calls the class of its image."""
 
-_NUMBERED = re.compile(r"(?P<set>.*?)(?P<number>[0-9]{2,})\.(tar|tgz|tar\.gz)", re.I)
-_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
 
 def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
-    """A tar of samples, or folders with tars of samples."""
-    if isinstance(tree, Tar):
-        if _has_companions(names):
-            build = partial(_build, [str(tree.path)])
-            return [Found("webdataset", "", f"{len(names):,} files of WebDataset samples", frozenset(names), build)]
-        return []
-    if not isinstance(tree, Folder):
-        return []
-    folders: dict[str, list[str]] = {}
+    """A tar of samples, or sets of tars of samples.
+
+    Tars in folders train and val, or so called, are one set. If the user says that this is the layout, all tars are.
+
+    Raises:
+        InputError: Tars are called like shards but may each hold a class; or a part of a tar is asked for.
+    """
+    asked = wish.layout == LAYOUT
+    if isinstance(tree, Tar) and (_has_companions(names) or (asked and any(map(_is_picture, names)))):
+        if len(names) < len(tree.files):
+            raise InputError(
+                f"{tree.path} holds samples of WebDataset, which are packed whole: leave --sub away, or give "
+                "--layout folder, which takes the images without what is said of them"
+            )
+        tar = Tarred(str(tree.path), tree.path.name, tree.opening)
+        what = f"{len(names):,} files of WebDataset samples"
+        return [Found(LAYOUT, "", what, frozenset(names), partial(_build, [tar]))]
+    sets: dict[object, list[str]] = {}
     for name in names:
-        if name.lower().endswith((".tar", ".tgz", ".tar.gz")):
-            folders.setdefault(name.rpartition("/")[0], []).append(name)
+        if name.lower().endswith(TARS):
+            sets.setdefault(None if asked else _set_of(name), []).append(name)
     found = []
-    for folder, tars in folders.items():
-        numbered = len(tars) > 1 and all(_NUMBERED.fullmatch(name.rpartition("/")[2]) for name in tars)
-        inner = open_tree(tree.path / tars[0])
-        if inner is None or not (numbered or _has_companions(list(inner.files))):
-            continue
-        urls = [str(tree.path / name) for name in tars]
-        what = f"{len(tars):,} tars of WebDataset samples"
-        found.append(Found("webdataset", folder, what, frozenset(tars), partial(_build, urls)))
+    for tars in sets.values():
+        if asked or _are_shards(tree, tars):
+            place = tars[0] if len(tars) == 1 else os.path.commonpath(tars)
+            what = f"{len(tars):,} tar{'s' * (len(tars) > 1)} of WebDataset samples, {displayed(tars[0])}"
+            members = [Tarred(str(tree.path / name), name, partial(tree.open, name)) for name in tars]
+            found.append(Found(LAYOUT, place, what, frozenset(tars), partial(_build, members)))
     return found
+
+
+def _set_of(name: str) -> tuple[str, ...]:
+    """What the tars of one set have in common: their names but for numbers and splits."""
+    *folders, last = without_suffix(name).split("/")
+    words = re.split(r"[-_.]", last.rstrip("0123456789"))
+    return (*(each for each in folders if not canonical_split(each)), "", *(w for w in words if not canonical_split(w)))
+
+
+def _are_shards(tree: Tree, tars: Sequence[str]) -> bool:
+    """Whether tars are samples and not folders that somebody packed: the first one's files say so, or all their names.
+
+    Raises:
+        InputError: It may be one or the other.
+    """
+    inner = open_inside(tree, tars[:1]).get(tars[0])
+    if inner is None:
+        return False
+    if _has_companions(list(inner.files)):
+        return True
+    folders = {name.rpartition("/")[0] for name in inner.files if _is_picture(name)}
+    if len(tars) < 2 or len(folders) != 1:
+        return False
+    runs: dict[str, list[str]] = {}
+    for name in map(without_suffix, tars):
+        runs.setdefault(name.rstrip("0123456789"), []).append(name)
+    whole = all(map(in_a_row, runs.values()))
+    if whole and all(len(name) - len(start) >= PADDED for start, run in runs.items() for name in run):
+        return True
+    only_numbers = _set_of(tars[0])[-1] == ""
+    if folders != {""} or not (whole or only_numbers):
+        return False
+    raise InputError(
+        f"{tree.path} holds {len(tars):,} tars of images ({displayed(tars[0])}, …): what is meant?"
+        + choices(
+            [
+                (f"--layout {LAYOUT}", "parts of one set, without classes"),
+                ("--layout folder", "archived folders, each of them a class"),
+            ]
+        )
+    )
 
 
 def expand(text: str) -> list[str] | None:
@@ -105,45 +157,33 @@ def open_urls(urls: Sequence[str]) -> Listed:
     Raises:
         InputError: One cannot be read, or there is no image in them.
     """
-    return _build(urls, {})
+    return _build(at_urls(urls), {})
 
 
 def _has_companions(names: Sequence[str]) -> bool:
-    """Whether half of the images have a file of the same key that says something of them."""
+    """Whether half of the images have a file of the same key that says something of them.
+
+    A .cls is such a file wherever in the tar it lies; others may be of another data set's folders.
+    """
     fields: dict[str, set[str]] = {}
+    classes = 0
     for name in names:
         key, field = split_key(name)
-        fields.setdefault(key, set()).add(_ending(field))
-    with_image = [each for each in fields.values() if any(_is_image(field) for field in each)]
-    return bool(with_image) and 2 * sum(bool(each & COMPANIONS) for each in with_image) >= len(with_image)
+        fields.setdefault(key, set()).add(ending(field))
+        classes += ending(field) == "cls"
+    images = [each for each in fields.values() if any(map(is_image, each))]
+    described = sum(bool(each & COMPANIONS) for each in images)
+    return bool(images) and 2 * max(described, classes) >= len(images)
 
 
-def split_key(name: str) -> tuple[str, str]:
-    """A member's key and its field: what ends its name, beginning with the first part after which all are words.
-
-    webdataset's own rule splits at the first dot, which takes photo.0001.jpg for a field 0001.jpg of photo.
-    """
-    folder, slash, last = name.rpartition("/")
-    parts = last.split(".")
-    start = len(parts)
-    while start > 1 and _FIELD.fullmatch(parts[start - 1]):
-        start -= 1
-    return folder + slash + ".".join(parts[:start]), ".".join(parts[start:]).lower()
-
-
-def _ending(field: str) -> str:
-    """What a field holds: "jpg" for seg.jpg."""
-    return field.rpartition(".")[2]
-
-
-def _is_image(field: str) -> bool:
-    return f".{_ending(field)}" in SUFFIXES
+def _is_picture(name: str) -> bool:
+    return is_image(split_key(name)[1])
 
 
 class _Row(NamedTuple):
     """What is kept of a sample: its tar, key and image field, the image's size in bytes, and what is said of it."""
 
-    url: int
+    tar: int
     key: str
     field: str
     size: int
@@ -151,20 +191,26 @@ class _Row(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def _build(urls: Sequence[str], left_out: Mapping[str, int]) -> Listed:
+def _build(tars: Sequence[Tarred], left_out: Mapping[str, int]) -> Listed:
     rows: list[_Row] = []
     others: Counter[str] = Counter(left_out)
     looks: list[Look] = []
     grey = True
-    for number, url in enumerate(urls):
-        before = len(rows)
-        for sample in read_tar(url):
-            fields = sorted((name for name in sample if _is_image(name)), key=lambda name: (name.count("."), name))
+    joined = 0
+    for number, tar in enumerate(tars):
+        first = len(rows)
+        apart: dict[str, tuple[str | None, Mapping[str, Any]]] = {}
+        for sample in read_tar(tar):
+            fields = sorted((name for name in sample if is_image(name)), key=lambda name: (name.count("."), name))
             if not fields:
-                others["samples without an image"] += 1
+                label, facts = _facts(tar.url, sample, Counter())
+                if label is None and not facts:
+                    others["samples without an image"] += 1
+                else:
+                    apart[sample["__key__"]] = label, facts
                 continue
             data = sample[fields[0]]
-            if grey or (len(looks) < LOOKED_AT and len(rows) - before < 4):
+            if grey or (len(looks) < LOOKED_AT and len(rows) - first < 4):
                 try:
                     look = images.look(data)
                 except ImageError:
@@ -172,12 +218,34 @@ def _build(urls: Sequence[str], left_out: Mapping[str, int]) -> Listed:
                 else:
                     grey = grey and look.grey
                     looks.append(look)
-            label, facts = _facts(url, sample, others)
+            label, facts = _facts(tar.url, sample, others)
             others.update(f".{name} of samples" for name in fields[1:])
             rows.append(_Row(number, sample["__key__"], fields[0], len(data), label, facts))
+        rows[first:], count = _joined(rows[first:], apart)
+        joined += count
+        others["samples without an image"] += len(apart) - count
     if not rows:
-        raise InputError(f"{urls[0]}{' and the others hold' if len(urls) > 1 else ' holds'} no samples with an image")
-    return WebShards(urls, rows, looks[:LOOKED_AT], grey and bool(looks), others)
+        raise InputError(
+            f"{tars[0].url}{' and the others hold' if len(tars) > 1 else ' holds'} no samples with an image"
+        )
+    notes = [f"{joined:,} .cls or .json lie apart from their images, and go with those of their name"] * bool(joined)
+    return WebShards(tars, rows, looks[:LOOKED_AT], grey and bool(looks), +others, notes)
+
+
+def _joined(rows: Sequence[_Row], apart: Mapping[str, tuple[str | None, Mapping[str, Any]]]) -> tuple[list[_Row], int]:
+    """The samples of a tar with what lies apart from them in it, by key or by what ends it; and how often it did."""
+    found = list(rows)
+    ends = Counter(row.key.rpartition("/")[2] for row in rows)
+    places = {end: i for i, row in enumerate(rows) if ends[end := row.key.rpartition("/")[2]] == 1}
+    places |= {row.key: i for i, row in enumerate(rows)}
+    joined = 0
+    for key, (label, facts) in apart.items():
+        i = places.get(key, places.get(key.rpartition("/")[2]))
+        if i is not None:
+            joined += 1
+            row = found[i]
+            found[i] = row._replace(label=label if row.label is None else row.label, facts={**facts, **row.facts})
+    return found, joined
 
 
 def _facts(url: str, sample: Mapping[str, Any], others: Counter[str]) -> tuple[str | None, Mapping[str, Any]]:
@@ -185,11 +253,12 @@ def _facts(url: str, sample: Mapping[str, Any], others: Counter[str]) -> tuple[s
     label: str | None = None
     facts: Mapping[str, Any] = {}
     for name, data in sample.items():
-        if name.startswith("__") or _is_image(name):
+        if name.startswith("__") or is_image(name):
             continue
-        if _ending(name) in ("cls", "label", "class"):
-            label = data.decode("utf-8", "replace").strip()
-        elif _ending(name) == "json":
+        if ending(name) in ("cls", "label", "class"):
+            label = _text(data)
+            others[f".{name} that are empty or no text"] += label is None
+        elif ending(name) == "json":
             try:
                 found = json.loads(data)
             except (ValueError, RecursionError) as error:
@@ -200,46 +269,60 @@ def _facts(url: str, sample: Mapping[str, Any], others: Counter[str]) -> tuple[s
     return label, facts
 
 
+def _text(data: bytes) -> str | None:
+    try:
+        text = data.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return None
+    return text if text and text.isprintable() else None
+
+
 class WebShards:
     """The samples of tars in their order.
 
     Args:
-        urls: The tars: files or URLs.
+        tars: The tars.
         rows: What is known of each sample.
         looks: What some of the images are.
         grey: Whether all images are.
         left_out: What is not packed, by reason.
+        notes: What was decided, in sentences.
     """
 
-    layout = "webdataset"
+    layout = LAYOUT
 
     def __init__(
-        self, urls: Sequence[str], rows: Sequence[_Row], looks: Sequence[Look], grey: bool, left_out: Counter[str]
+        self,
+        tars: Sequence[Tarred],
+        rows: Sequence[_Row],
+        looks: Sequence[Look],
+        grey: bool,
+        left_out: Counter[str],
+        notes: Sequence[str],
     ) -> None:
-        self._urls = list(urls)
-        self._numbers = np.array([row.url for row in rows], np.int32)
+        self._tars = list(tars)
+        self._numbers = np.array([row.tar for row in rows], np.int32)
         self._fields = [row.field for row in rows]
         self._members = [row.key for row in rows]
         self._sizes = [row.size for row in rows]
         self._looks, self._grey = list(looks), grey
         unique = len(set(self._members)) == len(rows)
-        shorts = [displayed(url.rpartition("/")[2]) for url in urls]
-        names = [row.key if unique else f"{shorts[row.url].partition('.')[0]}/{row.key}" for row in rows]
+        shorts = [displayed(tar.short) for tar in tars]
+        names = [row.key if unique else f"{without_suffix(shorts[row.tar])}/{row.key}" for row in rows]
         self.keys = sample_keys([f"{name}.{field}" for name, field in zip(names, self._fields, strict=True)])
-        self._names = [f"{shorts[row.url]}/{row.key}.{row.field}" for row in rows]
-        notes = []
-        labels, notes_of_labels = _labels(rows)
-        notes += notes_of_labels
+        self._names = [f"{shorts[row.tar]}/{row.key}.{row.field}" for row in rows]
+        labels, field, notes_of_labels = _labels(rows)
         self.class_names = _class_names(labels)
         index = {name: i for i, name in enumerate(self.class_names)}
         self.labels = np.array([-1 if label is None else index[label] for label in labels], np.int32)
-        self.attribute_names, self.attribute_rows, ignored = _attributes(rows)
-        if ignored:
+        self.attribute_names, self.attribute_rows, others = _attributes(rows)
+        notes = [*notes, *notes_of_labels]
+        if ignored := [name for name in others if name != field]:
             notes.append(f"fields of .json that are neither class nor attribute: {', '.join(map(displayed, ignored))}")
-        of_urls = [_split_of(short) for short in shorts]
-        in_use = [split for split in SPLITS if split in of_urls]
+        of_tars = [_split_of(short) for short in shorts]
+        in_use = [split for split in SPLITS if split in of_tars]
         self.split_names = tuple(in_use)
-        self.splits = np.array([in_use.index(s) if (s := of_urls[row.url]) else -1 for row in rows], np.int8)
+        self.splits = np.array([in_use.index(s) if (s := of_tars[row.tar]) else -1 for row in rows], np.int8)
         if in_use:
             notes.append("splits by the tars' names")
         self._left_out, self._notes = left_out, notes
@@ -264,12 +347,12 @@ class WebShards:
         number = int(self._numbers[i])
         if self._at is None or self._at[0] != number or self._at[1] > i:
             first = int(np.searchsorted(self._numbers, number))
-            self._at = (number, first, _with_image(read_tar(self._urls[number])))
+            self._at = (number, first, with_image(read_tar(self._tars[number])))
         _, position, samples = self._at
         found = next(islice(samples, i - position, None), None)
         self._at = (number, i + 1, samples)
         if found is None or found["__key__"] != self._members[i]:
-            raise ImageError(f"{self._urls[number]} has changed")
+            raise ImageError(f"{self._tars[number].url} has changed")
         attributes = None if self.attribute_rows is None else self.attribute_rows[i]
         return Sample(self.keys[i], found[self._fields[i]], int(self.labels[i]), attributes, int(self.splits[i]))
 
@@ -284,7 +367,7 @@ class WebShards:
     @property
     def recognised(self) -> Recognised:
         """What the tars hold."""
-        place = self._urls[0] if len(self._urls) == 1 else f"{self._urls[0]} … {self._urls[-1]}"
+        place = self._tars[0].url + (f" … {self._tars[-1].url}" if len(self._tars) > 1 else "")
         formats = Counter(f".{field}" for field in self._fields)
         notes = [*self._notes, *look_notes(self._looks)]
         return recognise(self, "shards", place, formats, self._looks, self._left_out, notes)
@@ -293,16 +376,36 @@ class WebShards:
 # ---- what samples say ----
 
 
-def _labels(rows: Sequence[_Row]) -> tuple[list[str | None], list[str]]:
-    """The class of each sample as text: what .cls says, or else what .json calls so."""
-    if any(row.label is not None for row in rows):
-        return [row.label for row in rows], ["classes from .cls"]
-    for name in CLASS_FIELDS:
-        values = [row.facts.get(name) for row in rows]
-        if any(isinstance(value, (str, int)) for value in values):
-            labels = [str(v) if isinstance(v, (str, int)) and not isinstance(v, bool) else None for v in values]
-            return labels, [f"classes from {name} in .json"]
-    return [None] * len(rows), []
+def _labels(rows: Sequence[_Row]) -> tuple[list[str | None], str | None, list[str]]:
+    """The class of each sample as text, which is what .cls says, or else .json; the field there; and notes."""
+    rest = [row.facts for row in rows if row.label is None]
+    said = [name for name in CLASS_FIELDS if any(facts.get(name) is not None for facts in rest)]
+    field = next((name for name in said if any(_name(facts.get(name)) is not None for facts in rest)), None)
+    labels = [row.label if row.label is not None or field is None else _name(row.facts.get(field)) for row in rows]
+    notes = []
+    if len(rest) < len(rows):
+        notes.append("classes from .cls")
+    if field:
+        where = f", where there is no .cls ({len(rest):,} samples)" if notes else ""
+        notes.append(f"classes from {field} in .json{where}")
+    shown = field or (said[0] if said else "")
+    odd = [facts[shown] for facts in rest if facts.get(shown) is not None and _name(facts[shown]) is None]
+    if odd:
+        example = displayed(json.dumps(odd[0])[:60])
+        notes.append(
+            f"{len(odd):,} samples have a {shown} in .json that is neither text nor a whole number, such as {example}: "
+            "they have no class"
+        )
+    return labels, shown or None, notes
+
+
+def _name(value: object) -> str | None:
+    """A class as .json gives it: a text, or a whole number, also one that pandas wrote as 3.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    return str(value).strip() or None
 
 
 def _class_names(labels: Iterable[str | None]) -> tuple[str, ...]:
@@ -327,77 +430,11 @@ def _attributes(rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray | Non
             if name not in CLASS_FIELDS and not {0, -1} <= kinds:
                 kept.append(name)
                 columns.append(np.array([1 if value == 1 else -1 for value in values], np.int8))
-    ignored = [name for name in names if name not in kept and name not in CLASS_FIELDS]
-    return tuple(kept), np.stack(columns, 1) if columns else None, ignored
+    return tuple(kept), np.stack(columns, 1) if columns else None, [name for name in names if name not in kept]
 
 
-def _split_of(name: str) -> str | None:
-    """The split that a tar's name speaks of: imagenet-train-000000.tar."""
-    words = re.split(r"[-_.]", name)
+def _split_of(short: str) -> str | None:
+    """The split that a tar's name speaks of, or its folder's: imagenet-train-000000.tar, train/000000.tar."""
+    *folders, last = without_suffix(short).split("/")
+    words = [*re.split(r"[-_.]", last), *reversed(folders)]
     return next((split for word in words if (split := canonical_split(word))), None)
-
-
-# ---- reading ----
-
-
-def read_tar(url: str) -> Iterator[dict[str, Any]]:
-    """The samples of a tar: fields to bytes, and __key__.
-
-    Raises:
-        InputError: It cannot be read, is damaged, or ends too early.
-    """
-    from webdataset.tariterators import group_by_keys, tar_file_expander  # imports torch, which takes seconds
-
-    try:
-        with _Watched(url) as stream:
-            yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]), keys=split_key)
-            stream.check_end()
-    except (InputError, GeneratorExit):
-        raise
-    except Exception as error:  # each file system and decompressor has errors of its own
-        reason = getattr(error, "strerror", None) or (error.args[0] if error.args else error)
-        raise InputError(f"{url} cannot be read: {reason}") from error
-
-
-def _with_image(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    return (sample for sample in samples if any(_is_image(name) for name in sample))
-
-
-class _Watched:
-    """A tar's bytes, and whether it has ended as tars do: a damaged one ends early without any error."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._file: BinaryIO
-        self._tail = b""
-        self._plain: bool | None = None
-
-    def __enter__(self) -> _Watched:
-        self._file = fsspec.open(self._url, "rb").open() if is_remote(self._url) else Path(self._url).open("rb")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def read(self, count: int = -1) -> bytes:
-        """As files do."""
-        data = self._file.read(count)
-        if self._plain is None:
-            self._plain = data[257:262] == b"ustar"
-        self._tail = (self._tail + data)[-1024:]
-        return data
-
-    def check_end(self) -> None:
-        """See that nothing but zeros follows.
-
-        Raises:
-            InputError: More does, or the zeros that end a tar are missing.
-        """
-        if not self._plain:
-            return
-        ended = self._tail
-        while data := self.read(1 << 20):
-            if data.strip(b"\0"):
-                raise InputError(f"{self._url} is damaged: it ends in the middle for readers of tars. Fetch it again")
-        if (ended + self._tail)[-512:].strip(b"\0") or len(self._tail) < 512:
-            raise InputError(f"{self._url} is cut off: the zeros that end a tar are missing. Fetch it again")

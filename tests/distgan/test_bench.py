@@ -24,12 +24,3 @@ def test_the_step_is_measured(tiny):
     assert figures["precision"] == "float32"
     for name in ("images/s", "critic updates/s", "generator updates/s"):
         assert figures[name] > 0
-
-
-def test_packing_is_measured_beside_a_bare_loop(tmp_path):
-    figures = bench.bench_pack(None, counts=(20, 10), rounds=1)
-    for name in ("64×64 ", "178×218 "):
-        for figure in ("bare loop, images/s", "pack / bare loop", "pack, 2 processes / bare loop"):
-            assert float(figures[name + figure]) > 0
-    folder = bench._invent_files(tmp_path / "mine", 5, 64, 64)
-    assert float(bench.bench_pack(folder, rounds=1)["pack / bare loop"]) > 0

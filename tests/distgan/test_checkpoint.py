@@ -17,6 +17,7 @@ from torch import nn
 
 from distgan import checkpoint as module
 from distgan.checkpoint import Checkpoint, State, checkpoints, find_checkpoint, go_back, prune, save_checkpoint
+from distgan.networks import ImageShape, build_networks
 from distgan.spec import DataSpec, RunSpec
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -185,11 +186,13 @@ def test_pruning_as_it_goes_keeps_what_pruning_at_the_end_would(tmp_path):
     assert [int(path.name[5:]) for path in checkpoints(tmp_path)] == [1, 10, 20, 28, 29]
 
 
-@pytest.mark.parametrize(("suspect_from", "kept"), [(None, [8, 9]), (9, [8, 9]), (7, [6, 8, 9]), (1, [8, 9])])
-def test_the_newest_checkpoint_from_before_a_doubt_is_kept(tmp_path, suspect_from, kept):
+@pytest.mark.parametrize(
+    ("suspects", "kept"), [([], [8, 9]), ([9], [8, 9]), ([7], [6, 8, 9]), ([1], [8, 9]), ([7, 4], [3, 6, 8, 9])]
+)
+def test_the_newest_checkpoint_from_before_a_doubt_is_kept(tmp_path, suspects, kept):
     for step in range(1, 10):
         save(tmp_path, step)
-    prune(tmp_path, 2, None, suspect_from)
+    prune(tmp_path, 2, None, suspects)
     assert [Checkpoint(path).state.step for path in checkpoints(tmp_path)] == kept
 
 
@@ -216,3 +219,32 @@ def test_a_checkpoint_of_a_version_with_fewer_fields_is_still_whole(tmp_path):
     file.write_text(json.dumps(state))
     with pytest.raises(InputError, match="does not say what was written"):
         Checkpoint(checkpoint.path)
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "max_width"), [(64, 128, None), (128, 32, None), (128, 64, 1024), (256, 64, 2048), (128, 8, None)]
+)
+def test_a_checkpoint_of_format_2_has_the_networks_that_it_had(tmp_path, size, width, max_width):
+    """They doubled their width without end. What is as wide today needs no option, and resumes without one."""
+    network = {"name": "dcgan", "width": width}
+    tree = {
+        "name": "old",
+        "data": {"shards": "x", "image_size": size},
+        "model": {
+            "generator": {**network, "activation": "relu"},
+            "critic": {**network, "normalisation": "batch"},
+        },
+    }
+    old = state().model_copy(update={"format": module.FORMAT_2, "spec": RunSpec.model_validate(tree)})
+    model = save_checkpoint(tmp_path, old, {}).state.spec.model
+    assert (model.generator.rest["max_width"], model.critic.rest["max_width"]) == (max_width, max_width)
+    with torch.device("meta"):
+        generator, critic = build_networks(model, ImageShape(3, size), 0)
+    widest = width * size // 8
+    assert [layer.in_channels for layer in generator.modules() if isinstance(layer, nn.ConvTranspose2d)][1] == widest
+    assert [layer.in_channels for layer in critic.modules() if isinstance(layer, nn.Conv2d)][-1] == widest
+
+
+def test_a_format_of_the_future_is_named(tmp_path):
+    with pytest.raises(InputError, match="'distgan-checkpoint-9'; this version reads 'distgan-checkpoint-3' and"):
+        save_checkpoint(tmp_path, state().model_copy(update={"format": "distgan-checkpoint-9"}), {})

@@ -78,6 +78,16 @@ finally:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_a_worker_process_imports_neither_the_command_line_nor_what_reads_urls():
+    program = """
+import sys
+import distgan.__main__, shards.sources, shards.writer  # what the program began with, and what a worker needs of ours
+print(sorted({"typer", "rich", "fsspec", "torch"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path):
     shards, run, spec = tmp_path / "shards", tmp_path / "run", tmp_path / "tiny.yaml"
     status, text = distgan("shards", "pack", images, shards, "--size", 16, "--workers", 1)

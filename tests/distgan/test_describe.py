@@ -164,7 +164,7 @@ def test_memory_is_what_real_tensors_take(sections):
     networks = tuple(map(precision.place, build_networks(spec.model, ImageShape(3, size), 0, labels)))
     weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
     real = Batch(torch.zeros(4, 3, size, size, dtype=dtype), torch.zeros(4, labels, dtype=dtype))
-    game = build_game(spec.objective, *networks, spec.model.latent_dim)
+    game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
 
     kept = {
         "critic": kept_by(game.critic, real, precision, (*weights, *real)),
@@ -245,8 +245,10 @@ def test_every_shipped_recipe_is_described(path):
         ]
         assert found == list(PUBLISHED[path.stem])
     run = description.run
-    assert (run.steps, run.images_per_step, run.samples, run.epochs) == (spec.steps, spec.images_per_step, None, None)
-    assert run.flops == run.steps * description.step.flops
+    epochs = spec.training.epochs
+    assert (run.images_per_step, run.samples, run.epochs) == (spec.images_per_step, None, epochs)
+    assert run.steps == (None if epochs else spec.steps)
+    assert run.flops == (run.steps and run.steps * description.step.flops)
 
 
 def test_layers_are_the_papers():

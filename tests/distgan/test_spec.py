@@ -179,6 +179,11 @@ def test_every_float_survives_an_override(tmp_path_factory, lr):
         (MINIMAL + "training: {batch_size: 0}\n", ["training.batch_size", "greater than or equal to 1"]),
         (MINIMAL + "training: {batch_size: true}\n", ["training.batch_size", "integer", "True"]),
         (MINIMAL + "training: {precision: half}\n", ["training.precision", "'float32'", "'half'"]),
+        (MINIMAL + "training: {precision: tf32}\n", ["training.precision", "tf32 is not supported", "bfloat16"]),
+        (MINIMAL + "training: {precision: 16}\n", ["training.precision", "'float32'", "16"]),
+        (MINIMAL + "training: {images: 9, epochs: 3}\n", ["'training'", "images and epochs", "give one"]),
+        (MINIMAL + "training: {epochs: 0}\n", ["training.epochs", "greater than 0"]),
+        (MINIMAL + "model: {latent: gaussian}\n", ["model.latent", "'uniform'", "'gaussian'"]),
         (MINIMAL + "training: 3\n", ["'training' should be a mapping of fields", "3"]),
         (MINIMAL + "seed: -1\n", ["seed"]),
         (MINIMAL + "name: twice\n", ["line 3", "'name'", "twice"]),
@@ -263,7 +268,6 @@ def test_what_would_change_the_numbers_is_named_and_the_rest_is_free(tmp_path):
     before = load_spec(path)
     free = [
         "name=other",
-        "training.images=9",
         "training.keep_last=7",
         "tracking.log_every=1",
         "guard.nonfinite=rollback",
@@ -271,6 +275,8 @@ def test_what_would_change_the_numbers_is_named_and_the_rest_is_free(tmp_path):
         "tracking.sample_scale=0.5",
         "data.shards=moved",
         "data.cache=c",
+        "training.epochs=3",
+        "training.keep_generator_every_images=8",
     ]
     assert differences(before, load_spec(path, free)) == []
     binding = ["seed=1", "model.generator.width=8", "training.batch_size=3", "data.limit=9"]
@@ -317,6 +323,35 @@ def test_the_steps_cover_the_images(images, batch_size, n_critic):
     }
     spec = RunSpec.model_validate(tree)
     assert (spec.steps - 1) * spec.images_per_step < images <= spec.steps * spec.images_per_step
+
+
+@pytest.mark.parametrize(("written", "name"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp64", "float64")])
+def test_precisions_are_known_by_what_people_write(tmp_path, written, name):
+    path = write(tmp_path, MINIMAL)
+    assert load_spec(path, [f"training.precision={written}"]).training.precision == name
+    assert differences(load_spec(path, [f"training.precision={name}"]), load_spec(path)) != []
+
+
+def test_an_override_of_the_run_s_length_takes_the_place_of_the_file_s(tmp_path):
+    in_images, in_epochs = MINIMAL + "training: {images: 9}\n", MINIMAL + "training: {epochs: 2}\n"
+    for text in (MINIMAL, in_images, in_epochs):
+        path = write(tmp_path, text)
+        for override, expected in (("images=5", (5, None)), ("epochs=1.5", (None, 1.5))):
+            training = load_spec(path, [f"training.{override}", "seed=1"]).training
+            assert (training.images, training.epochs) == expected
+        with pytest.raises(InputError, match="give one of them"):
+            load_spec(path, ["training.images=5", "training.epochs=3"])
+        spec = load_spec(path)
+        assert load_spec(write(tmp_path, dump_spec(spec))) == spec
+    assert load_spec(write(tmp_path, MINIMAL)).training.images == 5_000_000
+
+
+@given(st.integers(1, 10**7), st.integers(1, 10**6))
+def test_epochs_are_whole_passes_and_decimal_fractions_of_them(samples, thousandths):
+    spec = RunSpec.model_validate({"name": "x", "data": {"shards": "y"}, "training": {"epochs": thousandths / 1000}})
+    images = spec.in_images(samples).training.images
+    assert images == -(-thousandths * samples // 1000)
+    assert spec.in_images(samples).in_images(5) == spec.in_images(samples)
 
 
 def test_the_schema_is_plain_yaml():

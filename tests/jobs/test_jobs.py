@@ -34,7 +34,7 @@ def spec(name: str, *overrides: str) -> RunSpec:
 
 def test_every_recipe_is_there():
     recipes = {
-        *("dcgan32_gwu", "dcgan64", "dcgan_mnist", "dcgan_cifar10"),
+        *("dcgan32_gwu", "dcgan64", "dcgan64_report", "dcgan_mnist", "dcgan_cifar10"),
         *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_clip64", "vae64", "demo"),
     }
     assert recipes <= set(NAMES)
@@ -78,7 +78,14 @@ def test_the_published_settings():
     assert rmsprop.optimizer.generator == rmsprop.optimizer.critic
     assert (rmsprop.optimizer.critic.clip_value, rmsprop.optimizer.critic.schedule.decay) == (1.0, 1e-8)
     assert rmsprop.objective.rest["label_noise"] == 0.05
+    report = spec("dcgan64_report")
+    assert (report.training.batch_size, report.training.epochs, report.data.limit) == (32, 40, 100_000)
+    assert report.in_images(100_000).steps == 125_000
     gradient_penalty = spec("wgan_gp64")
+    assert (gradient_penalty.training.images, gradient_penalty.steps) == (30 * CELEBA, 18_994)
+    # As Keras's example counts: a batch a step, whatever the number of critic updates.
+    keras_steps = -(-30 * CELEBA // gradient_penalty.training.batch_size)
+    assert keras_steps == spec("wgan_gp64", "training.images=30_389_850").steps == 94_969
     assert (gradient_penalty.objective.n_critic, gradient_penalty.objective.rest["penalty"]) == (5, 10.0)
     assert gradient_penalty.optimizer.critic.rest["betas"] == [0.0, 0.9]
     clipped = spec("wgan_clip64")

@@ -8,14 +8,15 @@ from shards.errors import InputError
 from shards.files import refuse_inside, write_atomically
 
 
-def test_whole_or_not_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lasting", [True, False])
+def test_whole_or_not_there(tmp_path: Path, lasting: bool) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
-    with pytest.raises(KeyError), write_atomically(path) as file:  # noqa: PT012
+    with pytest.raises(KeyError), write_atomically(path, lasting=lasting) as file:  # noqa: PT012
         file.write(b"ne")
         raise KeyError
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("x", b"old")]
-    with write_atomically(path) as file:
+    with write_atomically(path, lasting=lasting) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("x", b"new")]

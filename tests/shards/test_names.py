@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.errors import InputError
-from shards.names import as_written, canonical_split, near, parse_where
+from shards.names import as_written, canonical_split, in_a_row, near, parse_where
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,21 @@ def test_what_is_not_written_so_is_refused(text: str, message: str) -> None:
         parse_where([text])
     assert message in str(caught.value)
     assert f"--where {text}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "in_row"),
+    [
+        (["a-00", "a-01", "a-02"], True),
+        (["2", "1", "3"], True),
+        (["a-1"], True),
+        (["a-0", "a-2"], False),
+        (["a-2", "a-3"], False),
+        (["a-0", "b-1"], False),
+        (["a-0", "a-0"], False),
+        (["a-0", "a"], False),
+        ([], False),
+    ],
+)
+def test_names_in_a_row(names, in_row):
+    assert in_a_row(names) == in_row

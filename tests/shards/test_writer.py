@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import itertools
 import json
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +26,7 @@ import webdataset
 from PIL import Image
 
 from shards import faces, images, writer
+from shards.digests import file_crc32
 from shards.errors import InputError
 from shards.images import Transform, readable
 from shards.index import Index
@@ -75,6 +78,46 @@ def test_members_in_order_and_owned_by_nobody(pristine: Path) -> None:
         assert raw == source.pixels(i).tobytes()
         assert int(label) == i % 3
         assert json.loads(attributes) == dict(zip(source.attribute_names, source.attributes(i).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_the_index_says_what_readers_of_tars_find(tmp_path: Path, encoding: str) -> None:
+    index = pack(FakeSource(), tmp_path / "set", TRANSFORM, encoding=encoding, shard_samples=10, workers=1).index
+    found = []
+    for entry in index.shards:
+        data = (tmp_path / "set" / entry.url).read_bytes()
+        digests = [hashlib.new(name, data).hexdigest() for name in ("md5", "sha256")]
+        assert [len(data), *digests] == [entry.filesize, entry.md5sum, entry.sha256]
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            for member in tar:
+                if member.name.endswith(encoding):
+                    image = data[member.offset_data : member.offset_data + member.size]
+                    found.append((member.name, member.offset_data, member.size, zlib.crc32(image)))
+    names = [f"{key.decode()}.{encoding}" for key in index.key]
+    assert found == list(zip(names, index.offset.tolist(), index.size.tolist(), index.crc32.tolist(), strict=True))
+
+
+def test_a_shard_of_many_pieces_has_the_same_bytes(
+    tmp_path: Path, pristine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "HAND_ON", 100)
+    pack(FakeSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
+    assert files_of(tmp_path / "set") == files_of(pristine)
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"{}", None])
+def test_a_note_that_a_power_cut_has_spoilt_is_none(
+    tmp_path: Path, pristine: Path, spoilt: bytes | None, at_once: None
+) -> None:
+    out = tmp_path / "set"
+    with pytest.raises(StopError):
+        pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=1, progress=stop_after(25))
+    note = out / ".pack/shard-000001.json"
+    note.write_bytes(note.read_bytes()[:-100] if spoilt is None else spoilt)
+    seen: list[int] = []
+    pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=1, progress=lambda done, total: seen.append(done))
+    assert seen[0] == 10
+    assert files_of(out) == files_of(pristine)
 
 
 def test_webdataset_s_own_writer_makes_the_same_bytes(tmp_path: Path, pristine: Path) -> None:
@@ -249,7 +292,7 @@ def test_white_is_used_in_packing_and_in_reading(tmp_path: Path, encoding: str) 
     ],
 )
 def test_what_was_begun_with_another_white_is_left_alone(
-    tmp_path: Path, begun: Transform, now: Transform, words: str
+    tmp_path: Path, begun: Transform, now: Transform, words: str, at_once: None
 ) -> None:
     with pytest.raises(StopError):
         pack(FakeSource(), tmp_path / "set", begun, shard_samples=10, workers=1, progress=stop_after(25))
@@ -381,7 +424,9 @@ def test_a_process_that_dies_is_said_in_words(tmp_path: Path, pristine: Path, at
         ({"shard_samples": 20}, "samples a shard 10, not 20"),
     ],
 )
-def test_begun_work_is_not_gone_on_with_otherwise(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+def test_begun_work_is_not_gone_on_with_otherwise(
+    tmp_path: Path, change: dict[str, Any], named: str, at_once: None
+) -> None:
     arguments: dict[str, Any] = {"source": FakeSource(), "transform": TRANSFORM, "encoding": "raw", "shard_samples": 10}
     with pytest.raises(StopError):
         pack(**arguments, out=tmp_path / "set", workers=1, progress=stop_after(15))
@@ -424,16 +469,36 @@ def test_a_full_disk_is_named_and_packing_goes_on_later(tmp_path: Path, pristine
     assert files_of(out) == files_of(pristine)
 
 
-def test_what_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = writer._read_back
+def test_a_disk_that_fails_is_not_found_out_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_replace = Path.replace
+    asked: list[int] = []
 
-    def other(path: Path) -> Any:
+    class Asked(FakeSource):
+        def sample(self, i: int) -> Any:
+            asked.append(i)
+            return super().sample(i)
+
+    def replace_or_fail(self: Path, target: Path) -> Path:
+        if target.name == "shard-000000.tar":
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        return real_replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_or_fail)
+    monkeypatch.setattr(writer, "MOST_BEHIND", 0)
+    with pytest.raises(InputError, match=r"shard-000000\.tar cannot be written: Input/output error"):
+        pack(Asked(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
+    assert asked == list(range(20))
+    assert list((tmp_path / "set").glob("*.partial")) == []
+
+
+def test_what_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(path: Path) -> int:
         data = bytearray(path.read_bytes())
         data[600] ^= 1
         path.write_bytes(data)
-        return real(path)
+        return file_crc32(path)
 
-    monkeypatch.setattr(writer, "_read_back", other)
+    monkeypatch.setattr(writer, "file_crc32", other)
     with pytest.raises(InputError, match="reads back as something else"):
         pack(FakeSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
     assert list((tmp_path / "set").glob("*.tar")) == []
@@ -462,9 +527,9 @@ def test_shards_are_neither_many_nor_few_nor_large(count: int, size: int) -> Non
     samples = writer._choose_shard_samples(source, Transform(size, 3), "raw")
     size_of_a_shard = samples * size * size * 3
     assert size_of_a_shard <= writer.SHARD_BYTES
-    if count > 256 * 16:
-        assert count >= 16 * samples  # enough for many processes
-        assert size_of_a_shard > writer.SHARD_BYTES // 2 or samples * 2 > max(256, count // 16)
+    if count > 64 * 32:
+        assert count >= 32 * samples  # enough for many processes
+        assert size_of_a_shard > writer.SHARD_BYTES // 2 or samples * 2 > max(64, count // 32)
 
 
 @pytest.mark.parametrize(("out", "said"), [("file", "is a file"), ("file/x", "Not a directory")])

@@ -31,6 +31,17 @@ def test_it_is_a_pure_function_of_the_position(order, positions):
     assert order(positions).tolist() == one_by_one
 
 
+@pytest.mark.parametrize("block", [None, 5])
+def test_two_permutations_of_each_lane_in_use_are_kept(block):
+    """A rank that has one lane of eight keeps two eighths of an epoch, however long it runs."""
+    order, whole = (Order(101, 0, block=block, lanes=8) for _ in range(2))
+    for update in range(200):
+        order(np.arange(16 * update, 16 * update + 16)[3::8])
+        whole(np.arange(16 * update, 16 * update + 16))
+    assert sum(len(kept) for kept in order._permutations.values()) == 2
+    assert [len(kept) for kept in whole._permutations.values()] == [2] * 8
+
+
 def test_epochs_and_seeds_differ():
     samples = np.arange(1000)
     streams = [Order(1000, seed)(samples + 1000 * epoch) for seed in (0, 1) for epoch in (0, 1)]

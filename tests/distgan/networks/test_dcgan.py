@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from distgan.networks import ImageShape
+from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape
 from distgan.networks.base import GeneratorInput
 from distgan.networks.dcgan import CriticOptions, DCGANGenerator, GeneratorOptions, dcgan_critic, dcgan_encoder
+from distgan.spec import validate
+from shards.errors import InputError
 from tests.distgan.networks.conftest import keras_counts, outputs
 
 
@@ -91,3 +95,47 @@ def test_an_encoder_is_the_critic_up_to_4_by_4(size, labels):
     mean, log_variance = encoder(torch.randn(5, 1, size, size), torch.randn(5, labels))
     assert mean.shape == log_variance.shape == (5, 7)
     assert encoder.features(torch.randn(5, 1, size, size)).shape == (5, size // 4, 4, 4)
+
+
+def widths(size: int, **options: Any) -> tuple[list[int], list[int]]:
+    """Channels of the generator's and of the critic's strided layers, from the image to 4×4."""
+    image = ImageShape(3, size)
+    with torch.device("meta"):
+        generator = DCGANGenerator(GeneratorOptions(**options), image, GeneratorInput(100))
+        critic = dcgan_critic(CriticOptions(**options), image, 0)
+    drawn = [layer.in_channels for layer in generator.modules() if isinstance(layer, nn.ConvTranspose2d)]
+    judged = [layer.out_channels for layer in critic.features.modules() if isinstance(layer, nn.Conv2d)]
+    return drawn[:0:-1], judged
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256, 512, 1024])
+@pytest.mark.parametrize(("options", "most"), [({}, 512), ({"width": 8}, 512), ({"width": 1024}, 1024)], ids=str)
+def test_beyond_64_pixels_layers_end_at_512_channels_unless_that_is_less_than_the_narrowest(size, options, most):
+    doubled = [options.get("width", 64) * 2**power for power in range((size // 4).bit_length() - 1)]
+    expected = doubled if size <= 64 else [min(width, most) for width in doubled]
+    assert widths(size, **options) == (expected, expected)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 1024])
+@pytest.mark.parametrize("max_width", [64, 100, 65_536])
+def test_a_greatest_width_that_is_asked_for_holds_at_any_size(size, max_width):
+    expected = [min(64 * 2**power, max_width) for power in range((size // 4).bit_length() - 1)]
+    assert widths(size, max_width=max_width) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [GENERATORS["dcgan"], CRITICS["dcgan"], ENCODERS["dcgan_encoder"]],
+    ids=["generator", "critic", "encoder"],
+)
+def test_a_greatest_width_below_the_least_is_refused(entry):
+    with pytest.raises(InputError, match=r"model: max_width is 32, less than width = 64"):
+        validate(entry.options, {"max_width": 32}, "model")
+
+
+def test_without_batch_norm_on_its_input_layer_that_has_a_bias():
+    with torch.device("meta"):
+        generator = DCGANGenerator(GeneratorOptions(input_batchnorm=False), ImageShape(3, 64), GeneratorInput(100))
+    assert keras_counts(generator) == (3_576_704 + 2 * (960 - 512) - 512, 3_576_704 - 512)
+    kinds = [type(layer) for layer in generator.layers]
+    assert kinds[:4] == [nn.Unflatten, nn.ConvTranspose2d, nn.ReLU, nn.ConvTranspose2d]

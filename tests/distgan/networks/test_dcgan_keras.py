@@ -26,12 +26,16 @@ def test_parameters_are_the_report_s():
 
 
 def test_the_generator_s_layers_are_the_report_s():
-    expected: list[tuple[str, tuple[int, ...]]] = [("Linear", (8192,)), ("Unflatten", (512, 4, 4))]
-    shape = (512, 4, 4)
-    for after in ((512, 8, 8), (256, 16, 16), (128, 32, 32), (64, 64, 64)):
-        expected += [("BatchNorm2d", shape), ("SameConvTranspose2d", after), ("LeakyReLU", after)]
-        shape = after
-    expected += [("BatchNorm2d", shape), ("SameConvTranspose2d", (3, 128, 128)), ("Tanh", (3, 128, 128))]
+    """BatchNorm and LeakyReLU change places half-way. What the layers compute: tests/jobs/test_networks.py."""
+    expected: list[tuple[str, tuple[int, ...]]] = [
+        *[("Linear", (8192,)), ("Unflatten", (512, 4, 4)), ("BatchNorm2d", (512, 4, 4))],
+        *[("SameConvTranspose2d", (512, 8, 8)), ("LeakyReLU", (512, 8, 8)), ("BatchNorm2d", (512, 8, 8))],
+        *[("SameConvTranspose2d", (256, 16, 16)), ("LeakyReLU", (256, 16, 16))],
+        *[("BatchNorm2d", (256, 16, 16)), ("LeakyReLU", (256, 16, 16))],
+        *[("SameConvTranspose2d", (128, 32, 32)), ("BatchNorm2d", (128, 32, 32)), ("LeakyReLU", (128, 32, 32))],
+        *[("SameConvTranspose2d", (64, 64, 64)), ("BatchNorm2d", (64, 64, 64)), ("LeakyReLU", (64, 64, 64))],
+        *[("SameConvTranspose2d", (3, 128, 128)), ("Tanh", (3, 128, 128))],
+    ]
     assert outputs(networks()[0], torch.randn(2, 100, device="meta")) == expected
 
 

@@ -124,7 +124,14 @@ def test_accuracy_is_the_share_of_right_answers(objective, threshold, real_is_ab
 
 @pytest.mark.parametrize("kind", ["wasserstein_clip", "wasserstein_gp"])
 def test_a_score_without_threshold_has_no_accuracy(kind):
-    assert "critic/accuracy" not in Duel({"kind": kind}).game.critic(batch(), draw()).figures
+    """What it has instead is how often a real image's is above the generated one's of the same slot."""
+    duel, real = Duel({"kind": kind}), batch()
+    figures = duel.game.critic(real, draw()).figures
+    assert "critic/accuracy" not in figures
+    pairs = zip(duel.judged(real.images, real.labels), duel.judged(duel.fakes(real.labels), real.labels), strict=True)
+    above = [bool(ours > theirs) for ours, theirs in pairs]
+    assert 0 < sum(above) < COUNT, "else any other share would do"
+    assert figures["critic/ranking"].item() == pytest.approx(sum(above) / COUNT)
 
 
 @every_objective

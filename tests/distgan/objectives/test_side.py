@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from distgan.objectives import build_game, draw_latents
 from distgan.objectives.side import Side, frozen
-from distgan.spec import Options
-from tests.distgan.objectives.conftest import LATENT, batch, draw, small_networks
+from distgan.spec import ObjectiveSpec, Options
+from shards.errors import InputError
+from tests.distgan.objectives.conftest import LATENT, batch, draw, small_autoencoder, small_networks
 
 
 def side(dropout: float = 0.5) -> tuple[Side, nn.Module]:
@@ -63,3 +65,27 @@ def test_a_network_thaws_after_an_error():
     with pytest.raises(ZeroDivisionError), frozen(critic):
         raise ZeroDivisionError
     assert all(weight.requires_grad for weight in critic.parameters())
+
+
+def test_latents_are_normal_or_uniform_between_minus_one_and_one():
+    numbers = {latent: draw_latents(draw(range(20_000)), 3, latent) for latent in ("normal", "uniform")}
+    assert {latents.shape for latents in numbers.values()} == {(20_000, 3)}
+    assert numbers["normal"].std().item() == pytest.approx(1, abs=0.02)
+    assert numbers["normal"].abs().max() > 3
+    uniform = numbers["uniform"]
+    assert (uniform.min().item(), uniform.max().item()) == pytest.approx((-1, 1), abs=1e-3)
+    assert uniform.mean().item() == pytest.approx(0, abs=0.02)
+    assert uniform.std().item() == pytest.approx(3**-0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("latent", ["normal", "uniform"])
+def test_both_sides_draw_the_latents_that_are_asked_for(latent):
+    networks = small_networks()
+    game = build_game(ObjectiveSpec(kind="bce"), *networks, LATENT, latent)
+    for side in game:
+        assert torch.equal(side.latents(draw()), draw_latents(draw(), LATENT, latent))
+
+
+def test_an_autoencoder_s_latents_are_normal():
+    with pytest.raises(InputError, match=r"model\.latent is uniform, but elbo .* set it to normal"):
+        build_game(ObjectiveSpec(kind="elbo"), *small_autoencoder(), LATENT, "uniform")

@@ -24,7 +24,7 @@ from distgan.sampling import (
     sample_latents,
     save_grid,
 )
-from distgan.spec import RunSpec
+from distgan.spec import ModelSpec, RunSpec
 from shards.errors import InputError
 
 NAMES = ("Smiling", "Male", "class=cat", "class=dog", "class=emu")
@@ -110,7 +110,7 @@ def test_the_averaged_weights_are_the_default(checkpoint):
 
 def test_images_do_not_depend_on_their_neighbours(checkpoint):
     generator = load_generator(checkpoint)
-    latents = sample_latents(0, 0, 10, 5)
+    latents = sample_latents(0, 0, 10, ModelSpec(latent_dim=5))
     alone = next(draw_images(generator, latents[7:8], torch.empty(1, 0)))
     assert np.array_equal(alone, list(draw_images(generator, latents, torch.empty(10, 0)))[7])
 
@@ -148,7 +148,7 @@ def test_a_picture_is_of_its_latent_and_the_labels_asked_for(conditional, tmp_pa
     generator = load_generator(conditional)
     sample(conditional, tmp_path / "dogs", count=3, seed=5, where={"Smiling": 1, "Male": -1, "class": "dog"})
     labels = torch.tensor([[1.0, -1.0, 0.0, 1.0, 0.0]]).expand(3, 5)
-    for i, expected in enumerate(draw_images(generator, sample_latents(5, 0, 3, 5), labels)):
+    for i, expected in enumerate(draw_images(generator, sample_latents(5, 0, 3, ModelSpec(latent_dim=5)), labels)):
         drawn = np.asarray(Image.open(tmp_path / "dogs" / f"{i:08d}.png"))
         assert np.array_equal(drawn, expected[..., 0])
 

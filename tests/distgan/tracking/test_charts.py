@@ -95,3 +95,11 @@ def test_numbers_are_for_people():
     values = [0.0, 1.0, 640000000, 0.123456, -1234.5, 1e-7, 3e20, math.nan, math.inf]
     expected = ["0", "1", "640,000,000", "0.1235", "-1234", "1e-07", "3e+20", "nan", "inf"]
     assert [show(value) for value in values] == expected
+
+
+def test_means_of_intervals_have_charts_of_their_own_named_by_the_figure():
+    line = {"step": 1, "loss/critic": 1.0, "loss/generator": 2.0, "mean/loss/critic": 3.0, "mean/loss/generator": 4.0}
+    first, second = draw_charts([line], 8)
+    assert (first.title, second.title) == ("Losses", "Losses, means of the intervals between lines")
+    assert [curve.label for curve in first.curves] == [curve.label for curve in second.curves]
+    assert [curve.last for curve in second.curves] == ["3", "4"]

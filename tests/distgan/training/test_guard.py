@@ -4,17 +4,18 @@ import itertools
 import json
 import math
 import threading
+from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distgan.checkpoint import Checkpoint, checkpoints
+from distgan.checkpoint import Checkpoint, checkpoints, generators, prune
 from distgan.errors import RunError
 from distgan.spec import GuardSpec
 from distgan.tracking import read_metrics
-from distgan.training.guard import Guard, RollBack, Trouble, diversity, thumbnails
+from distgan.training.guard import Guard, Kind, RollBack, Trouble, diversity, thumbnails
 from distgan.training.learner import Learner
 from distgan.training.loop import train
 from distgan.training.workers import Workers
@@ -39,7 +40,6 @@ def test_a_calm_run_is_left_alone(norms, accuracy, ratio):
     for step, norm in enumerate(norms, start=1):
         figures = {**CALM, "grad_norm/critic": norm, "critic/accuracy": accuracy}
         assert watch(guard, figures, first=step, ratio=ratio) == []
-        assert guard.suspect_from is None
 
 
 @pytest.mark.parametrize("name", ["loss/critic", "grad_norm/generator"])
@@ -48,7 +48,7 @@ def test_the_first_step_that_is_not_finite_is_named(name, value):
     guard = Guard(GuardSpec())
     bad = {**ALL_IS_WELL, name: value}
     (trouble,) = watch(guard, ALL_IS_WELL, ALL_IS_WELL, bad, bad, first=11)
-    assert (trouble.kind, trouble.since) == ("nonfinite", 13)
+    assert (trouble.kind, trouble.since) == ("nonfinite", 12)
     assert f"step 13: {name} is {value}" in trouble.text
 
 
@@ -67,15 +67,35 @@ def test_a_norm_beyond_what_was_usual_is_an_explosion(side):
     usual = ALL_IS_WELL[f"grad_norm/{side}"]
     assert watch(guard, {**ALL_IS_WELL, f"grad_norm/{side}": 99 * usual}, first=6) == []
     (trouble,) = watch(guard, ALL_IS_WELL, {**ALL_IS_WELL, f"grad_norm/{side}": 101 * usual}, first=7)
-    assert (trouble.kind, trouble.since) == ("exploding", 8)
+    assert (trouble.kind, trouble.since) == ("exploding", 7)
     assert side in trouble.text
     assert "101 times" in trouble.text
 
 
-def test_an_explosion_before_the_first_log_step_is_seen_too():
-    steps = [{**ALL_IS_WELL, "grad_norm/critic": 10.0**power} for power in (-1, 0, 1, 2, 3)]
-    (trouble,) = watch(Guard(GuardSpec(explosion=1000.0)), *steps)
-    assert (trouble.kind, trouble.since) == ("exploding", 5)
+@pytest.mark.parametrize("log_every", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("side", ["critic", "generator"])
+def test_an_explosion_is_seen_before_the_first_log_step_and_the_first_steps_are_none(log_every, side):
+    """A network's first gradients are far from its usual ones, in either direction."""
+    norms = [1e-5, 1e-3, *[1.0] * 30, 2e3, *[1.0] * 17]
+    guard, found = Guard(GuardSpec()), []
+    for first in range(1, len(norms) + 1, log_every):
+        window = norms[first - 1 : first - 1 + log_every]
+        found += watch(guard, *({**ALL_IS_WELL, f"grad_norm/{side}": norm} for norm in window), first=first)
+    assert [(trouble.kind, trouble.since) for trouble in found] == [("exploding", 32)]
+    assert "2,000 times the usual 1" in found[0].text
+
+
+@given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=20), st.integers(1, 20))
+def test_when_an_explosion_is_noticed_changes_not_which_step_it_was(norms, due):
+    """The first log step is at the end; a checkpoint may be due before."""
+    late, early = Guard(GuardSpec()), Guard(GuardSpec())
+    found = watch(late, *({**ALL_IS_WELL, "grad_norm/critic": norm} for norm in norms))
+    seen: list[Trouble] = []
+    for step, norm in enumerate(norms, start=1):
+        figures = {**ALL_IS_WELL, "grad_norm/critic": norm}
+        early.observe({name: torch.tensor(value) for name, value in figures.items()})
+        seen += early.check_state(step, finite=True) if step % due == 0 else []
+    assert [*seen, *early.judge(len(norms), 10**6, 0.8)] == found
 
 
 def test_a_gradient_that_begins_at_zero_explodes_not_when_it_moves():
@@ -90,7 +110,6 @@ def test_a_critic_that_is_always_right_has_won_after_patience():
     right = {**CALM, "critic/accuracy": 0.995}
     assert watch(guard, ALL_IS_WELL, first=1) == []
     assert watch(guard, right, first=2) == []
-    assert guard.suspect_from == 1
     assert watch(guard, right, first=3) == []
     (trouble,) = watch(guard, right, first=4)
     assert (trouble.kind, trouble.since) == ("won", 1)
@@ -116,6 +135,129 @@ def test_a_streak_that_breaks_begins_anew():
 def test_a_critic_without_a_threshold_cannot_win():
     guard = Guard(GuardSpec(patience=1))
     assert watch(guard, {**CALM, "grad_norm/generator": 1e-9}, first=1) == []
+
+
+def test_a_critic_that_ranks_has_won_only_when_the_generator_s_gradient_is_gone():
+    """A Wasserstein critic is meant to be right."""
+    guard = Guard(GuardSpec(patience=1, won="rollback"))
+    right = {**CALM, "critic/ranking": 1.0}
+    for step in range(1, 20):
+        assert watch(guard, right, first=step) == []
+        assert guard.suspects == {step}
+    (trouble,) = watch(guard, {**right, "grad_norm/generator": 1e-3}, first=20)
+    assert (trouble.kind, trouble.since) == ("won", 19)
+    assert "ranks 100.0% of the pairs right" in trouble.text
+
+
+def halves(guard: Guard, *losses: tuple[float, float], **options: Any) -> list[list[Trouble]]:
+    """What a guard says after each ten steps, in two intervals, of (critic's, generator's) mean losses."""
+    said = []
+    for number, (critic, generator) in enumerate(losses):
+        figures = [
+            {**ALL_IS_WELL, "loss/critic": critic * (1 + wave), "loss/generator": generator * (1 - wave), **options}
+            for wave in (-0.5, 0.5, 0.2, -0.2, 0.0)
+        ]
+        first = 10 * number + 1
+        said.append([*watch(guard, *figures, first=first), *watch(guard, *figures, first=first + 5)])
+    return said
+
+
+APART = [(0.6, 0.8), (0.5, 1.0), (0.4, 1.5), (0.3, 3.0), (0.2, 6.0), (0.1, 9.0)]
+
+
+def test_losses_that_drift_apart_for_epochs_are_said_once():
+    said = halves(Guard(GuardSpec(), epoch_steps=20), *APART)
+    assert [len(troubles) for troubles in said] == [0, 0, 0, 0, 1, 0]
+    (trouble,) = said[4]
+    assert (trouble.kind, trouble.since) == ("drifting", 11)
+    assert "for 2 epochs, since step 11: the critic's fell from 0.6 to 0.2, the generator's climbed from 0.8 to 6" in (
+        trouble.text
+    )
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        APART[:4],
+        [(critic, 1.0) for critic, _ in APART],
+        [(1.0, generator) for _, generator in APART],
+        APART[::-1],
+        [*APART[:3], APART[0], *APART[1:3]],
+        [(0.6 - 0.01 * i, 0.8 + 0.01 * i) for i in range(6)],
+    ],
+)
+def test_losses_that_do_not_drift_apart_for_long_or_far_are_left_alone(losses):
+    assert halves(Guard(GuardSpec(), epoch_steps=20), *losses) == [[] for _ in losses]
+
+
+def test_losses_that_say_nothing_of_who_is_ahead_may_drift():
+    guard = Guard(GuardSpec(), epoch_steps=2)
+    for step, (critic, generator) in enumerate(APART * 2, start=1):
+        figures = {**CALM, "loss/critic": critic, "loss/generator": generator, "critic/ranking": 0.8}
+        assert watch(guard, figures, first=step) == []
+    assert halves(Guard(GuardSpec()), *APART) == [[] for _ in APART], "how long an epoch is, is not known"
+
+
+def test_the_mean_of_each_figure_is_of_all_steps_since_the_last_log_step():
+    guard = Guard(GuardSpec())
+    for losses in ([1.0, 2.0, 6.0], [4.0, 0.0]):
+        for loss in losses:
+            guard.observe({**{name: torch.tensor(1.0) for name in ALL_IS_WELL}, "loss/critic": torch.tensor(loss)})
+        means = guard.means()
+        assert means.pop("mean/loss/critic") == sum(losses) / len(losses)
+        assert means == {f"mean/{name}": 1.0 for name in ALL_IS_WELL if name != "loss/critic"}
+        guard.judge(3, 0, None)
+
+
+@given(
+    st.sampled_from(["exploding", "nonfinite", "won", "collapse", "drifting"]),
+    *(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(1, 60), st.integers(1, 4)),
+)
+def test_going_back_finds_the_checkpoint_that_it_would_find_if_all_were_kept(
+    tmp_path_factory, kind, log_every, save_every, keep_last, begins, patience
+):
+    """However often is logged and saved, whatever the trouble: nothing that is needed has been removed meanwhile."""
+    run = tmp_path_factory.mktemp("run")
+    guard = Guard(GuardSpec.model_validate({kind: "rollback", "patience": patience}), epoch_steps=8)
+    saved: list[int] = []
+
+    def go(troubles: list[Trouble]) -> bool:
+        """Whether a trouble has the run go back; then it goes to the newest of all checkpoints from before."""
+        wanted = [trouble for trouble in troubles if trouble.kind == kind]
+        if not wanted:
+            return False
+        good = [step for step in saved if step < wanted[0].since]
+        found = go_back_to(run, wanted[0].since)
+        assert found == (good[-1] if good else None)
+        return True
+
+    for step in range(1, 150):
+        bad = step >= begins
+        figures = {
+            **ALL_IS_WELL,
+            "critic/accuracy": 1.0 if kind == "won" and bad else 0.7,
+            "loss/generator": math.nan if kind == "nonfinite" and bad else 0.7 * 1.02 ** (bad * (step - begins)),
+            "loss/critic": 0.98 ** (bad * (step - begins)),
+            "grad_norm/critic": 1e9 if kind == "exploding" and bad else 2.0,
+        }
+        guard.observe({name: torch.tensor(value) for name, value in figures.items()})
+        ratio = 0.01 if kind == "collapse" and bad else 0.8
+        if step % log_every == 0 and go(guard.judge(step, 10**6, ratio)):
+            return
+        if step % save_every == 0:
+            if go(guard.check_state(step, finite=True)):
+                return
+            (run / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+            saved.append(step)
+            prune(run, keep_last, None, guard.suspects)
+            guard = Guard(guard._spec, json.loads(json.dumps(guard.state())), epoch_steps=8)
+    assert begins <= 5, "a usual gradient is not known yet"
+
+
+def go_back_to(run, since: int) -> int | None:
+    """The step of the checkpoint that a run goes back to; the checkpoints are empty folders."""
+    left = [path for path in checkpoints(run) if int(path.name[5:]) < since]
+    return int(left[-1].name[5:]) if left else None
 
 
 def test_images_that_are_all_alike_are_a_collapse_after_patience():
@@ -150,7 +292,8 @@ def test_a_loss_between_two_log_steps_is_found_when_the_run_is_saved():
     guard.observe({"loss/critic": torch.tensor(math.nan)})
     guard.observe({"loss/critic": torch.tensor(1.0)})
     (trouble,) = guard.check_state(7, finite=True)
-    assert trouble.since == 6
+    assert trouble.since == 5
+    assert "step 6" in trouble.text
 
 
 # Diversity
@@ -174,7 +317,7 @@ def test_a_generator_with_a_few_favourites_has_no_diversity():
 # What is done
 
 
-@pytest.mark.parametrize("kind", ["nonfinite", "exploding", "won", "collapse"])
+@pytest.mark.parametrize("kind", get_args(Kind))
 def test_what_is_done_is_what_the_specification_says(kind):
     trouble = Trouble(kind, 5, "step 5: something")
     assert "step 5: something" in Guard(GuardSpec.model_validate({kind: "warn"})).handle(trouble, 0)
@@ -190,19 +333,27 @@ def test_what_is_done_is_what_the_specification_says(kind):
 
 @given(st.data())
 def test_a_guard_that_is_put_down_and_taken_up_again_sees_the_same(data):
-    spec = GuardSpec(patience=2, explosion=10.0)
+    spec = GuardSpec(patience=2, explosion=10.0, **dict.fromkeys(("won", "collapse", "drifting"), "rollback"))
     value = st.sampled_from([0.0, 1.0, 50.0, math.nan])
     accuracy, ratio = st.sampled_from([0.5, 1.0]), st.sampled_from([0.01, 0.9])
-    one, other = Guard(spec), Guard(spec)
-    for step in range(1, data.draw(st.integers(1, 12))):
+    one, other = (Guard(spec, epoch_steps=3) for _ in range(2))
+    for step in range(1, data.draw(st.integers(1, 24))):
         figures = {**CALM, "grad_norm/critic": data.draw(value), "critic/accuracy": data.draw(accuracy)}
+        figures |= {"loss/critic": data.draw(st.floats(0, 1)), "loss/generator": data.draw(st.floats(0, 1))}
         for guard in (one, other):
             guard.observe({name: torch.tensor(number) for name, number in figures.items()})
         if step % 3 == 0:
             share = data.draw(ratio)
             assert one.judge(step, 10**6, share) == other.judge(step, 10**6, share)
-        other = Guard(spec, json.loads(json.dumps(other.state())))
-        assert one.suspect_from == other.suspect_from
+        assert one.means() == pytest.approx(other.means(), nan_ok=True)
+        other = Guard(spec, json.loads(json.dumps(other.state())), epoch_steps=3)
+        assert one.suspects == other.suspects
+
+
+def test_what_a_version_remembered_that_watched_other_figures_is_no_hindrance():
+    guard = Guard(GuardSpec(), {"names": list(CALM), "window": [list(CALM.values())], "norms": {"critic": [2.0]}})
+    (trouble,) = watch(guard, {**CALM, "critic/ranking": 0.9}, {**CALM, "grad_norm/critic": 1e4, "critic/ranking": 0.9})
+    assert (trouble.kind, trouble.since) == ("exploding", 1)
 
 
 # Provoked in real runs
@@ -366,6 +517,34 @@ def test_the_checkpoint_from_before_the_trouble_outlives_the_newer_ones(tiny, tm
     assert "Going back to step 4" in log(tmp_path / "run")
 
 
+@pytest.mark.parametrize(("log_every", "save_every", "keep_last"), [(50, 10, 2), (7, 4, 1), (100, 3, 1)])
+def test_an_explosion_between_log_steps_costs_no_more_than_since_the_last_checkpoint(
+    tiny, tmp_path, monkeypatch, log_every, save_every, keep_last
+):
+    def make_steep(learner: Learner) -> None:
+        list(learner.critic.parameters())[-1].mul_(1e6)
+
+    spoil(monkeypatch, 52, make_steep)
+    spec = tiny(
+        objective__kind="hinge",
+        guard__exploding="rollback",
+        tracking__log_every=log_every,
+        training={
+            "batch_size": 8,
+            "images": 8 * 70,
+            "checkpoint_every_images": 8 * save_every,
+            "keep_last": keep_last,
+            "keep_generator_every_images": 8,
+        },
+    )
+    assert run(spec, tmp_path / "run").step == 70
+    good = 51 // save_every * save_every  # the weights of step 52 are what makes the gradient of step 53 explode
+    assert "step 53: the critic's gradient explodes" in log(tmp_path / "run")
+    assert f"Going back to step {good}" in log(tmp_path / "run")
+    states = [Checkpoint(path).state for path in generators(tmp_path / "run")]
+    assert [(state.step, state.rollbacks) for state in states] == [(s, int(s > good)) for s in range(1, 71)]
+
+
 def test_a_critic_that_wins_is_said(tiny, tmp_path):
     """A critic that learns and a generator that hardly does."""
     spec = tiny(
@@ -375,6 +554,7 @@ def test_a_critic_that_wins_is_said(tiny, tmp_path):
     )
     run(spec, tmp_path / "run")
     assert "the critic has won" in log(tmp_path / "run")
+    assert "the losses have drifted apart for 2 epochs, since step 5: the critic's fell" in log(tmp_path / "run")
 
 
 def test_a_run_that_goes_well_hears_nothing(tiny, tmp_path):

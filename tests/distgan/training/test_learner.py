@@ -88,6 +88,29 @@ def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
     assert one.gradient_norms() == other.gradient_norms()
 
 
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_what_was_loaded_lies_in_memory_as_what_never_ended(tiny, tmp_path, name):
+    """An optimizer takes twice as long where the moments of a gradient lie otherwise than the parameters."""
+    spec = tiny(optimizer={side: {"name": name} for side in ("generator", "critic")})
+    one, other = learner(spec), learner(spec)
+    batch = real(spec, 0, torch.float32)
+    one.update_critic(batch, 0)
+    one.update_generator(batch.labels)
+    other.load(one.save(tmp_path, "f", None))
+
+    def strides(of: Learner) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        for side, network in (("generator", of.generator), ("critic", of.critic), ("ema", of.averaged_generator())):
+            found |= {f"{side}.{key}": tensor.stride() for key, tensor in network.state_dict().items()}
+        for side, optimizer in of._optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                found |= {f"{side}.{index}.{key}": tensor.stride() for key, tensor in state.items()}
+        return found
+
+    assert strides(one) == strides(other)
+    assert (32, 1, 8, 2) in strides(one).values(), "channels last"
+
+
 def test_gradient_norms_are_of_the_last_update_of_each_side(tiny):
     spec = tiny(training__precision="float64")
     trainee = learner(spec)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from distgan.checkpoint import checkpoints, find_checkpoint
+from distgan.checkpoint import Checkpoint, checkpoints, find_checkpoint, generators
 from distgan.data.order import Order
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
+from distgan.sampling import draw_images, load_generator, sample, sample_latents, save_grid
 from distgan.spec import load_spec
 from distgan.tracking import read_metrics
 from distgan.training.learner import Learner
 from distgan.training.loop import train
+from distgan.training.precision import Precision
 from distgan.training.workers import Workers
 from shards.errors import DamageError, InputError
 from shards.index import Index
@@ -135,8 +138,8 @@ def test_stopped_and_resumed_is_never_having_stopped(tiny, tmp_path, stop_after,
     assert run(spec, tmp_path / "parts", resume=True).ended == "finished"
     assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
     assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
-    for sample in (tmp_path / "whole" / "samples").iterdir():
-        assert sample.read_bytes() == (tmp_path / "parts" / "samples" / sample.name).read_bytes()
+    for grid in (tmp_path / "whole" / "samples").iterdir():
+        assert grid.read_bytes() == (tmp_path / "parts" / "samples" / grid.name).read_bytes()
 
 
 def test_stopping_before_the_first_step_and_often(tiny, tmp_path, stop_after):
@@ -198,14 +201,11 @@ def test_a_run_that_learns_learns(tiny, tmp_path):
         tracking__sample_every_images=10_000,
     )
     run(spec, tmp_path)
-    from distgan.sampling import draw_images, load_generator, sample_latents
-    from shards.reader import Reader
-
     index = Index.load(spec.data.shards)
     with Reader(index) as reader:
         data = reader.read(np.arange(50)).mean(0)
     untrained = np.full_like(data, 127.5)
-    generator, latents = load_generator(find_checkpoint(tmp_path)), sample_latents(0, 0, 64, 4)
+    generator, latents = load_generator(find_checkpoint(tmp_path)), sample_latents(0, 0, 64, spec.model)
     drawn = np.stack(list(draw_images(generator, latents, torch.empty(64, 0)))).mean(0)
     assert np.abs(drawn - data).mean() < 0.5 * np.abs(untrained - data).mean()
 
@@ -369,7 +369,137 @@ def test_what_changes_no_number_may_change(tiny, tmp_path):
     assert run(changed, tmp_path, resume=True).ended == "finished"
     spec = load_spec(tmp_path / "spec.yaml")
     assert spec.objective.rest["terms"] == "sum"
-    assert spec.model.critic.rest == {"width": 2, "normalisation": "batch"}
+    assert spec.model.critic.rest == {"width": 2, "max_width": None, "normalisation": "batch"}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "n_critic", "images"), [(3, 7, 1, 102), (1, 3, 2, 34), (0.1, 8, 1, 4), (2.5, 34, 1, 85)]
+)
+def test_epochs_are_of_the_samples_that_are_trained_on(tiny, labelled, tmp_path, epochs, batch_size, n_critic, images):
+    """34 of the 50: those of two classes of three."""
+    sized = {"batch_size": batch_size, "epochs": epochs, "checkpoint_every_images": 32}
+    of_two = {"data__shards": str(labelled), "data__where": {"class": ["cat", "dog"]}, "objective__n_critic": n_critic}
+    spec = tiny(training=sized, **of_two)
+    steps = -(-images // (batch_size * n_critic))
+    assert run(spec, tmp_path / "whole").step == steps
+    written = load_spec(tmp_path / "whole" / "spec.yaml")
+    assert (written.training.images, written.training.epochs, written.steps) == (images, None, steps)
+    assert read_metrics(tmp_path / "whole")[-1]["epoch"] == pytest.approx(steps * batch_size * n_critic / 34)
+    run(tiny(training={**sized, "epochs": epochs / 2}, **of_two), tmp_path / "parts")
+    run(spec, tmp_path / "parts", resume=True)
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+def test_uniform_latents_are_drawn_everywhere(tiny, tmp_path):
+    """In training (the plain loop of test_learner draws normal ones), in grids and by a checkpoint's reader."""
+    spec = tiny(model__latent="uniform", tracking__sample_scale=0.5)
+    run(spec, tmp_path / "run")
+    checkpoint = find_checkpoint(tmp_path / "run")
+    assert checkpoint.state.spec.model.latent == "uniform"
+    latents = sample_latents(spec.seed, 0, 4, spec.model)
+    drawn = list(draw_images(load_generator(checkpoint), latents * 0.5, torch.empty(4, 0)))
+    save_grid(drawn, tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").read_bytes() == (tmp_path / "run" / "samples" / "0000000096.png").read_bytes()
+    run(tiny(), tmp_path / "normal")
+    assert curve(tmp_path / "run")[0]["critic/fake"] != curve(tmp_path / "normal")[0]["critic/fake"]
+    with pytest.raises(InputError, match=r"model\.latent: uniform -> normal"):
+        run(tiny(), tmp_path / "run", resume=True)
+
+
+def test_each_line_has_the_means_of_its_interval(tiny, tmp_path):
+    run(tiny(), tmp_path / "often")
+    run(tiny(tracking__log_every=5), tmp_path / "seldom")
+    every = read_metrics(tmp_path / "often")
+    lines = read_metrics(tmp_path / "seldom")
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    for line, interval in zip(lines, (every[:5], every[5:10], every[10:]), strict=True):
+        for name in ("loss/critic", "loss/generator", "grad_norm/critic", "critic/accuracy"):
+            assert line[f"mean/{name}"] == pytest.approx(np.mean([each[name] for each in interval]), rel=1e-12)
+            assert line[name] == interval[-1][name]
+
+
+def kept(folder: Path) -> dict[str, str]:
+    """The averaged generators that a run has kept alone: the SHA-256 of each."""
+    return {path.name: Checkpoint(path).state.sha256["generator_ema.safetensors"] for path in generators(folder)}
+
+
+def test_generators_are_kept_alone_and_drawn_with(tiny, tmp_path):
+    spec = tiny(training__keep_generator_every_images=20, training__keep_last=1)
+    run(spec, tmp_path / "run")
+    assert list(kept(tmp_path / "run")) == [f"step-{step:08d}" for step in (3, 5, 8, 10)]
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-00000012"]
+    path = generators(tmp_path / "run")[2]
+    assert sorted(file.name for file in path.iterdir()) == ["generator_ema.safetensors", "state.json"]
+    run(tiny(training__checkpoint_every_images=8, training__keep_last=99), tmp_path / "whole")
+    for each, digest in kept(tmp_path / "run").items():
+        full = Checkpoint(tmp_path / "whole" / "checkpoints" / each)
+        assert full.state.sha256["generator_ema.safetensors"] == digest
+    for place in ("checkpoints", "run/generators"):
+        folder = tmp_path / ("whole" if place == "checkpoints" else "") / place / "step-00000008"
+        sample(find_checkpoint(folder), tmp_path / place.replace("/", "-"), count=3)
+    for i in range(3):
+        ours, theirs = (tmp_path / place / f"{i:08d}.png" for place in ("checkpoints", "run-generators"))
+        assert ours.read_bytes() == theirs.read_bytes()
+    with pytest.raises(InputError, match=r"step-00000008 holds no generator\.safetensors.*keep_generator_every_images"):
+        sample(Checkpoint(path), tmp_path / "none", ema=False)
+    assert find_checkpoint(tmp_path / "run").path == checkpoints(tmp_path / "run")[-1]
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert find_checkpoint(tmp_path / "run").path == generators(tmp_path / "run")[-1]
+
+
+def test_generators_of_steps_that_are_done_again_are_kept_again(tiny, tmp_path, monkeypatch):
+    """After a crash they are the same; whoever looks meanwhile finds none of a future that may come otherwise."""
+    spec = tiny(training__keep_generator_every_images=8)
+    run(spec, tmp_path / "whole")
+    save = Learner.save
+
+    def failing(self, *rest):
+        if self.step == 8:
+            raise OSError("the disk is gone")
+        return save(self, *rest)
+
+    monkeypatch.setattr(Learner, "save", failing)
+    with pytest.raises(OSError, match="gone"):
+        run(spec, tmp_path / "parts")
+    monkeypatch.undo()
+    assert len(kept(tmp_path / "parts")) == 8
+    stop = threading.Event()
+    stop.set()
+    run(spec, tmp_path / "parts", resume=True, stop=stop)
+    assert len(kept(tmp_path / "parts")) == 4
+    run(spec, tmp_path / "parts", resume=True)
+    assert kept(tmp_path / "parts") == kept(tmp_path / "whole")
+
+
+def test_a_resumed_run_goes_on_in_what_it_began_in(tiny, tmp_path, monkeypatch):
+    """``auto`` is another precision on another device."""
+    run(tiny(training__precision="bfloat16"), tmp_path / "whole")
+    init = Precision.__init__
+
+    def on_a_gpu(self, name, device):
+        init(self, "bfloat16" if name == "auto" else name, device)
+
+    monkeypatch.setattr(Precision, "__init__", on_a_gpu)
+    run(tiny(training__images=48), tmp_path / "parts")
+    monkeypatch.undo()
+    assert find_checkpoint(tmp_path / "parts").state.spec.training.precision == "bfloat16"
+    assert load_spec(tmp_path / "parts" / "spec.yaml").training.precision == "bfloat16"
+    with pytest.raises(InputError, match=r"training\.precision: bfloat16 -> float32"):
+        run(tiny(training__precision="float32"), tmp_path / "parts", resume=True)
+    run(tiny(), tmp_path / "parts", resume=True)
+    log = (tmp_path / "parts" / "log.txt").read_text()
+    assert "going on in bfloat16, as the run began; of itself this device would compute in float32" in log
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert "going on in" not in (tmp_path / "whole" / "log.txt").read_text()
+
+
+def test_a_checkpoint_with_figures_that_are_not_finite_is_gone_on_from(tiny, tmp_path, poison):
+    """The guard is told to warn, and remembers what it saw since the last line."""
+    poison("critic", 2)
+    spec = tiny(guard__nonfinite="warn", tracking__log_every=5, training__images=32)
+    run(spec, tmp_path)
+    assert run(tiny(guard__nonfinite="warn", tracking__log_every=5), tmp_path, resume=True).ended == "finished"
 
 
 def test_bfloat16_keeps_its_figures_in_float32(tiny, tmp_path):

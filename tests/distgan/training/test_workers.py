@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,24 @@ import pytest
 import torch
 
 from distgan.checkpoint import find_checkpoint
+from distgan.data.order import rank_slots
+from distgan.data.prefetch import Batches
+from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.launch.torchrun import GROUP
+from distgan.networks import ImageShape
+from distgan.spec import load_spec
 from distgan.tracking import Tracker
 from distgan.training import loop
 from distgan.training import workers as module
 from distgan.training.learner import Learner
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Workers
 from shards.errors import DamageError, InputError
+from shards.images import Transform
 from shards.reader import Reader
+from shards.sources import open_source
+from shards.synth import synthesize
+from shards.writer import pack
 from tests.curves import curve
 
 CPU = torch.device("cpu")
@@ -253,6 +263,59 @@ def test_the_losses_are_those_of_one_worker(recipe, side_by_side, tmp_path, name
         ours, theirs = (find_checkpoint(tmp_path / str(n)).tensors("generator_ema") for n in (1, world_size))
         for key, tensor in ours.items():
             torch.testing.assert_close(theirs[key], tensor, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+JOBS = Path(__file__).parents[3] / "jobs"
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    """Forty-eight invented faces of 64 pixels."""
+    folder = tmp_path_factory.mktemp("faces")
+    synthesize(folder / "faces", 48, 0)
+    pack(open_source(folder / "faces", "celeba"), folder / "shards", Transform(size=64, channels=3), workers=1)
+    return folder / "shards"
+
+
+def losses(rank, world_size, spec, steps):
+    """The critic's and the generator's loss at each step, without what a run does beside its steps."""
+    index, kept = select_samples(spec)
+    slots = torch.from_numpy(rank_slots(spec.training.batch_size, rank, world_size))
+    learner = Learner(spec, ImageShape(3, spec.data.image_size), Workers(rank, world_size, CPU), slots)
+    vectors, found = np.zeros((len(kept), 0), np.int8), []
+    with (
+        Reader(index) as reader,
+        Batches(reader, kept, vectors, slots, spec, 0, CPU, learner.precision.dtype) as batches,
+    ):
+        for _ in range(steps):
+            for repeat in range(spec.objective.n_critic):
+                real = next(batches)
+                critic = learner.update_critic(real, repeat)
+            generator = learner.update_generator(real.labels)
+            values = [critic.value] if generator is None else [critic.value, generator.value]
+            found.append(learner.average(torch.stack(values).detach().double()).tolist())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "precision", "steps", "tolerance"),
+    [
+        *[("dcgan64", "float32", 1, 1e-5), ("vae64", "float32", 1, 1e-5)],
+        ("wgan_gp64", "float32", 1, 1e-2),  # five updates of the critic come before its generator's first loss
+        *[(name, "float64", 3, 1e-9) for name in ("dcgan64", "vae64", "wgan_gp64")],
+    ],
+)
+def test_a_shipped_recipe_at_its_full_width(side_by_side, faces, name, precision, steps, tolerance):
+    """In float32 only the first losses are comparable: Adam's first updates divide gradients of rounding's own size."""
+    overrides = [f"data.shards={faces}", "data.where={split: all}", f"training.precision={precision}"]
+    spec = load_spec(JOBS / f"{name}.yaml", [*overrides, "training.batch_size=4"])
+    assert spec.model.generator.rest["width"] == 64
+    (alone,) = side_by_side(losses, 1, 1, spec, steps)
+    for found in side_by_side(losses, 2, 2, spec, steps):
+        assert len(found) == len(alone) == steps
+        for ours, theirs in zip(alone, found, strict=True):
+            assert theirs == pytest.approx(ours, rel=tolerance, abs=tolerance / 10)
 
 
 def on_own_gpu(rank, world_size, spec, run):

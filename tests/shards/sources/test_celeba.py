@@ -374,3 +374,82 @@ def test_images_that_no_table_speaks_of_are_no_celeba(tmp_path):
     write_folder(tmp_path / "cats", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
     write_text(tmp_path / "list_attr_celeba.txt")
     assert open_source(tmp_path).layout == "folder"
+
+
+PARTS = [i % 3 for i in range(COUNT)]
+
+
+@pytest.mark.parametrize("words", [("0.0", "1.0", "2.0"), ("train", "valid", "test"), ("Training", "dev", "testing")])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_partitions_as_others_write_them(tmp_path, words, encoding):
+    write_folder(tmp_path / "img_align_celeba")
+    rows = [f"{name} {words[part]}" for name, part in zip(IMAGES, PARTS, strict=True)]
+    (tmp_path / "list_eval_partition.txt").write_text("\n".join(rows), encoding)
+    source = open_source(tmp_path)
+    assert [source.split_names[split] for split in source.splits] == [("train", "val", "test")[i] for i in PARTS]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("000001.jpg 0\n000002.jpg 1\n000001.jpg 2\n", r"line 3: a second row for 000001\.jpg, with another split"),
+        ("<!DOCTYPE html>\n<html>Sign in, please</html>\n", "is a web page and not the table"),
+    ],
+)
+def test_a_partition_that_makes_no_sense_is_named(tmp_path, text, message):
+    write_folder(tmp_path / "img_align_celeba")
+    (tmp_path / "list_eval_partition.txt").write_text(text)
+    with pytest.raises(InputError, match=rf"list_eval_partition\.txt.*{message}"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["more columns", "trailing comma", "utf-16"])
+def test_tables_that_others_joined(tmp_path, form):
+    write_folder(tmp_path / "img_align_celeba")
+    write_csv(tmp_path / "list_attr_celeba.csv")
+    lines = (tmp_path / "list_attr_celeba.csv").read_text().splitlines()
+    if form == "more columns":
+        more = ["partition,lefteye_x", *(f"{i % 3},{60 + i}" for i in range(COUNT))]
+        lines = [f"{line},{extra}" for line, extra in zip(lines, more, strict=True)]
+    elif form == "trailing comma":
+        lines = [f"{line}," for line in lines]
+    encoding = "utf-16" if form == "utf-16" else "utf-8"
+    (tmp_path / "list_attr_celeba.csv").write_text("\n".join(lines), encoding)
+    source = open_source(tmp_path)
+    check(source)
+    said = "columns of it that are no attributes: partition, lefteye_x" in source.recognised.notes
+    assert said == (form == "more columns")
+
+
+def test_copies_that_no_table_speaks_of_are_counted(tmp_path):
+    write_folder(tmp_path / "img_align_celeba", IMAGES | {"000001 (1).jpg": IMAGES["000001.jpg"]})
+    write_text(tmp_path / "list_attr_celeba.txt")
+    source = open_source(tmp_path)
+    check(source)
+    assert sum(source.recognised.left_out.values()) == 1
+
+
+@pytest.mark.parametrize("outer", ["", "faces/"])
+@pytest.mark.parametrize("form", ["{split}", "{split}/{sex}", "{sex}"])
+def test_folders_that_the_images_were_sorted_into(tmp_path, form, outer):
+    write_text(tmp_path / "list_attr_celeba.txt")
+    for i, (name, data) in enumerate(IMAGES.items()):
+        place = form.format(split=("train", "val", "test")[PARTS[i]], sex=("Male", "Female")[i % 2])
+        write_folder(tmp_path / outer / place, {name: data})
+    source = open_source(tmp_path)
+    assert (source.layout, len(source), source.attribute_names) == ("celeba", COUNT, NAMES)
+    assert source.split_names == (("train", "val", "test") if "split" in form else ())
+    assert ("folders Female, Male are no classes" in source.recognised.notes) == ("sex" in form)
+    for i in range(COUNT):
+        sample = source.sample(i)
+        assert sample.attributes is not None
+        assert sample.attributes.tolist() == values(int(source.name(i)[-10:-4]))
+    assert len(open_source(tmp_path, sub=f"{outer}train")) == PARTS.count(0) if "split" in form else True
+
+
+def test_folders_with_the_same_images_are_asked_about(tmp_path):
+    write_text(tmp_path / "list_attr_celeba.txt")
+    for folder in ("small", "large"):
+        write_folder(tmp_path / folder)
+    with pytest.raises(InputError, match=r"(?s)2 data sets.*--sub large .*--sub small "):
+        open_source(tmp_path)

@@ -315,3 +315,18 @@ def test_another_archive_is_one_of_pictures(tmp_path):
     write_archive(tmp_path / "faces.tar.gz", {"1.jpg": b"\xff\xd8\xff", "2.jpg": b"\xff\xd8\xff"}, "faces/anna")
     source = open_source(tmp_path / "faces.tar.gz")
     assert (source.layout, source.class_names) == ("folder", ("anna",))
+
+
+def test_the_archive_beside_what_was_in_it(tmp_path):
+    write_folder(tmp_path / "cifar-10-batches-py", files(official))
+    write_archive(tmp_path / "cifar-10-python.tar.gz", files(official))
+    source = open_source(tmp_path)
+    check(source)
+    assert source.recognised.left_out == {"archives that lie unpacked beside themselves": 1}
+
+
+def test_both_editions_in_one_folder(tmp_path):
+    write_folder(tmp_path, files(official) | files(binary, ".bin"))
+    source = open_source(tmp_path)
+    check(source)
+    assert source.recognised.left_out == {"more of the same files": 5}

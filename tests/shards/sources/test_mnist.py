@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from shards.errors import InputError
 from shards.sources import open_source
+from tests.shards.sources.test_sources import choices_at
+from tests.shards.test_trees import zip_bytes
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (11, 28, 28), dtype=np.uint8)
@@ -205,7 +207,7 @@ def test_kaggles_folders_in_the_files_names(tmp_path):
         (tmp_path / name.replace("-idx", ".idx")).write_bytes(idx(array))  # Kaggle has both
     source = open_source(tmp_path)
     assert len(source) == 11
-    assert source.recognised.left_out == {}
+    assert source.recognised.left_out == {"more of the same files": 2}
 
 
 def test_kaggles_tables(tmp_path):
@@ -232,3 +234,56 @@ def test_kaggles_tables(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain/mnist_train.csv").write_text(text(rows, []))
     assert [open_source(tmp_path / "plain").sample(i).label for i in range(11)] == LABELS.tolist()
+
+
+def csv_text(form: str = "", rows: int = 11) -> bytes:
+    """A table of digits, as people have it: with a row number, other delimiters, the label at the end."""
+    names = ["label", *(f"pixel{i}" for i in range(784))]
+    lines = [[int(label), *image.reshape(-1).tolist()] for label, image in zip(LABELS, IMAGES, strict=True)][:rows]
+    table = [list(map(str, line)) for line in (names, *lines)]
+    if form == "index":
+        table = [[str(i - 1) if i else "", *line] for i, line in enumerate(table)]
+    if form == "last":
+        table = [[*line[1:], line[0]] for line in table]
+    text = "\n".join(({"semicolon": ";", "tab": "\t"}.get(form, ",")).join(line) for line in table) + "\n"
+    return gzip.compress(text.encode()) if form == "gz" else text.encode("utf-8-sig" if form == "bom" else "utf-8")
+
+
+@pytest.mark.parametrize("form", ["bom", "semicolon", "tab", "index", "last", "gz"])
+def test_tables_that_others_saved(tmp_path, form):
+    (tmp_path / ("mnist_train.csv.gz" if form == "gz" else "mnist_train.csv")).write_bytes(csv_text(form))
+    source = open_source(tmp_path)
+    assert np.array_equal([source.sample(i).image for i in range(11)], IMAGES)
+    assert [source.sample(i).label for i in range(11)] == LABELS.tolist()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_kaggles_folders_in_the_tables_names(tmp_path, packed):
+    for name in ("mnist_train.csv", "mnist_test.csv"):
+        if packed:
+            (tmp_path / f"{name}.zip").write_bytes(zip_bytes({name: csv_text()}))
+        else:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / name).write_bytes(csv_text())
+    assert open_source(tmp_path).recognised.splits == {"train": 11, "test": 11}
+
+
+def test_several_tables_of_a_part_are_asked_about(tmp_path):
+    for name, rows in (("mnist_train", 11), ("mnist_train_small", 3), ("mnist_test", 5)):
+        (tmp_path / f"{name}.csv").write_bytes(csv_text(rows=rows))
+    assert [len(open_source(tmp_path, **option)) for option in choices_at(tmp_path)] == [5, 11, 3]
+    (tmp_path / "mnist_train.csv").unlink()  # as Google Colab has it
+    assert open_source(tmp_path).recognised.splits == {"train": 3, "test": 5}
+
+
+def test_a_table_without_rows_is_named(tmp_path, recwarn):
+    (tmp_path / "mnist_train.csv").write_bytes(csv_text(rows=0))
+    with pytest.raises(InputError, match=r"mnist_train\.csv has no rows"):
+        open_source(tmp_path)
+    assert not recwarn.list
+
+
+def test_copies_of_the_same_files_are_counted(tmp_path):
+    write(tmp_path)
+    write(tmp_path, zipped=True)
+    assert open_source(tmp_path).recognised.left_out == {"more of the same files": 2}

@@ -234,6 +234,7 @@ def test_one_split_is_packed(tmp_path):
     assert {source.name(i).split("/")[0] for i in range(len(source))} == {"training"}
     assert source.recognised.left_out == {"of split test": 6}
     assert source.recognised.classes == {"cat": 3, "dog": 3}
+    assert (source.recognised.splits, source.recognised.formats) == ({"train": 6}, {".jpg": 6})
     assert source.identity() != open_source(path).identity()
     pack(open_source(path), tmp_path / "out", Transform(8, 3), workers=1)
     index = Index.load(tmp_path / "out")
@@ -255,34 +256,71 @@ def test_a_folder_beside_the_splits(tmp_path):
         open_source(path)
 
 
-# ---- archives among files ----
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_every_choice_that_is_offered_leaves_one(tmp_path, kind):
+    def idx(array: np.ndarray) -> bytes:
+        return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+    digits = {
+        "train-images-idx3-ubyte": idx(np.zeros((2, 28, 28), np.uint8)),
+        "train-labels-idx1-ubyte": idx(np.arange(2, dtype=np.uint8)),
+    }
+    table = {
+        "mnist_train.csv": ("label," + ",".join(f"pixel{i}" for i in range(784)) + "\n" + "1," * 784 + "1").encode()
+    }
+    both = {f"{place}/{name}": data for place in ("a", "b") for name, data in digits.items()}
+    inside = {f"data/{name}": data for name, data in (photos("1.png") | digits).items()}
+    for number, files in enumerate((both, digits | table, inside, inside | both)):
+        path = write(tmp_path / f"it{number}", kind, files)
+        for layout in (None, "mnist"):
+            options = choices_at(path, layout=layout)
+            assert len(options) > 1 or layout
+            for option in options:
+                assert len(open_source(path, **({"layout": layout} | option)))
 
 
-def test_archives_are_looked_into_where_there_is_nothing_else(tmp_path):
-    train = zip_bytes(photos("train/cat.0.jpg", "train/dog.0.jpg"))
-    test = tar_bytes(photos("test/0.jpg"))
-    source = open_source(write(tmp_path / "it", "folder", {"train.zip": train, "test.tar": test, "sample.csv": b"id"}))
-    assert source.recognised.splits == {"train": 2, "test": 1}
-    assert source.class_names == ()
-    assert source.recognised.container == "folder with tar with zip"
+def test_no_classes_is_for_all_layouts(tmp_path):
+    labels = json.dumps({"labels": [["1.png", 0], ["2.png", 1]]}).encode()
+    rows = "label," + ",".join(f"pixel{i}" for i in range(784)) + "\n" + "1," * 784 + "1"
+    for number, files in enumerate(
+        (
+            photos("1.png", "2.png") | {"dataset.json": labels},
+            {"train.csv": rows.encode()},
+            {"a.tar": tar_bytes(photos("1.jpg") | {"1.cls": b"7"})},
+        )
+    ):
+        path = write(tmp_path / f"it{number}", "folder", files)
+        source, whole = open_source(path, classes=False), open_source(path)
+        assert whole.class_names
+        assert source.class_names == ()
+        assert {source.sample(i).label for i in range(len(source))} == {-1}
+        assert source.recognised.classes == {}
+        assert source.identity() != whole.identity()
 
 
-def test_archives_beside_images_are_left_out_and_can_be_chosen(tmp_path):
-    path = write(tmp_path / "it", "folder", {**PETS, "more.zip": zip_bytes(photos("a/1.jpg", "b/1.jpg"))})
-    assert open_source(path).recognised.left_out == {".zip": 1}
-    source = open_source(path, sub="more")
-    assert source.class_names == ("a", "b")
-    assert source.recognised.left_out == {"not in more": 6}
+def test_a_picture_is_no_data_set(tmp_path):
+    path = write(tmp_path / "it", "folder", photos("one.jpg", "two.jpg"))
+    with pytest.raises(InputError, match=r"(?s)one picture: which are meant\?\n  \S+/it .*\n  \S+/it --sub one\.jpg "):
+        open_source(path / "one.jpg")
+    assert open_source(path, sub="one.jpg").recognised.left_out == {"not in one.jpg": 1}
 
 
-def test_an_archive_that_is_unpacked_beside_itself(tmp_path):
-    path = write(tmp_path / "it", "folder", {**PETS, "pets.zip": zip_bytes(PETS)})
-    source = open_source(path)
-    assert source.class_names == ("cat", "dog")
-    assert source.recognised.left_out == {".zip": 1}
+def test_the_split_says_what_is_meant_beside_it(tmp_path):
+    path = write(tmp_path / "it", "folder", photos("train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "extra/a/1.jpg"))
+    source = open_source(path, split="train")
+    assert (source.class_names, source.recognised.splits) == (("a", "b"), {"train": 2})
+    assert source.recognised.left_out == {"not in train": 2}
 
 
 # ---- nothing ----
+
+
+def test_the_pieces_of_an_archive_are_to_be_joined(tmp_path):
+    data = tar_bytes(photos("a/1.jpg"), "gz")
+    path = write(tmp_path / "it", "folder", {"a.tar.gz.00": data[:300], "a.tar.gz.01": data[300:]})
+    for place in (path, path / "a.tar.gz.00"):
+        with pytest.raises(InputError, match=r"cat \S*a\.tar\.gz\.\* > \S*a\.tar\.gz"):
+            open_source(place)
 
 
 def test_nothing_found_says_what_was_seen(tmp_path):
@@ -349,9 +387,8 @@ def test_every_file_is_a_sample_or_counted_or_all_is_refused(tmp_path_factory, p
         return
     found = source.recognised
     tables = sum(name.endswith(("dataset.json", "celeba.csv")) for name in files)
-    hidden = sum(".hidden" in name.split("/") for name in files)
     counted = found.samples + sum(found.left_out.values())
-    assert len(files) - tables - hidden <= counted <= len(files)
+    assert len(files) - tables <= counted <= len(files)
     assert found.samples == len(source) == len({source.sample(i).key for i in range(len(source))})
 
 
@@ -368,7 +405,7 @@ def offered(message: str) -> list[dict[str, Any]]:
     plain = {"--classes": ("classes", True), "--no-classes": ("classes", False), "--inner-classes": ("inner", True)}
     choices = []
     for line in message.splitlines()[1:]:
-        given: dict[str, Any] = {"exclude": []}
+        given: dict[str, Any] = {}
         option = line.strip().split("  ")[0]
         if not option.startswith("--"):
             continue
@@ -377,11 +414,18 @@ def offered(message: str) -> list[dict[str, Any]]:
             if word in plain:
                 given[plain[word][0]] = plain[word][1]
             elif word == "--exclude":
-                given["exclude"].append(next(words))
+                given.setdefault("exclude", []).append(next(words))
             else:
                 given[word.removeprefix("--")] = next(words)
         choices.append(given)
     return choices
+
+
+def choices_at(path: Path, **given: Any) -> list[dict[str, Any]]:
+    """The choices that are offered there, as open_source takes them."""
+    found = opened(path, **given)
+    assert isinstance(found, str) or given
+    return offered(found) if isinstance(found, str) else []
 
 
 def test_a_zip_is_read_while_others_read_it(tmp_path):

@@ -40,13 +40,55 @@ def test_no_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "labels", [[["a.png"]], [["a.png", -1]], [["a.png", 1.5]], [[3, 1]], 7, [["a.png", True]], [["elsewhere.png", 1]]]
+    ("labels", "message"),
+    [
+        ([["a.png"]], r'\["a.png"\] is no pair'),
+        (["a.png"], '"a.png" is no pair'),
+        ([["a.png", -1]], "-1 is no label"),
+        ([["a.png", 1.5]], "1.5 is no label"),
+        ([["a.png", float("inf")]], "Infinity is no label"),
+        ([[3, 1]], "no pair"),
+        (7, "not iterable"),
+        ([["a.png", True]], "true is no label"),
+        ([["elsewhere.png", 1]], "speaks of none"),
+        ([["a.png", 0], ["./a.png", 1]], "a.png has two labels, 0 and 1"),
+    ],
 )
-def test_a_table_that_makes_no_sense_is_named(tmp_path, labels):
-    with pytest.raises(InputError, match=r"dataset\.json"):
+def test_a_table_that_makes_no_sense_is_named(tmp_path, labels, message):
+    with pytest.raises(InputError, match=rf"dataset\.json.*{message}"):
         open_source(write(tmp_path / "it", "folder", IMAGES | {"dataset.json": table(labels)}))
 
 
 def test_another_json_is_none_of_ours(tmp_path):
     source = open_source(write(tmp_path / "it", "folder", IMAGES | {"dataset.json": b'{"name": "mine"}'}))
     assert source.layout == "folder"
+
+
+@pytest.mark.parametrize("form", ["./{}", "dict", "float", "late"])
+def test_tables_as_others_write_them(tmp_path, form):
+    rows: list[list[object]] = [[name, i % 3] for i, name in enumerate(IMAGES)]
+    if form == "float":
+        rows = [[name, float(i % 3)] for i, name in enumerate(IMAGES)]
+    elif "{}" in form:
+        rows = [[form.format(name), label] for name, label in rows]
+    document = {"about": "x" * 10_000 if form == "late" else "", "labels": dict(rows) if form == "dict" else rows}
+    path = write(tmp_path / "it", "folder", IMAGES | {"dataset.json": json.dumps(document).encode()})
+    source = open_source(path)
+    assert [source.sample(i).label for i in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_folder_below_the_table_keeps_its_labels(tmp_path):
+    images = photos("in/1.png", "in/2.png", "other/1.png")
+    rows = [["in/1.png", 1], ["in/2.png", 0], ["other/1.png", 1]]
+    path = write(tmp_path / "it", "folder", images | {"dataset.json": table(rows)})
+    source = open_source(path, sub="in")
+    assert (source.layout, source.labels.tolist()) == ("stylegan", [1, 0])
+    assert source.recognised.left_out == {"not in in": 1}
+
+
+def test_a_table_within_the_folder_of_another(tmp_path):
+    files = {"dataset.json": table([["p/1.png", 0], ["q/2.png", 1]]), "p/dataset.json": table([["1.png", 3]])}
+    path = write(tmp_path / "it", "folder", photos("p/1.png", "q/2.png") | files)
+    assert open_source(path).labels.tolist() == [0, 1]
+    assert open_source(path).recognised.left_out == {".json": 1}
+    assert open_source(path, sub="p").labels.tolist() == [3]

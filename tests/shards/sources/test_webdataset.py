@@ -13,10 +13,9 @@ from shards.errors import InputError
 from shards.images import Transform
 from shards.index import Index
 from shards.sources import open_source
-from shards.sources.webdataset import split_key
 from shards.writer import pack
-from tests.shards.sources.test_sources import picture
-from tests.shards.test_trees import tar_bytes
+from tests.shards.sources.test_sources import choices_at, picture
+from tests.shards.test_trees import tar_bytes, zip_bytes
 
 
 def samples(first: int, count: int, dotted: str = "") -> dict[str, bytes]:
@@ -166,20 +165,6 @@ def test_commands_are_not_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("000.jpg", ("000", "jpg")),
-        ("a/b.seg.PNG", ("a/b", "seg.png")),
-        ("photo.0001.jpg", ("photo.0001", "jpg")),
-        ("a.b/c.jpg", ("a.b/c", "jpg")),
-        ("none", ("none", "")),
-    ],
-)
-def test_split_key(name, key):
-    assert split_key(name) == key
-
-
 def test_grey_samples_stay_grey(tmp_path):
     file = io.BytesIO()
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(file, "PNG")
@@ -187,3 +172,98 @@ def test_grey_samples_stay_grey(tmp_path):
     assert open_source(tmp_path / "a.tar").channels() == 1
     pack(open_source(tmp_path / "a.tar"), tmp_path / "out", Transform(8, 1), workers=1)
     assert Index.load(tmp_path / "out").layout == "webdataset"
+
+
+# ---- what others write ----
+
+
+def one_tar(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_bytes(files))
+    return path
+
+
+def test_labels_in_cls_here_and_in_json_there(tmp_path):
+    one_tar(tmp_path / "000000.tar", {"a.jpg": picture(0), "a.cls": b"3"})
+    one_tar(tmp_path / "000001.tar", {"b.jpg": picture(1), "b.json": b'{"label": 1.0}', "c.jpg": picture(2)})
+    source = open_source(tmp_path)
+    assert [source.class_names[label] if label >= 0 else None for label in source.labels] == ["3", "1", None]
+    assert "classes from label in .json, where there is no .cls (2 samples)" in source.recognised.notes
+
+
+def test_labels_that_are_none_are_said(tmp_path):
+    values = [b"[1, 2]", b'{"label": [3]}', b'{"label": true}', b'{"label": "x"}', b"4", b'{"label": null}']
+    files = {f"{i}.{e}": d for i, data in enumerate(values) for e, d in (("jpg", picture(i)), ("json", data))}
+    source = open_source(one_tar(tmp_path / "a.tar", files))
+    assert source.recognised.classes == {"4": 1, "x": 1}
+    assert any("3 samples have a label in .json that is neither" in note for note in source.recognised.notes)
+
+
+def test_a_cls_that_is_no_text_is_counted(tmp_path):
+    contents = (b"", b"\xff\x00", b"\0\1\2", b"cat")
+    files = {f"{i}.{e}": d for i, data in enumerate(contents) for e, d in (("jpg", picture(i)), ("cls", data))}
+    source = open_source(one_tar(tmp_path / "a.tar", files))
+    assert source.recognised.classes == {"cat": 1}
+    assert source.recognised.left_out == {".cls that are empty or no text": 3}
+
+
+@pytest.mark.parametrize("form", ["{}.jpg {}.cls", "img/{}.jpg lab/{}.cls"])
+def test_labels_that_lie_apart_from_their_images(tmp_path, form):
+    image, label = form.split()
+    files = {image.format(i): picture(i) for i in range(3)} | {label.format(i): str(i).encode() for i in range(4)}
+    source = open_source(one_tar(tmp_path / "a.tar", files))
+    assert (source.layout, [source.sample(i).label for i in range(3)]) == ("webdataset", [0, 1, 2])
+    assert source.recognised.left_out == {"samples without an image": 1}
+    assert source.recognised.notes[0].startswith("3 .cls or .json lie apart")
+
+
+def test_images_called_img(tmp_path):
+    files = {"1.img": picture(1), "1.cls": b"0", "2.image": picture(2), "2.cls": b"1"}
+    source = open_source(one_tar(tmp_path / "a.tar", files))
+    assert [source.sample(i).image for i in range(2)] == [picture(1), picture(2)]
+
+
+@pytest.mark.parametrize("packed", [zip_bytes, tar_bytes])
+@pytest.mark.parametrize("given", ["pool.x", ""])
+def test_tars_in_an_archive(tmp_path, packed, given):
+    pool = {f"pool/{i:06d}.tar": tar_bytes(samples(5 * i, 5)) for i in range(2)}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/pool.x").write_bytes(packed(pool))
+    source = open_source(tmp_path / "in" / given)
+    assert (source.layout, len(source)) == ("webdataset", 10)
+    assert pickle.loads(pickle.dumps(source)).sample(7).image == picture(7)
+
+
+def test_folders_of_tars_are_splits(tmp_path):
+    for split in ("train", "val"):
+        write_pool(tmp_path / "in" / split)
+    for source in (open_source(tmp_path / "in"), open_source(f"{tmp_path}/in/{{train,val}}/00000{{0..2}}.tar")):
+        assert source.recognised.splits == {"train": 15, "val": 15}
+        assert len({source.sample(i).key for i in range(30)}) == 30
+
+
+def test_another_tar_beside_a_set_is_asked_about(tmp_path):
+    path = write_pool(tmp_path / "pool")
+    one_tar(path / "extra.tar", samples(20, 2))
+    assert [len(open_source(path, **option)) for option in choices_at(path)] == [15, 2, 17]
+    assert len(open_source(path, sub="extra")) == 2
+
+
+@pytest.mark.parametrize("names", [("00000", "00001", "00002"), ("train-0000", "train-0001", "val-0000")])
+def test_numbered_tars_without_anything_but_images(tmp_path, names):
+    for name in names:
+        one_tar(tmp_path / f"{name}.tar", {f"{name}{i}.jpg": picture(i) for i in range(2)})
+    source = open_source(tmp_path)
+    assert (source.layout, len(source), source.class_names) == ("webdataset", 6, ())
+    assert source.recognised.splits == ({"train": 4, "val": 2} if "train-0000" in names else {})
+
+
+def test_a_part_of_a_tar_is_refused(tmp_path):
+    path = one_tar(tmp_path / "a.tar", {f"{i}/{k}": d for i in (1, 2) for k, d in samples(i, 1).items()})
+    for given in ({"sub": "1"}, {"exclude": ["1"]}):
+        with pytest.raises(InputError, match="are packed whole"):
+            open_source(path, **given)
+    assert len(open_source(path, "folder", sub="1")) == len(open_source(path, "folder", exclude=["1"])) == 1
+    for given in ({"sub": "1"}, {"exclude": ["1"]}):
+        with pytest.raises(InputError, match="are for folders and archives"):
+            open_source(f"{tmp_path}/{{a,b}}.tar", **given)

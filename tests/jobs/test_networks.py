@@ -1,0 +1,240 @@
+"""The networks of every recipe compute what their published tables say.
+
+Each table is written down here once more, row by row, with nothing but torch.nn.functional in float64: layers in
+another order, another padding, slope or normalisation have the same number of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distgan.networks import ImageShape, build_networks
+from distgan.spec import RunSpec, load_spec
+from tests.distgan.networks.conftest import enlarged, noise
+
+JOBS = Path(__file__).parents[2] / "jobs"
+BATCH = 3
+SAME = None
+"""Padding by which the map shrinks by the stride alone."""
+
+
+class Table:
+    """The rows of a table, applied to ``x`` one after the other with the weights of a network, in their order."""
+
+    def __init__(self, network: nn.Module, x: Tensor, *, keras: bool = False) -> None:
+        self.x = x
+        self.training = network.training
+        self.keras = keras
+        self.weights = [value for name, value in network.state_dict().items() if "num_batches" not in name]
+
+    def take(self, *shape: int) -> Tensor:
+        weight = self.weights.pop(0)
+        assert weight.shape == shape
+        return weight
+
+    def dense(self, out: int, *, bias: bool = True, shape: tuple[int, ...] | None = None) -> Table:
+        """A product of all inputs and a matrix, whose shape may be written as another layer's."""
+        flat = self.x.flatten(1)
+        weight = self.take(*(shape or (out, flat.shape[1]))).reshape(out, flat.shape[1])
+        self.x = torch.einsum("ni,oi->no", flat, weight) + (self.take(out) if bias else 0)
+        return self
+
+    def project(self, out: int, *, bias: bool = False) -> Table:
+        """z to 4×4 maps: a product, whose weights are those of a transposed convolution of 1×1 maps."""
+        weight = self.take(self.x.shape[1], out, 4, 4)
+        self.x = torch.einsum("ni,iohw->nohw", self.x, weight)
+        if bias:
+            self.x = self.x + self.take(out)[:, None, None]
+        return self
+
+    def reshape(self, *shape: int) -> Table:
+        self.x = self.x.reshape(-1, *shape)
+        return self
+
+    def conv(self, out: int, kernel: int, stride: int = 1, padding: int | None = 0, *, bias: bool = True) -> Table:
+        """A convolution; ``SAME`` pads as TensorFlow says: what is odd comes after."""
+        total = max((-(-self.x.shape[2] // stride) - 1) * stride + kernel - self.x.shape[2], 0)
+        before, after = (total // 2, total - total // 2) if padding is None else (padding, padding)
+        padded = F.pad(self.x, (before, after, before, after))
+        weight = self.take(out, self.x.shape[1], kernel, kernel)
+        self.x = F.conv2d(padded, weight, self.take(out) if bias else None, stride)
+        return self
+
+    def conv_t(self, out: int, kernel: int, *, bias: bool = True) -> Table:
+        """A transposed convolution of stride 2 that doubles the map: what is too much is cut, the larger half after."""
+        weight, size = self.take(self.x.shape[1], out, kernel, kernel), 2 * self.x.shape[2]
+        full = F.conv_transpose2d(self.x, weight, self.take(out) if bias else None, stride=2)
+        cut = (full.shape[2] - size) // 2
+        self.x = full[:, :, cut : cut + size, cut : cut + size]
+        return self
+
+    def batch_norm(self) -> Table:
+        channels = self.x.shape[1]
+        scale, shift, mean, variance = (self.take(channels)[:, None, None] for _ in range(4))
+        if self.training:
+            mean = self.x.mean((0, 2, 3), keepdim=True)
+            variance = (self.x - mean).square().mean((0, 2, 3), keepdim=True)
+        self.x = (self.x - mean) / (variance + (1e-3 if self.keras else 1e-5)).sqrt() * scale + shift
+        return self
+
+    def layer_norm(self) -> Table:
+        """Over all values of an image; a scale and a shift for each channel."""
+        scale, shift = (self.take(self.x.shape[1])[:, None, None] for _ in range(2))
+        mean = self.x.mean((1, 2, 3), keepdim=True)
+        variance = (self.x - mean).square().mean((1, 2, 3), keepdim=True)
+        self.x = (self.x - mean) / (variance + 1e-5).sqrt() * scale + shift
+        return self
+
+    def relu(self) -> Table:
+        self.x = self.x.clamp(min=0)
+        return self
+
+    def leaky(self) -> Table:
+        """LeakyReLU with the slope 0.2, Keras's with 0.3."""
+        self.x = torch.where(self.x > 0, self.x, (0.3 if self.keras else 0.2) * self.x)
+        return self
+
+    def tanh(self) -> Table:
+        self.x = self.x.tanh()
+        return self
+
+    def out(self) -> Tensor:
+        assert not self.weights, "the network has weights that are in no row"
+        return self.x
+
+
+def paper_generator(network: nn.Module, z: Tensor, widths: tuple[int, ...], channels: int = 3) -> Tensor:
+    """Radford et al. 2015: projection, fractionally strided convolutions, BatchNorm, ReLU, tanh."""
+    table = Table(network, z).project(widths[0]).batch_norm().relu()
+    for width in widths[1:]:
+        table.conv_t(width, 4, bias=False).batch_norm().relu()
+    return table.conv_t(channels, 4, bias=False).tanh().out()
+
+
+def report_generator(network: nn.Module, z: Tensor) -> Tensor:
+    """The report of 2021: LeakyReLU, and no BatchNorm on the input layer."""
+    table = Table(network, z).project(512, bias=True).leaky()
+    for width in (256, 128, 64):
+        table.conv_t(width, 4, bias=False).batch_norm().leaky()
+    return table.conv_t(3, 4, bias=False).tanh().out()
+
+
+def paper_features(network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm") -> Table:
+    """Its mirror: no normalisation on the first layer, LeakyReLU."""
+    table = Table(network, x).conv(widths[0], 4, 2, 1, bias=False).leaky()
+    for width in widths[1:]:
+        getattr(table.conv(width, 4, 2, 1, bias=False), norm)().leaky()
+    return table
+
+
+def paper_critic(network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm") -> Tensor:
+    features = paper_features(network, x, widths, norm)
+    return features.dense(1, bias=False, shape=(1, widths[-1], 4, 4)).out().flatten()
+
+
+def encoder(network: nn.Module, x: Tensor) -> Tensor:
+    return paper_features(network, x, W64).dense(200, shape=(200, 512, 4, 4)).out()
+
+
+def keras_generator(network: nn.Module, z: Tensor) -> Tensor:
+    """The source's table, whose order changes in the middle."""
+    table = Table(network, z, keras=True).dense(8192).reshape(512, 4, 4).batch_norm()
+    table.conv_t(512, 3).leaky().batch_norm()
+    table.conv_t(256, 3).leaky().batch_norm().leaky()
+    table.conv_t(128, 3).batch_norm().leaky()
+    table.conv_t(64, 3).batch_norm().leaky()
+    return table.conv_t(3, 3).tanh().out()
+
+
+def keras_critic(network: nn.Module, x: Tensor) -> Tensor:
+    table = Table(network, x, keras=True).conv(64, 5, 2, SAME).leaky()
+    table.conv(128, 5, 2, SAME).batch_norm().leaky()
+    table.conv(256, 5, 2, SAME).batch_norm().leaky()
+    return table.conv(512, 5, 2, SAME).dense(1).out().flatten()
+
+
+NARROW = 8
+"""The tutorial's networks are computed with an eighth of its channels: they take 335 GFLOP an image."""
+
+
+def tutorial_generator(network: nn.Module, z: Tensor) -> Tensor:
+    table = Table(network, z, keras=True).dense(128 // NARROW * 16 * 16).leaky().reshape(128 // NARROW, 16, 16)
+    table.conv(256 // NARROW, 5, 1, SAME).leaky()
+    for _ in range(3):
+        table.conv_t(256 // NARROW, 4).leaky()
+    table.conv(512 // NARROW, 5, 1, SAME).leaky().conv(512 // NARROW, 5, 1, SAME).leaky()
+    return table.conv(3, 7, 1, SAME).tanh().out()
+
+
+def tutorial_critic(network: nn.Module, x: Tensor) -> Tensor:
+    """Without its dropout, which does nothing when the network is evaluated."""
+    table = Table(network, x, keras=True).conv(256 // NARROW, 3).leaky()
+    for _ in range(4):
+        table.conv(256 // NARROW, 4, 2).leaky()
+    return table.dense(1).out().flatten()
+
+
+W32, W64 = (64, 128, 256), (64, 128, 256, 512)
+Forward = Callable[[nn.Module, Tensor], Tensor]
+TABLES: dict[str, tuple[Forward, Forward]] = {
+    "dcgan32_gwu": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),
+    "dcgan64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
+    "dcgan64_report": (report_generator, lambda n, x: paper_critic(n, x, W64)),
+    "dcgan_mnist": (lambda n, z: paper_generator(n, z, W32[::-1], 1), lambda n, x: paper_critic(n, x, W32)),
+    "dcgan_cifar10": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),
+    "dcgan128_keras": (keras_generator, keras_critic),
+    "gan128_rmsprop": (tutorial_generator, tutorial_critic),
+    "wgan_gp64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64, "layer_norm")),
+    "wgan_clip64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
+    "vae64": (lambda n, z: paper_generator(n, z, W64[::-1]), encoder),
+}
+
+
+def networks(name: str, *overrides: str) -> tuple[RunSpec, int, tuple[nn.Module, nn.Module]]:
+    """A recipe, the channels of its images, and its networks in float64 with weights that are all different."""
+    if name == "gan128_rmsprop":
+        overrides = (*overrides, *(f"model.{role}.width={256 // NARROW}" for role in ("generator", "critic")))
+    spec, channels = load_spec(JOBS / f"{name}.yaml", overrides), 1 if name == "dcgan_mnist" else 3
+    built = build_networks(spec.model, ImageShape(channels, spec.data.image_size), spec.seed)
+    return spec, channels, (enlarged(built[0]), enlarged(built[1]))
+
+
+@torch.no_grad()
+def difference(network: nn.Module, table: Forward, x: Tensor) -> float:
+    """The greatest, over the outputs of a network, as a share of how much these differ among themselves."""
+    expected = table(network, x)
+    computed = network(x)
+    found = torch.cat(computed, 1) if isinstance(computed, tuple) else computed
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.std())
+
+
+def test_every_recipe_has_its_table():
+    assert set(TABLES) == {path.stem for path in JOBS.glob("*.yaml")} - {"demo"}
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluating"])
+@pytest.mark.parametrize("name", TABLES)
+def test_a_recipe_s_networks_compute_its_table(name, training):
+    spec, channels, (generator, critic) = networks(name)
+    z = noise(BATCH, spec.model.latent_dim)
+    images = noise(BATCH, channels, spec.data.image_size, spec.data.image_size, seed=1).clamp(-1, 1)
+    assert difference(generator.train(training), TABLES[name][0], z) < 1e-11
+    critic.train(training and name != "gan128_rmsprop")
+    assert difference(critic, TABLES[name][1], images) < 1e-11
+
+
+def test_layers_in_another_order_are_told_by_what_they_compute():
+    """And by nothing else: the totals are the same."""
+    _, _, (published, _) = networks("dcgan128_keras")
+    _, _, (regular, _) = networks("dcgan128_keras", "model.generator.order=regular")
+    assert [value.shape for value in published.state_dict().values()] == [
+        value.shape for value in regular.state_dict().values()
+    ]
+    assert difference(regular.eval(), keras_generator, noise(BATCH, 100)) > 0.1
