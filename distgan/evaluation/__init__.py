@@ -20,6 +20,7 @@ from distgan.evaluation.kept import KeptVectors, default_folder
 from distgan.evaluation.metrics import METRICS
 from distgan.evaluation.scoring import Adder, Images, Progress, score
 from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
+from distgan.spec import ModelSpec
 from shards.errors import InputError
 from shards.index import Index
 from shards.names import near
@@ -133,14 +134,14 @@ def real_images(held: HeldOut, device: torch.device) -> Iterator[Images]:
 
 
 def drawn_images(
-    generator: nn.Module, labels: LabelDistribution, latent_dim: int, seed: int, device: torch.device
+    generator: nn.Module, labels: LabelDistribution, model: ModelSpec, seed: int, device: torch.device
 ) -> Images:
     """What a generator in evaluation mode draws, by position."""
     dtype = next(generator.parameters()).dtype
 
     @torch.inference_mode()
     def images(first: int, count: int) -> Tensor:
-        latents = sample_latents(seed, first, count, latent_dim, device).to(dtype)
+        latents = sample_latents(seed, first, count, model, device).to(dtype)
         wanted = sample_labels(labels, seed, first, count, device).to(dtype)
         return as_uint8(generator(latents, wanted))
 
@@ -267,9 +268,7 @@ def evaluate(
     generator = load_generator(checkpoint, ema=ema).to(device)
     described = load_features(features)
     return compare(
-        drawn_images(
-            generator, labels.given({name: chosen[name] for name in known}), state.spec.model.latent_dim, seed, device
-        ),
+        drawn_images(generator, labels.given({name: chosen[name] for name in known}), state.spec.model, seed, device),
         held,
         count=count,
         metrics=metrics,
