@@ -351,10 +351,11 @@ def submit(
 
     A run that is in the folder already goes on from its newest checkpoint.
     """
-    from distgan.launch.submit import Cluster, job_address, wandb_key
+    from distgan.launch.submit import Cluster, job_address
     from distgan.spec import load_spec
+    from distgan.tracking.weights_and_biases import login, settled
 
-    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
+    run_spec = settled(load_spec(spec, [*(overrides or []), *_workers(workers)]))
     if out is None:
         if run_spec.cluster.storage is None:
             raise InputError(
@@ -363,7 +364,10 @@ def submit(
             )
         out = f"{run_spec.cluster.storage.rstrip('/')}/{run_spec.name}"
     cluster = Cluster(job_address(address))
-    job = cluster.submit(run_spec, out, name=name, key=None if no_key else wandb_key(run_spec))
+    variables, note = login(run_spec, send_key=not no_key)
+    if note:
+        errors.print(f"{note}; unless the cluster has a login, Weights & Biases stays offline.")
+    job = cluster.submit(run_spec, out, name=name, login=variables)
     console.print(f"job {job} trains in {out}")
     if no_wait:
         console.print(f"Follow it with distgan logs {job} --follow --address {cluster.address}")

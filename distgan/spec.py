@@ -207,14 +207,19 @@ class TrainingSpec(Options):
 
 
 class WandbSpec(Options):
-    """Weights & Biases."""
+    """Weights & Biases. What is written here holds; what is not, wandb's variables (``WANDB_PROJECT``, …) may say."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """``auto`` is online where an API key is found, else offline; without the package it is disabled."""
+    """``auto`` is what ``WANDB_MODE``, ``wandb offline`` or ``wandb disabled`` say; else online where there is a login
+    (``wandb login``, ``WANDB_API_KEY``) and offline where there is none. Without the package it is disabled."""
     project: str = "distgan"
     """The project the run appears in."""
     entity: str | None = None
     """The team or user that owns the project. Unset uses the account's default."""
+    name: str | None = None
+    """What the run is called there. Unset is the specification's ``name``, or what a sweep calls its trial."""
+    group: str | None = None
+    """Runs of one group are shown together."""
     tags: list[str] = []
     """Labels to find the run by."""
 

@@ -30,7 +30,9 @@ def launch(spec: RunSpec, run: Path, *, resume: bool = False, address: str | Non
         OSError: The run's folder could not be written.
     """
     from distgan.launch.torchrun import train_under_torchrun, under_torchrun
+    from distgan.tracking.weights_and_biases import settled
 
+    spec = settled(spec)  # here, where the user's settings are: workers may be elsewhere
     if under_torchrun():
         return train_under_torchrun(spec, run, resume=resume)
     if address is None and spec.cluster.workers == 1:

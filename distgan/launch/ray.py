@@ -29,10 +29,11 @@ from distgan.checkpoint import checkpoints
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.launch.channel import Channel, News
-from distgan.launch.packed_key import use_packed_wandb_key
+from distgan.launch.packed_login import use_packed_login
 from distgan.launch.signals import stopping
 from distgan.launch.torchrun import GROUP
 from distgan.spec import RunSpec
+from distgan.tracking.weights_and_biases import elsewhere
 from distgan.training.complete import complete
 from distgan.training.loop import Outcome, train
 from distgan.training.workers import ERRORS, Workers
@@ -219,7 +220,8 @@ def _work(config: dict[str, Any]) -> tuple[Any, ...] | None:
         before = workers.from_first(lambda: int(ray.get(channel.begin.remote(newest))))
         if ray.get(channel.failed.remote()):
             return None
-        use_packed_wandb_key()
+        use_packed_login()
+        os.environ.update(config["wandb"])
         stop, save = threading.Event(), threading.Event()
         with ExitStack() as stack:
             if workers.first:
@@ -283,6 +285,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
             "run": str(run),
             "resume": resume,
             "channel": channel,
+            "wandb": elsewhere(),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.workers,

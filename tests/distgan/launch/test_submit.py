@@ -19,8 +19,7 @@ import pytest
 from distgan.errors import RunError
 from distgan.launch import submit as module
 from distgan.launch.local import train_locally
-from distgan.launch.packed_key import use_packed_wandb_key
-from distgan.launch.submit import Cluster, Line, job_address, pack_project, read_line, wandb_key
+from distgan.launch.submit import Cluster, Line, job_address, pack_project, read_line
 from distgan.spec import RunSpec, dump_spec, load_spec
 from distgan.training.complete import complete
 from shards.errors import InputError
@@ -148,7 +147,7 @@ def test_the_package_is_the_code_and_nothing_else(send, monkeypatch, tmp_path):
 
 
 def test_what_is_packed_runs_by_itself(tiny, tmp_path):
-    pack_project(tmp_path, complete(tiny()))
+    pack_project(tmp_path, complete(tiny()), {})
     program = "import distgan, shards, jobs; print(distgan.__file__); from distgan.cli import app"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.startswith(str(tmp_path)), done.stderr
@@ -160,55 +159,22 @@ def test_a_package_with_data_in_it_is_refused_and_says_what_is_large(tiny, monke
     monkeypatch.setattr(module.jobs, "__path__", [str(copy)])
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match=r"20\.\d MiB, more than 20(.|\n)*20\.0 MiB  jobs/celeba\.tar"):
-        pack_project(tmp_path / "out", tiny())
+        pack_project(tmp_path / "out", tiny(), {})
 
 
-def test_the_key_is_in_the_package_and_nowhere_else(send, monkeypatch, tmp_path):
+LOGIN = {"WANDB_BASE_URL": "https://wandb.example.org", "WANDB_API_KEY": KEY}
+
+
+def test_the_login_is_in_the_package_and_nowhere_else(send):
     client = Client("hello\n")
-    cluster = send(client, key=KEY)
-    assert client.packages["wandb.key"].decode() == KEY
+    cluster = send(client, login=LOGIN)
+    assert json.loads(client.packages["wandb.json"]) == LOGIN
     assert KEY not in client.shown
     assert KEY not in json.dumps(cluster.status("raysubmit_1"))
-    assert all(KEY.encode() not in data for name, data in client.packages.items() if name != "wandb.key")
+    assert all(KEY.encode() not in data for name, data in client.packages.items() if name != "wandb.json")
     shown = []
     cluster.follow("raysubmit_1", shown.append)
     assert KEY not in str(shown)
-
-
-def test_a_worker_finds_the_packed_key_unless_it_has_one(tiny, tmp_path):
-    program = (
-        "import os; from distgan.launch.packed_key import use_packed_wandb_key; use_packed_wandb_key();"
-        "print(os.environ.get('WANDB_API_KEY'))"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"}
-
-    def found(folder: Path, **more: str) -> str:
-        command = [sys.executable, "-c", program]
-        return subprocess.run(command, cwd=folder, env={**environment, **more}, capture_output=True, text=True).stdout
-
-    for name, key in (("with", KEY), ("without", None)):
-        (tmp_path / name).mkdir()
-        pack_project(tmp_path / name, complete(tiny()), key)
-    assert (tmp_path / "with" / "wandb.key").stat().st_mode & 0o077 == 0
-    assert found(tmp_path / "with") == KEY + "\n"
-    assert found(tmp_path / "with", WANDB_API_KEY="mine") == "mine\n"
-    assert found(tmp_path / "without") == "None\n"
-    assert callable(use_packed_wandb_key)
-
-
-def test_the_key_is_the_environment_s_or_the_login_s(tiny, monkeypatch, tmp_path):
-    online = tiny(tracking__wandb={"mode": "auto"})
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert wandb_key(online) is None
-    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    assert wandb_key(online) == KEY
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert wandb_key(online) is None
-    monkeypatch.setenv("WANDB_API_KEY", "mine")
-    assert wandb_key(online) == "mine"
-    assert wandb_key(tiny(tracking__wandb={"mode": "offline"})) is None
 
 
 @pytest.mark.parametrize(
