@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from jobs import read, recipes
 from shards.errors import InputError
 from shards.names import near
 
@@ -459,15 +460,19 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
     """Read a specification.
 
     Args:
-        path: The YAML file.
+        path: The YAML file; or, where there is no such file, the name of a shipped one: ``dcgan64``.
         overrides: ``key.path=value`` each; the value is YAML.
 
     Raises:
         InputError: The file cannot be read, is not YAML, or a field is unknown, missing or of the wrong type. The
             message names the file and every such field.
     """
+    known = recipes() if not Path(path).is_file() else ()
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read(str(path)) if str(path) in known else Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = near(Path(path).stem, known)
+        raise InputError(f"there is no file {path}, and no recipe of that name (distgan recipes): {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the specification {path}: {getattr(error, 'strerror', None) or error}") from None
     tree = _parse(text, str(path))

@@ -47,6 +47,26 @@ def launch(spec: RunSpec, run: Path, *, resume: bool = False, address: str | Non
     return train_on_ray(spec, run, resume=resume, address=address)
 
 
+def run_folder(spec: RunSpec, out: Path | None) -> Path:
+    """Where a run goes.
+
+    Args:
+        spec: The run.
+        out: What the user says; None is the run's name, in ``cluster.storage`` or in ``runs``.
+
+    Returns:
+        The run's folder. In a sweep of Weights & Biases that is one in the given folder, or in one that is named after
+        the run and the sweep, so that each trial has its own.
+    """
+    from distgan.tracking.weights_and_biases import trial
+
+    name, found = spec.name, trial()
+    if found:
+        name += f"-{found[0]}"
+    folder = out or Path(spec.cluster.storage or "runs") / name
+    return folder / found[1] if found else folder
+
+
 def _keep_others_out() -> None:
     """Have a cluster of our own let nobody in who does not know its token. Ray looks at this when it is imported."""
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:

@@ -232,7 +232,7 @@ def elsewhere() -> dict[str, str]:
 
 
 def trial() -> tuple[str, str] | None:
-    """The ids of the sweep of Weights & Biases and of its run that this process is, where ``wandb agent`` started it."""
+    """The ids of the sweep and of its run that this process is for, where ``wandb agent`` has started it; else None."""
     sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
     return (sweep, run) if sweep and run else None
 

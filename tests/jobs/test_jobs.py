@@ -18,18 +18,18 @@ from distgan.tracking import read_metrics
 from distgan.training.complete import complete
 from distgan.training.loop import train
 from distgan.training.workers import Workers
+from jobs import read, recipes
 from shards.images import Transform
 from shards.sources import open_source
 from shards.writer import pack
 
-JOBS = Path(__file__).parents[2] / "jobs"
-NAMES = sorted(path.stem for path in JOBS.glob("*.yaml"))
+NAMES = list(recipes())
 CELEBA = 202_599
 """Images in CelebA."""
 
 
 def spec(name: str, *overrides: str) -> RunSpec:
-    return load_spec(JOBS / f"{name}.yaml", overrides)
+    return load_spec(name, overrides)
 
 
 def test_every_recipe_is_there():
@@ -38,6 +38,12 @@ def test_every_recipe_is_there():
         *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_clip64", "vae64", "demo"),
     }
     assert recipes <= set(NAMES)
+
+
+def test_each_says_what_it_is_in_a_line():
+    for name, line in recipes().items():
+        assert len(line) > 10
+        assert line in read(name).splitlines()[0] or line[1:] in read(name).splitlines()[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
