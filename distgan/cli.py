@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from distgan.errors import RunError
+from distgan.launch.home import ensure_home
 from shards.errors import DamageError, InputError
 from shards.progress import Progress as OnProgress
 
@@ -651,6 +652,7 @@ def bench_step(
 
 def main() -> None:
     """The ``distgan`` command. Exits with 0 when done, 2 when the user's input is wrong, 1 when the work failed."""
+    ensure_home()
     try:
         app()
     except InputError as error:

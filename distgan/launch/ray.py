@@ -298,7 +298,8 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
         ),
         run_config=ray.train.RunConfig(
             name=f"{spec.name}-{secrets.token_hex(4)}",
-            storage_path=str(Path(tempfile.gettempdir()) / "distgan-ray"),  # Ray keeps nothing: distgan does
+            # Ray keeps nothing there: distgan does. Each user of a machine has a folder of their own.
+            storage_path=str(Path(tempfile.gettempdir()) / f"distgan-ray-{os.getuid()}"),
             failure_config=ray.train.FailureConfig(max_failures=-1),  # Channel counts, and knows of progress
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # the rest is in Ray's files
             callbacks=[_OnSIGTERM(), _Reporter(channel, resources)],
