@@ -478,9 +478,23 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a specification is a mapping of name, data, model, …; this file holds none")
+    return make_spec(tree, overrides, str(path))
+
+
+def make_spec(tree: dict[str, Any], overrides: Sequence[str], where: str) -> RunSpec:
+    """A specification from its fields.
+
+    Args:
+        tree: The fields; overrides change it.
+        overrides: As in :func:`load_spec`.
+        where: What errors are about: a file, for example.
+
+    Raises:
+        InputError: A field is unknown, missing or of the wrong type; the message names every such field.
+    """
     for override in overrides:
         _override(tree, override)
-    return validate(RunSpec, tree, str(path))
+    return validate(RunSpec, tree, where)
 
 
 def dump_spec(spec: RunSpec) -> str:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shards.errors import InputError
+
 if TYPE_CHECKING:
     from distgan.spec import RunSpec
+    from distgan.tracking import Sink
     from distgan.training.loop import Outcome
 
 
-def launch(spec: RunSpec, run: Path, *, resume: bool = False, address: str | None = None) -> Outcome:
+def launch(
+    spec: RunSpec,
+    run: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    stop: threading.Event | None = None,
+    console: bool = True,
+    listener: Sink | None = None,
+) -> Outcome:
     """Train what a specification says, on as many workers as it says.
 
     Args:
@@ -22,6 +35,9 @@ def launch(spec: RunSpec, run: Path, *, resume: bool = False, address: str | Non
         resume: Go on from the run's newest checkpoint; begin where there is none yet.
         address: Of a Ray cluster, "auto" for the one that this process belongs to. None is what ``RAY_ADDRESS`` says,
             as it does in a Ray job; without it, several workers get a cluster on this machine while the run lasts.
+        stop: When set, the run ends after the current step, with a checkpoint.
+        console: Show progress on the terminal.
+        listener: Told all that is written down; for a run in this process.
 
     Raises:
         InputError: Something that the user can mend, see :func:`distgan.training.loop.train`.
@@ -34,17 +50,19 @@ def launch(spec: RunSpec, run: Path, *, resume: bool = False, address: str | Non
 
     spec = settled(spec)  # here, where the user's settings are: workers may be elsewhere
     if under_torchrun():
-        return train_under_torchrun(spec, run, resume=resume)
+        return train_under_torchrun(spec, run, resume=resume, console=console)
     if address is None and spec.cluster.workers == 1:
         from distgan.launch.local import train_locally
 
-        return train_locally(spec, run, resume=resume)
+        return train_locally(spec, run, resume=resume, stop=stop, console=console, listener=listener)
+    if listener:
+        raise InputError(f"on_log hears a run of one worker, not of {spec.cluster.workers}: read metrics.jsonl instead")
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         _keep_others_out()
     from distgan.launch.ray import train_on_ray
 
-    return train_on_ray(spec, run, resume=resume, address=address)
+    return train_on_ray(spec, run, resume=resume, address=address, stop=stop, console=console)
 
 
 def run_folder(spec: RunSpec, out: Path | None) -> Path:

@@ -70,7 +70,15 @@ SAVE_WITHIN_S = 60.0
 _SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60"}
 
 
-def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str | None = None) -> Outcome:
+def train_on_ray(
+    spec: RunSpec,
+    run: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    stop: threading.Event | None = None,
+    console: bool = True,
+) -> Outcome:
     """Train on a Ray cluster, and go on when workers die.
 
     SIGTERM and Ctrl-C end the run after the current step, with a checkpoint; a second one ends it at once.
@@ -80,6 +88,8 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
         run: Its folder, which every machine sees.
         resume: Go on from the run's newest checkpoint; begin where there is none yet.
         address: Of the cluster; None starts one on this machine for as long as the run takes.
+        stop: When set, the run ends after the current step, with a checkpoint.
+        console: Show progress on the terminal.
 
     Raises:
         InputError: What the user got wrong, on whatever machine.
@@ -98,7 +108,7 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
         trainer = _trainer(spec, run.absolute(), resume, channel)
         ended = _Ended()
         fitting = threading.Thread(target=ended.of, args=(trainer,), name="ray-train", daemon=True)
-        stop = threading.Event()
+        stop = stop or threading.Event()
         with stopping(stop):
             fitting.start()  # not in the main thread, where Ray would take Ctrl-C as the wish to lose everything
             running = True
@@ -106,7 +116,7 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
                 fitting.join(LOOK_EVERY_S)
                 running = fitting.is_alive()
                 news: News = ray.get(channel.news.remote(stop.is_set()))
-                for line in news.lines:
+                for line in news.lines if console else ():
                     sys.stderr.write(f"{line}\n")
                 running = running and not news.given_up
         if news.failure:
