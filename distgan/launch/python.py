@@ -48,7 +48,8 @@ def train(
         overrides: Fields by path: ``{"training.batch_size": 64, "data.shards": "data/faces"}``.
         resume: Go on from the run's newest checkpoint; begin where there is none yet.
         on_log: Called with the step and its figures at every log step, in the thread that trains. When it returns
-            False, the run saves and ends after the next step. For runs of one worker; :func:`distgan.read_metrics` reads any run's.
+            False, the run saves and ends after the next step. For runs of one worker: of others,
+            :func:`distgan.read_metrics` reads the figures.
         console: Show progress on standard error.
 
     Raises:
