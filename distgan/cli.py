@@ -432,23 +432,23 @@ def submit(
 
     A run that is in the folder already goes on from its newest checkpoint.
     """
+    from distgan.launch import run_folder
     from distgan.launch.submit import Cluster, job_address
-    from distgan.tracking.weights_and_biases import login, settled
+    from distgan.tracking.weights_and_biases import elsewhere, login, settled
 
     run_spec = settled(_load(spec, changes, overrides, workers))
-    if out is None:
-        if run_spec.cluster.storage is None:
-            raise InputError(
-                "where is the run to lie? Give --out with a folder on storage that every machine of the cluster sees, "
-                "or set cluster.storage"
-            )
-        out = f"{run_spec.cluster.storage.rstrip('/')}/{run_spec.name}"
+    if out is None and run_spec.cluster.storage is None:
+        raise InputError(
+            "where is the run to lie? Give --out with a folder on storage that every machine of the cluster sees, "
+            "or set cluster.storage"
+        )
+    run = str(run_folder(run_spec, Path(out) if out else None))
     cluster = Cluster(job_address(address))
     variables, note = login(run_spec, send_key=not no_key)
     if note:
         errors.print(f"{note}; unless the cluster has a login, Weights & Biases stays offline.")
-    job = cluster.submit(run_spec, out, name=name, login=variables)
-    console.print(f"job {job} trains in {out}")
+    job = cluster.submit(run_spec, run, name=name, login={**elsewhere(run_spec), **variables})
+    console.print(f"job {job} trains in {run}")
     if no_wait:
         console.print(f"Follow it with distgan logs {job} --follow --address {cluster.address}")
     else:

@@ -11,6 +11,7 @@ import distgan
 
 FILE = "wandb.json"
 """Beside the distgan package, in a package that ``distgan submit`` has made."""
+_LOGIN = ("WANDB_BASE_URL", "WANDB_API_KEY")
 
 
 def pack_login(folder: Path, variables: Mapping[str, str]) -> None:
@@ -22,12 +23,15 @@ def pack_login(folder: Path, variables: Mapping[str, str]) -> None:
 
 
 def use_packed_login() -> None:
-    """Set the packed variables, if there are some, unless this machine has one of them already.
+    """Set the packed variables, if there are some.
 
-    A key and the server that it is for belong together: all are set, or none.
+    A key and the server that it is for belong together: where this machine has one of the two already, both stay away.
     """
     file = Path(distgan.__file__).parent.parent / FILE
-    if file.is_file():
-        variables: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-        if not any(os.environ.get(name) for name in variables):
-            os.environ.update(variables)
+    if not file.is_file():
+        return
+    variables: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    login: dict[str, str] = {name: variables.pop(name) for name in _LOGIN if name in variables}
+    if not any(os.environ.get(name) for name in login):
+        os.environ.update(login)
+    os.environ.update(variables)  # of a sweep

@@ -309,7 +309,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
             "run": str(run),
             "resume": resume,
             "channel": channel,
-            "wandb": elsewhere(),
+            "wandb": elsewhere(spec),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.workers,

@@ -61,4 +61,4 @@ def cluster_of_this_machine() -> str | None:
 def quieten_worker_deaths() -> None:
     """Keep Ray from telling of a worker's death with the last lines of its machine's log, which it else prints."""
     if _find("ray._private.worker", "_worker_logs_enabled"):
-        import_module("ray._private.worker")._worker_logs_enabled = False
+        import_module("ray._private.worker")._worker_logs_enabled = False  # type: ignore[attr-defined]

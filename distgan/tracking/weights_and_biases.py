@@ -218,16 +218,20 @@ def login(spec: RunSpec, *, send_key: bool = True) -> Login:
     return Login(_own_server(settings), problem or _no_login(settings))
 
 
-def elsewhere() -> dict[str, str]:
+def elsewhere(spec: RunSpec) -> dict[str, str]:
     """The variables of wandb that workers on other machines need beside the specification; no secrets.
+
+    Args:
+        spec: The run, :func:`settled` here.
 
     Raises:
         InputError: wandb cannot read its variables or settings files.
     """
     found = trial()
     variables = {"WANDB_SWEEP_ID": found[0], "WANDB_RUN_ID": found[1]} if found else {}
-    with suppress(ImportError):
-        variables |= _own_server(_settings())
+    if spec.tracking.wandb.mode != "disabled":
+        with suppress(ImportError):
+            variables |= _own_server(_settings())
     return variables
 
 

@@ -363,7 +363,7 @@ def test_a_trial_of_a_sweep_is_the_run_that_the_sweep_has_made(run, monkeypatch)
     assert trial() == ("sweep", "mine")
     seen = init_options(monkeypatch, run, make_spec("auto"))
     assert [seen[name] for name in ("id", "project", "entity", "name")] == [None] * 4  # wandb knows them, and complains
-    assert elsewhere() == {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "mine"}
+    assert elsewhere(make_spec("auto")) == {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "mine"}
 
 
 def test_wandb_is_imported_nowhere_else():
