@@ -9,8 +9,8 @@ except ModuleNotFoundError as error:
         raise
     sys.stderr.write(
         f"error: {sys.executable} has no {error.name}: this is not the environment that distgan was installed into. "
-        "On a Ray cluster a job runs the python on the PATH of `ray start`: put that environment first there (activate it), "
-        "on every machine\n"
+        "On a Ray cluster a job runs the python on the PATH of `ray start`: put that environment first there (activate "
+        "it), on every machine\n"
     )
     sys.exit(2)
 
