@@ -15,7 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import wandb
 
+from distgan.cli import main
 from distgan.errors import RunError
 from distgan.launch import submit as module
 from distgan.launch.local import train_locally
@@ -175,6 +177,64 @@ def test_the_login_is_in_the_package_and_nowhere_else(send):
     shown = []
     cluster.follow("raysubmit_1", shown.append)
     assert KEY not in str(shown)
+
+
+@pytest.fixture
+def submit(tiny, tmp_path, monkeypatch, capsys):
+    """``distgan submit`` of a run that leaves W&B to the environment: what was sent, the run, and what was said."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.chdir(tmp_path)
+    written = tiny(tracking__wandb={"mode": "auto"}).model_dump(mode="json", exclude_unset=True)
+    (tmp_path / "spec.yaml").write_text(json.dumps(written))
+
+    def run(*arguments: str) -> tuple[Client, RunSpec, str]:
+        wandb.teardown()  # it keeps what it has read
+        client = Client()
+        monkeypatch.setattr(module, "_connect", lambda address: client)
+        command = ["distgan", "submit", "spec.yaml", "--address=http://head:8265", "--out=/mnt/run", "--no-wait"]
+        monkeypatch.setattr(sys, "argv", [*command, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = "".join(capsys.readouterr())
+        assert not ended.value.code, said
+        Path("sent.yaml").write_bytes(client.packages["run.yaml"])
+        assert KEY not in client.shown + said
+        return client, load_spec("sent.yaml"), said
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["variable", "dryrun", "disabled", "folder", "specification"])
+def test_a_run_that_stays_offline_is_sent_without_a_key_and_stays_so_there(submit, monkeypatch, how):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    if how == "folder":
+        subprocess.run([sys.executable, "-m", "wandb", "offline"], check=True, capture_output=True)
+    elif how != "specification":
+        monkeypatch.setenv("WANDB_MODE", {"variable": "offline"}.get(how, how))
+    client, sent, _ = submit(*(["tracking.wandb.mode=offline"] if how == "specification" else []))
+    assert "wandb.json" not in client.packages
+    assert sent.tracking.wandb.mode == ("disabled" if how == "disabled" else "offline")
+    assert all(KEY.encode() not in data for data in client.packages.values())
+
+
+def test_a_key_is_sent_with_the_server_and_the_project_that_it_is_for(submit, monkeypatch, tmp_path):
+    client, sent, said = submit()
+    assert "wandb.json" not in client.packages
+    assert "no login for https://" in said
+    own = "https://wandb.example.org:8080"
+    (tmp_path / "netrc").write_text(f"machine wandb.example.org:8080 login user password {KEY}\n")
+    monkeypatch.setenv("WANDB_BASE_URL", own)
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    client, sent, said = submit()
+    assert json.loads(client.packages["wandb.json"]) == {"WANDB_BASE_URL": own, "WANDB_API_KEY": KEY}
+    assert (sent.tracking.wandb.project, sent.tracking.wandb.entity) == ("theirs", "team")
+    assert "no login" not in said
+    client, sent, _ = submit("--no-key")
+    assert json.loads(client.packages["wandb.json"]) == {"WANDB_BASE_URL": own}
 
 
 @pytest.mark.parametrize(
