@@ -36,6 +36,8 @@ _ENVIRONMENT = {
     # Without a network the end of a run would wait for ever; what is not uploaded stays on disk.
     "WANDB_FINISH_TIMEOUT": "60",
     "WANDB_FINISH_TIMEOUT_RAISES": "true",
+    # Reports on wandb's own working: nobody asked for them, and a server that does not answer delays the end by 10 s.
+    "WANDB_ERROR_REPORTING": "false",
 }
 
 _Action = Callable[["wandb.Run"], object]

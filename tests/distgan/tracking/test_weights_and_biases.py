@@ -73,17 +73,29 @@ def test_offline_holds_the_same_figures_and_grids_and_is_resumed(run, capfd):
 
 
 @pytest.fixture
-def silent_server() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
+def silent_server(monkeypatch) -> Iterator[socket.socket]:
+    """The server of the user's account: it takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+
+
+@pytest.mark.parametrize("mode", ["offline", "dryrun", "disabled"])
+def test_nobody_is_asked_where_the_user_wants_to_stay_offline(run, monkeypatch, silent_server, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    tracker = open_run(run, make_spec("auto"))
+    tracker.log(10, figures(10))
+    tracker.close("finished")
+    wandb.teardown()
+    silent_server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        silent_server.accept()
 
 
 def test_a_server_out_of_reach_delays_nothing_and_leaves_an_offline_run_and_no_trace_of_the_key(
     run, monkeypatch, silent_server
 ):
-    monkeypatch.setenv("WANDB_BASE_URL", silent_server)
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(weights_and_biases, "_START_SECONDS", 3.0)
     tracker = open_run(run, make_spec("auto"), wandb_run_id="theone")
     tracker.log(10, figures(10))
