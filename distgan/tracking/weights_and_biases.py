@@ -16,6 +16,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from distgan.spec import RunSpec
 from distgan.tracking.tracker import Outcome, Sink
 from shards.errors import InputError
@@ -293,6 +295,7 @@ def _settings() -> wandb.Settings:
         ImportError: wandb is not installed.
         InputError: There is something in them that it does not understand.
     """
+    from wandb.errors import UsageError
     from wandb.sdk import wandb_setup
 
     for name, value in _ENVIRONMENT.items():
@@ -300,9 +303,12 @@ def _settings() -> wandb.Settings:
     try:
         settings = wandb_setup.singleton().settings.model_copy()
         settings.update_from_env_vars(dict(os.environ))  # a notebook may have set some since
-    except ValueError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:3]] or [str(error)]
-        raise InputError(f"the settings of Weights & Biases (WANDB_… or its files): {': '.join(lines)}") from None
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]  # the input may be a key
+        name = ".".join(map(str, problem["loc"]))
+        raise InputError(f"WANDB_{name.upper()}, or {name} in wandb's settings file: {problem['msg']}") from None
+    except UsageError as error:
+        raise InputError(f"wandb refuses its settings (WANDB_…, or its settings file): {error}") from None
     return settings
 
 

@@ -286,8 +286,19 @@ def test_a_request_to_stay_offline_is_obeyed_here_and_elsewhere(run, monkeypatch
 
 def test_a_mode_that_is_none_is_named(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    with pytest.raises(InputError, match=r"WANDB_.*mode.*'ofline'"):
+    with pytest.raises(InputError, match="WANDB_MODE, or mode in wandb's settings file: Input should be 'online'"):
         start(make_spec("auto"), run, None, lambda text: None)
+
+
+def test_a_key_that_is_none_is_not_shown(run, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", f" {KEY}")
+    said: list[str] = []
+    try:
+        sink, _ = start(make_spec("auto"), run, None, said.append)
+        sink.close("finished")
+    except InputError as error:
+        said.append(str(error))
+    assert KEY not in "".join(said)
 
 
 def test_without_the_package_a_run_that_is_sent_elsewhere_stays_offline_all_the_same(monkeypatch):
