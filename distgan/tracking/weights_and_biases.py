@@ -74,12 +74,12 @@ class WeightsAndBiases(Sink):
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log the figures."""
-        self._tell(lambda run: run.log(dict(figures), step=step))
+        sent = dict(figures)
+        self._tell(lambda run: run.log(sent, step=step))
 
     def progress(self, step: int) -> None:
         """Say what the thread has to say."""
-        while not self._news.empty():
-            self._say(self._news.get())
+        self._say_news()
 
     def picture(self, step: int, images: int, path: Path) -> None:
         """Log a grid under ``samples``, unless a roll-back has removed it by the time that its turn comes."""
@@ -99,7 +99,11 @@ class WeightsAndBiases(Sink):
         self._thread.join(_END_SECONDS)
         if self._thread.is_alive():
             self._news.put(f"Weights & Biases has not taken everything within {_END_SECONDS:.0f} s.")
-        self.progress(0)
+        self._say_news()
+
+    def _say_news(self) -> None:
+        while not self._news.empty():
+            self._say(self._news.get())
 
     def _tell(self, action: _Action) -> None:
         if self._thread.is_alive():  # else it has failed: nothing is kept for nobody
@@ -143,7 +147,7 @@ def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], Non
     try:
         settings = _settings()
     except ImportError:
-        say("Weights & Biases is not installed (pip install wandb); the figures are in metrics.jsonl.")
+        say("Weights & Biases is not installed (pip install -U wandb); the figures are in metrics.jsonl.")
         return None, run_id
     online = False
     if mode != "offline":
@@ -292,7 +296,7 @@ def _settings() -> wandb.Settings:
     """What wandb makes of its variables and settings files; nothing is started and nobody asked.
 
     Raises:
-        ImportError: wandb is not installed.
+        ImportError: wandb is not installed, or not as distgan knows it.
         InputError: There is something in them that it does not understand.
     """
     from wandb.errors import UsageError
@@ -307,6 +311,8 @@ def _settings() -> wandb.Settings:
         problem = error.errors(include_url=False, include_input=False)[0]  # the input may be a key
         name = ".".join(map(str, problem["loc"]))
         raise InputError(f"WANDB_{name.upper()}, or {name} in wandb's settings file: {problem['msg']}") from None
+    except AttributeError as error:
+        raise ImportError(str(error)) from None
     except UsageError as error:
         raise InputError(f"wandb refuses its settings (WANDB_…, or its settings file): {error}") from None
     return settings
@@ -340,13 +346,16 @@ def _key(settings: wandb.Settings) -> tuple[str | None, str | None]:
         The key, "" for a login of another kind, or None for none; and why there is none, if that is not its absence.
     """
     from wandb.errors import AuthenticationError
-    from wandb.sdk.lib import wbauth
 
-    host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
     try:
+        from wandb.sdk.lib import wbauth
+
+        host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
         found = wbauth.authenticate_session(host=host, source="distgan", prompt=False, update_session=False)
     except AuthenticationError as error:
-        return None, str(error)
+        return None, str(error).rstrip(".")
+    except (ImportError, AttributeError, TypeError):
+        return None, "this version of wandb keeps its logins in another way than the one that distgan knows"
     return (getattr(found, "api_key", "") if found else None), None
 
 

@@ -56,9 +56,18 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("variables", [{}, {"HOME": ""}, {"HOME": "/nonexistent"}, {"XDG_CACHE_HOME": "/nonexistent"}])
-def test_a_bare_user_id(tiny, folder, variables):
-    said = train(tiny, folder, [*BARE, *READING], environment(**variables))
+@pytest.mark.parametrize(
+    ("workers", "variables"),
+    [
+        ("1", {}),
+        ("2", {}),
+        ("1", {"HOME": ""}),
+        ("1", {"HOME": "/nonexistent"}),
+        ("1", {"XDG_CACHE_HOME": "/dev/null"}),
+    ],
+)
+def test_a_bare_user_id(tiny, folder, workers, variables):
+    said = train(tiny, folder, [*BARE, *READING], environment(**variables), "--workers", workers)
     assert "INFO" not in said
     assert "atplotlib" not in said
     assert not [path for path in Path(tempfile.gettempdir()).glob("distgan-*") if owner(path) == 54321]
