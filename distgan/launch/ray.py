@@ -244,8 +244,8 @@ def _work(config: dict[str, Any]) -> tuple[Any, ...] | None:
         before = workers.from_first(lambda: int(ray.get(channel.begin.remote(newest))))
         if ray.get(channel.failed.remote()):
             return None
+        os.environ.update(config["wandb"])  # first: a packed key stays away from the server of another
         use_packed_login()
-        os.environ.update(config["wandb"])
         stop, save = threading.Event(), threading.Event()
         with ExitStack() as stack:
             if workers.first:
