@@ -33,6 +33,6 @@ def ensure_home() -> None:
 
 
 def _passing_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="distgan-")
+    folder = tempfile.mkdtemp(prefix="distgan-home-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

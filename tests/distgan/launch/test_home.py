@@ -70,7 +70,7 @@ def test_a_bare_user_id(tiny, folder, workers, variables):
     said = train(tiny, folder, [*BARE, *READING], environment(**variables), "--workers", workers)
     assert "INFO" not in said
     assert "atplotlib" not in said
-    assert not [path for path in Path(tempfile.gettempdir()).glob("distgan-*") if owner(path) == 54321]
+    assert not [path for path in Path(tempfile.gettempdir()).glob("distgan-home-*") if owner(path) == 54321]
 
 
 def owner(path: Path) -> int:
