@@ -168,7 +168,8 @@ def settled(spec: RunSpec) -> RunSpec:
     """A specification in which ``tracking.wandb`` says what holds on this machine, for wherever the run is trained.
 
     wandb's variables (``WANDB_PROJECT``, ``WANDB_ENTITY``, ``WANDB_NAME``, ``WANDB_TAGS``, ``WANDB_RUN_GROUP``,
-    ``WANDB_MODE``) and settings files win over defaults, never over what a person wrote into the specification.
+    ``WANDB_MODE``) and settings files win over defaults, never over what a person wrote into the specification; but
+    that a run stays offline holds wherever it was asked for.
 
     Raises:
         InputError: wandb cannot read them.
@@ -193,7 +194,8 @@ def settled(spec: RunSpec) -> RunSpec:
     if found["mode"] == "online":
         found["mode"] = "auto"  # online where the run is trained, if there is a login
     defaults = {name for name in found if name not in options.model_fields_set or getattr(options, name) is None}
-    if options.mode == "auto":
+    # Of the two modes the one that stays offline holds: it is a promise, whoever wrote the other.
+    if options.mode == "auto" or found["mode"] in ("offline", "disabled"):
         defaults.add("mode")
     changes = {name: value for name, value in found.items() if value and name in defaults}
     tracking = spec.tracking.model_copy(update={"wandb": options.model_copy(update=changes)})

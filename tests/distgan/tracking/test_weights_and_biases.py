@@ -259,7 +259,8 @@ def wandb_command(*arguments: str) -> None:
         ("auto", True, "wandb offline, then wandb online", "online"),
         ("auto", True, "wandb offline, but WANDB_MODE=online", "online"),
         ("online", False, "", "offline"),
-        ("online", True, "WANDB_MODE=offline", "online"),  # a person wrote it into the specification
+        ("online", True, "WANDB_MODE=offline", "offline"),  # a promise, whatever is in the specification
+        ("online", True, "wandb disabled", None),
         ("offline", True, "WANDB_MODE=online", "offline"),
         ("disabled", True, "WANDB_MODE=online", None),
     ],
@@ -280,7 +281,7 @@ def test_a_request_to_stay_offline_is_obeyed_here_and_elsewhere(run, monkeypatch
     sent, _ = login(settled(spec))
     assert bool(sent) == (expected == "online")
     # What is trained elsewhere, in another folder and without these variables, stays offline too.
-    if expected != "online" and asked and mode == "auto":
+    if expected != "online" and asked and mode in ("auto", "online"):
         assert settled(spec).tracking.wandb.mode == (expected or "disabled")
 
 
