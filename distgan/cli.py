@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,11 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from distgan.errors import RunError
+from distgan.launch.home import ensure_home
 from shards.errors import DamageError, InputError
 from shards.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
     from distgan.launch.submit import Cluster, Line
+    from distgan.spec import RunSpec
     from distgan.training.loop import Outcome
 
 app = typer.Typer(
@@ -78,11 +81,62 @@ class Weights(str, Enum):
 # Sets are named by strings: a Path would spoil a URL.
 Shards = Annotated[str, typer.Argument(help="The folder of a packed set.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints.", show_default=False)]
-Spec = Annotated[Path, typer.Argument(help="The run specification (YAML).", show_default=False)]
+_SPEC = "The run specification (YAML), or the name of a shipped one (distgan recipes)"
+Spec = Annotated[Path, typer.Argument(help=f"{_SPEC}.", show_default=False)]
+SpecOrDefault = Annotated[
+    Optional[Path],  # noqa: UP045  (typer reads it at run time on Python 3.10)
+    typer.Argument(help=f"{_SPEC}; without it, the DCGAN for 64 pixels."),
+]
 Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045  (typer reads it at run time on Python 3.10)
+    Optional[list[str]],  # noqa: UP045
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field of the specification. Repeatable."),
 ]
+
+
+def _changes(context: typer.Context, words: Optional[list[str]]) -> list[str]:  # noqa: UP045
+    """Overrides that are given as arguments.
+
+    Args:
+        context: Of the command.
+        words: ``key.path=value``, ``--key.path=value`` or ``--key.path value``, also with spaces around the sign.
+
+    Raises:
+        InputError: A word is none of that, such as an option that does not exist.
+    """
+    from distgan.spec import RunSpec
+    from shards.names import near
+
+    changes, rest = [], list(words or [])
+    while rest:
+        word = rest.pop(0)
+        if rest and rest[0].startswith("="):
+            word += rest.pop(0)
+        lacks_value = word.endswith("=") or (word.startswith("--") and "=" not in word)
+        if lacks_value and rest and "=" not in rest[0] and not re.match("--?[A-Za-z]", rest[0]):
+            word = f"{word.removesuffix('=')}={rest.pop(0)}"
+        path, equals, value = word.removeprefix("--").partition("=")
+        if path.startswith("-") or (word.startswith("--") and path.partition(".")[0] not in RunSpec.model_fields):
+            options = [name for each in context.command.params for name in each.opts if name.startswith("-")]
+            raise InputError(f"there is no option {word.partition('=')[0]}; {near(word, options)}")
+        if not equals:
+            raise InputError(
+                f"{word}: after the specification come changes, key.path=value, such as training.batch_size=64"
+            )
+        changes.append(f"{path}={'null' if value.strip() == 'None' else value}")  # sweeps write null as Python does
+    return changes
+
+
+Changes = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(
+        metavar="KEY.PATH=VALUE",
+        callback=_changes,
+        help="The same as --set, with or without leading --, as sweeps of Weights & Biases give it.",
+        show_default=False,
+    ),
+]
+_WITH_CHANGES = {"ignore_unknown_options": True}
+"""Of commands that take ``--key.path=value``: what is neither that nor an option, ``_changes`` refuses."""
 _CONDITIONS = (
     "NAME is an attribute, and VALUE 1 or -1 (or true, false), as in Smiling=1,Eyeglasses=-1; or class=NAME. "
     "In double quotes a name may hold commas and =, and two quotes are one: 'class=\"Smith, John\"'. Repeatable; of "
@@ -320,12 +374,39 @@ def shards_repair(
 
 
 @app.command()
+def recipes(
+    name: Annotated[Optional[str], typer.Argument(help="Print this one.", show_default=False)] = None,  # noqa: UP045
+) -> None:
+    """List the specifications that distgan ships, which other commands take by name; or print one, to start one's own.
+
+    distgan recipes dcgan64 > mine.yaml
+    """
+    from jobs import SWEEP, read
+    from jobs import recipes as shipped
+    from shards.names import near
+
+    known = {**shipped(), SWEEP: "No run but a sweep of Weights & Biases over one: wandb sweep FILE"}
+    if name is None:
+        width = max(map(len, known))
+        for each, line in known.items():
+            console.print(f"{each:<{width}}  {line}")
+    elif name in known:
+        typer.echo(read(name), nl=False)
+    else:
+        raise InputError(f"distgan ships no recipe {name!r}; {near(name, known)}")
+
+
+@app.command(context_settings=_WITH_CHANGES)
 def train(
     spec: Spec,
+    changes: Changes = None,
     overrides: Overrides = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="The run's folder; NAME in cluster.storage, or in runs, when not given."),
+        typer.Option(
+            help="The run's folder; NAME in cluster.storage, or in runs, when not given. In a sweep, the folder of the "
+            "trials' folders."
+        ),
     ] = None,
     workers: Workers = None,
     address: Annotated[
@@ -338,19 +419,19 @@ def train(
 
     Several workers are Ray's, on this machine or on the cluster at --address; or torchrun's, when it starts this.
     """
-    from distgan.launch import launch
-    from distgan.spec import load_spec
+    from distgan.launch import launch, run_folder
 
-    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
-    run = out or Path(run_spec.cluster.storage or "runs") / run_spec.name
+    run_spec = _load(spec, changes, overrides, workers)
+    run = run_folder(run_spec, out)
     outcome = launch(run_spec, run, resume=resume, address=address)
     if _FIRST:
         _print_outcome(outcome, run, "the same command and --resume")
 
 
-@app.command()
+@app.command(context_settings=_WITH_CHANGES)
 def submit(
     spec: Spec,
+    changes: Changes = None,
     address: Address = None,
     overrides: Overrides = None,
     out: Annotated[
@@ -366,20 +447,23 @@ def submit(
 
     A run that is in the folder already goes on from its newest checkpoint.
     """
-    from distgan.launch.submit import Cluster, job_address, wandb_key
-    from distgan.spec import load_spec
+    from distgan.launch import run_folder
+    from distgan.launch.submit import Cluster, job_address
+    from distgan.tracking.weights_and_biases import elsewhere, login, settled
 
-    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
-    if out is None:
-        if run_spec.cluster.storage is None:
-            raise InputError(
-                "where is the run to lie? Give --out with a folder on storage that every machine of the cluster sees, "
-                "or set cluster.storage"
-            )
-        out = f"{run_spec.cluster.storage.rstrip('/')}/{run_spec.name}"
+    run_spec = settled(_load(spec, changes, overrides, workers))
+    if out is None and run_spec.cluster.storage is None:
+        raise InputError(
+            "where is the run to lie? Give --out with a folder on storage that every machine of the cluster sees, "
+            "or set cluster.storage"
+        )
+    run = str(run_folder(run_spec, Path(out) if out else None))
     cluster = Cluster(job_address(address))
-    job = cluster.submit(run_spec, out, name=name, key=None if no_key else wandb_key(run_spec))
-    console.print(f"job {job} trains in {out}")
+    variables, note = login(run_spec, send_key=not no_key)
+    if note:
+        errors.print(f"{note}; unless the cluster has a login, Weights & Biases stays offline.")
+    job = cluster.submit(run_spec, run, name=name, login={**elsewhere(run_spec), **variables})
+    console.print(f"job {job} trains in {run}")
     if no_wait:
         console.print(f"Follow it with distgan logs {job} --follow --address {cluster.address}")
     else:
@@ -424,9 +508,10 @@ def stop(job: Job, address: Address = None) -> None:
     console.print(Cluster(job_address(address)).stop(job, console.print).text)
 
 
-@app.command()
+@app.command(context_settings=_WITH_CHANGES)
 def describe(
-    spec: Annotated[Optional[Path], typer.Argument(help="The run specification (YAML).", show_default=False)] = None,  # noqa: UP045
+    spec: Annotated[Optional[Path], typer.Argument(help=f"{_SPEC}.", show_default=False)] = None,  # noqa: UP045
+    changes: Changes = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
     options: Annotated[bool, typer.Option("--options", help="Every field, its value and what it means.")] = False,
@@ -449,7 +534,6 @@ def describe(
     With --bandwidth and --speed, predict step time and efficiency of 1, 2, 4, … up to --workers instead.
     """
     from distgan import describe as describer
-    from distgan.spec import load_spec
 
     if schema:
         console.print_json(json.dumps(describer.schema()))
@@ -461,13 +545,13 @@ def describe(
             raise InputError("a prediction needs both --bandwidth and --speed (distgan bench step measures the latter)")
         from distgan.scaling import as_rows, predict
 
-        run_spec = load_spec(spec, overrides or [])
+        run_spec = _load(spec, changes, overrides)
         # Not a field of the run here: a cluster may be planned that is too large for this global batch.
         count = _fewest_and_most(workers)[1] if workers else run_spec.cluster.most_workers
         described, batch_size = describer.describe(run_spec), run_spec.training.batch_size
         _print_rows(as_rows(predict(described, batch_size, count, speed, bandwidth * 1e9, latency * 1e-6)), as_json)
         return
-    run_spec = load_spec(spec, [*(overrides or []), *_workers(workers)])
+    run_spec = _load(spec, changes, overrides, workers)
     if options:
         found = describer.options(run_spec)
         text = describer.to_json(found) if as_json else describer.options_text(found)
@@ -524,17 +608,20 @@ def demo(
     _print_outcome(run_demo(out, overrides or [], console.print, _progress), out / "run", "the same command")
 
 
-@bench_app.command("loader")
+@bench_app.command("loader", context_settings=_WITH_CHANGES)
 def bench_loader(
-    spec: Annotated[Optional[Path], typer.Argument(help="Read its shards; without it, invented ones.")] = None,  # noqa: UP045
+    spec: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(help=f"{_SPEC}, whose shards are read; without it, invented ones."),
+    ] = None,
+    changes: Changes = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Images a second from shards to batches, from one thread with a warm page cache."""
     from distgan.bench import bench_loader as measure
-    from distgan.spec import load_spec
 
-    _print_figures(measure(load_spec(spec, overrides or []) if spec else None), as_json)
+    _print_figures(measure(_load(spec, changes, overrides) if spec else None), as_json)
 
 
 @bench_app.command("pack")
@@ -550,12 +637,10 @@ def bench_pack(
     _print_figures(measure(source), as_json)
 
 
-@bench_app.command("scaling")
+@bench_app.command("scaling", context_settings=_WITH_CHANGES)
 def bench_scaling(
-    spec: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(help="The run specification (YAML); without it, the DCGAN for 64 pixels."),
-    ] = None,
+    spec: SpecOrDefault = None,
+    changes: Changes = None,
     overrides: Overrides = None,
     workers: Annotated[Optional[int], typer.Option(min=1, help="The most; every GPU or core when not given.")] = None,  # noqa: UP045
     as_json: AsJson = False,
@@ -563,29 +648,26 @@ def bench_scaling(
     """Steps of 1, 2, 4, … workers on this machine, split into compute, waiting and communication."""
     from distgan.scaling import as_rows
     from distgan.scaling import bench_scaling as measure
-    from distgan.spec import load_spec
 
-    _print_rows(as_rows(measure(load_spec(spec, overrides or []) if spec else None, workers)), as_json)
+    _print_rows(as_rows(measure(_load(spec, changes, overrides) if spec else None, workers)), as_json)
 
 
-@bench_app.command("step")
+@bench_app.command("step", context_settings=_WITH_CHANGES)
 def bench_step(
-    spec: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Argument(help="The run specification (YAML); without it, the DCGAN for 64 pixels."),
-    ] = None,
+    spec: SpecOrDefault = None,
+    changes: Changes = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Images a second through a specification's training step, without data."""
     from distgan.bench import bench_step as measure
-    from distgan.spec import load_spec
 
-    _print_figures(measure(load_spec(spec, overrides or []) if spec else None), as_json)
+    _print_figures(measure(_load(spec, changes, overrides) if spec else None), as_json)
 
 
 def main() -> None:
     """The ``distgan`` command. Exits with 0 when done, 2 when the user's input is wrong, 1 when the work failed."""
+    ensure_home()
     try:
         app()
     except InputError as error:
@@ -627,6 +709,19 @@ def _follow(cluster: Cluster, job: str) -> None:
     if end.exit_code:
         _fail(end.text, end.exit_code)
     console.print(end.text)
+
+
+def _load(
+    spec: Path, changes: Sequence[str] | None, overrides: Sequence[str] | None, workers: str | None = None
+) -> RunSpec:
+    """The specification that a command line asks for.
+
+    Raises:
+        InputError: The file, an override or ``--workers`` is wrong.
+    """
+    from distgan.spec import load_spec
+
+    return load_spec(spec, [*(overrides or []), *(changes or []), *_workers(workers)])
 
 
 def _workers(text: str | None) -> list[str]:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from jobs import read, recipes
 from shards.errors import InputError
 from shards.names import near
 
@@ -245,14 +246,19 @@ class TrainingSpec(Options):
 
 
 class WandbSpec(Options):
-    """Weights & Biases."""
+    """Weights & Biases. What is written here holds; what is not, wandb's variables (``WANDB_PROJECT``, …) may say."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """``auto`` is online where an API key is found, else offline; without the package it is disabled."""
+    """``auto`` is what ``WANDB_MODE``, ``wandb offline`` or ``wandb disabled`` say; else online where there is a login
+    (``wandb login``, ``WANDB_API_KEY``) and offline where there is none. Without the package it is disabled."""
     project: str = "distgan"
     """The project the run appears in."""
     entity: str | None = None
     """The team or user that owns the project. Unset uses the account's default."""
+    name: str | None = None
+    """What the run is called there. Unset is the specification's ``name``, or what a sweep calls its trial."""
+    group: str | None = None
+    """Runs of one group are shown together."""
     tags: list[str] = []
     """Labels to find the run by."""
 
@@ -512,24 +518,42 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
     """Read a specification.
 
     Args:
-        path: The YAML file.
+        path: The YAML file; or, where there is no such file, the name of a shipped one: ``dcgan64``.
         overrides: ``key.path=value`` each; the value is YAML.
 
     Raises:
         InputError: The file cannot be read, is not YAML, or a field is unknown, missing or of the wrong type. The
             message names the file and every such field.
     """
+    known = recipes() if not Path(path).is_file() else ()
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read(str(path)) if str(path) in known else Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = near(Path(path).stem, known)
+        raise InputError(f"there is no file {path}, and no recipe of that name (distgan recipes): {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the specification {path}: {getattr(error, 'strerror', None) or error}") from None
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a specification is a mapping of name, data, model, …; this file holds none")
+    return make_spec(tree, overrides, str(path))
+
+
+def make_spec(tree: dict[str, Any], overrides: Sequence[str], where: str) -> RunSpec:
+    """A specification from its fields.
+
+    Args:
+        tree: The fields; overrides change it.
+        overrides: As in :func:`load_spec`.
+        where: What errors are about: a file, for example.
+
+    Raises:
+        InputError: A field is unknown, missing or of the wrong type; the message names every such field.
+    """
     _make_room(tree, overrides)
     for override in overrides:
         _override(tree, override)
-    return validate(RunSpec, tree, str(path))
+    return validate(RunSpec, tree, where)
 
 
 def dump_spec(spec: RunSpec) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +37,15 @@ def local_path(path: str | Path) -> Path:
 
 
 def default_cache(fingerprint: str) -> Path:
-    """Where copies of the shards of a set go unless told otherwise: ``~/.cache/distgan/FINGERPRINT``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "distgan" / fingerprint
+    """Where copies of the shards of a set go unless told otherwise: ``~/.cache/distgan/FINGERPRINT``.
+
+    Where there is no home, as for a container's bare user id, it is in the folder for temporary files.
+    """
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        base = Path(tempfile.gettempdir(), f"cache-{os.getuid()}")
+    return base / "distgan" / fingerprint
 
 
 def read_bytes(root: str, name: str) -> bytes:
@@ -101,7 +108,9 @@ def local_copy(root: str, name: str, sha256: str, cache: Path) -> Path:
     except FileNotFoundError as error:
         raise DamageError(f"{root}/{name} is missing") from error
     except OSError as error:
-        raise InputError(f"{root}/{name} cannot be copied to {cache}: {error.strerror or error}") from error
+        raise InputError(
+            f"{root}/{name} cannot be copied to {cache}: {error.strerror or error}; data.cache names another folder"
+        ) from error
     return copy
 
 

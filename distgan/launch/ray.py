@@ -29,10 +29,11 @@ from distgan.checkpoint import checkpoints
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.launch.channel import Channel, News
-from distgan.launch.packed_key import use_packed_wandb_key
+from distgan.launch.packed_login import use_packed_login
 from distgan.launch.signals import stopping
 from distgan.launch.torchrun import GROUP
 from distgan.spec import RunSpec
+from distgan.tracking.weights_and_biases import elsewhere
 from distgan.training.complete import complete
 from distgan.training.loop import Outcome, train
 from distgan.training.workers import ERRORS, Workers
@@ -42,17 +43,16 @@ try:
     import ray
     import ray.train
     import ray.train.torch
-    from ray._common.network_utils import parse_address
-    from ray._private.services import canonicalize_bootstrap_address_or_die
     from ray.exceptions import RayActorError, RayError
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError, WorkerHealthCheckFailedError
-    from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerCallback
-    from ray.train.v2._internal.execution.context import get_train_context
-    from ray.train.v2._internal.execution.controller.state import (
-        ReschedulingState,
-        ResizingState,
-        RestartingState,
-        TrainControllerState,
+    from ray.train import UserCallback
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from distgan.launch.ray_private import (
+        ControllerCallback,
+        WorkerCallback,
+        cluster_of_this_machine,
+        preempted_ranks,
+        quieten_worker_deaths,
     )
 except ImportError:
     raise InputError("several workers need Ray: pip install 'distgan[ray]', or set cluster.workers=1") from None
@@ -69,7 +69,15 @@ SAVE_WITHIN_S = 60.0
 _SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60"}
 
 
-def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str | None = None) -> Outcome:
+def train_on_ray(
+    spec: RunSpec,
+    run: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    stop: threading.Event | None = None,
+    console: bool = True,
+) -> Outcome:
     """Train on a Ray cluster, and go on when workers die.
 
     SIGTERM and Ctrl-C end the run after the current step, with a checkpoint; a second one ends it at once.
@@ -79,6 +87,8 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
         run: Its folder, which every machine sees.
         resume: Go on from the run's newest checkpoint; begin where there is none yet.
         address: Of the cluster; None starts one on this machine for as long as the run takes.
+        stop: When set, the run ends after the current step, with a checkpoint.
+        console: Show progress on the terminal.
 
     Raises:
         InputError: What the user got wrong, on whatever machine.
@@ -97,7 +107,7 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
         trainer = _trainer(spec, run.absolute(), resume, channel)
         ended = _Ended()
         fitting = threading.Thread(target=ended.of, args=(trainer,), name="ray-train", daemon=True)
-        stop = threading.Event()
+        stop = stop or threading.Event()
         with stopping(stop):
             fitting.start()  # not in the main thread, where Ray would take Ctrl-C as the wish to lose everything
             running = True
@@ -105,7 +115,7 @@ def train_on_ray(spec: RunSpec, run: Path, *, resume: bool = False, address: str
                 fitting.join(LOOK_EVERY_S)
                 running = fitting.is_alive()
                 news: News = ray.get(channel.news.remote(stop.is_set()))
-                for line in news.lines:
+                for line in news.lines if console else ():
                     sys.stderr.write(f"{line}\n")
                 running = running and not news.given_up
         if news.failure:
@@ -130,34 +140,47 @@ class _Ended:
             self.error = error
 
 
+class _Losses(UserCallback):  # type: ignore[misc]
+    """Tells the driver, from the process of Ray Train's controller, which workers have failed."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called when workers have died or have raised something."""
+        dead = [rank for rank, failure in worker_exceptions.items() if _is_death(failure)]
+        broken = {rank: _first_sentence(failure) for rank, failure in worker_exceptions.items()}
+        self._channel.lose.remote(dead, broken)
+
+
 class _Reporter(ControllerCallback):  # type: ignore[misc]
-    """Tells the driver what Ray Train's controller, in whose process it lives, does with the workers."""
+    """Tells the driver, from the same process, what the controller does with the workers."""
 
     def __init__(self, channel: Any, each: Mapping[str, float]) -> None:
         self._channel = channel
         self._each = ", ".join(f"{amount:g} {name}" for name, amount in each.items())
         self._waiting = False
 
-    def after_controller_state_update(self, previous_state: TrainControllerState, current_state: TrainControllerState):  # type: ignore[no-untyped-def]
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """Called whenever workers are to be started, to be stopped or have failed."""
-        if isinstance(current_state, ResizingState):
+        state = type(current_state).__name__
+        if state == "ResizingState":
             self._have_them_save()
-            count = current_state.scaling_decision.num_workers
+            decision = getattr(current_state, "scaling_decision", None)
+            count = getattr(decision, "num_workers", "another number of")
             self._channel.say.remote(f"going on with {count} workers, from the newest checkpoint")
-        if not isinstance(current_state, (RestartingState, ReschedulingState)):
+        if state not in ("RestartingState", "ReschedulingState"):
             return
-        error = current_state.training_failed_error
+        error = getattr(current_state, "training_failed_error", None)
         cause = getattr(error, "controller_failure", error)
-        waiting = isinstance(cause, WorkerGroupStartupTimeoutError)
+        waiting = type(cause).__name__ == "WorkerGroupStartupTimeoutError"
         if waiting and not self._waiting:
             self._channel.say.remote(
-                f"waiting until the cluster has room for {cause.num_workers} workers with {self._each} each; "
-                "ray status shows what it has"
+                f"waiting until the cluster has room for {getattr(cause, 'num_workers', 'all')} workers with "
+                f"{self._each} each; ray status shows what it has"
             )
-        if not waiting:
-            failures = getattr(error, "worker_failures", {-1: cause})
-            dead = [rank for rank, failure in failures.items() if isinstance(failure, _DEATHS)]
-            self._channel.lose.remote(dead, {rank: _first_sentence(failure) for rank, failure in failures.items()})
+        if not waiting and not hasattr(error, "worker_failures"):  # else _Losses tells of it
+            self._channel.lose.remote([], {-1: _first_sentence(cause)} if cause else {})
         self._waiting = waiting
 
     def _have_them_save(self) -> None:
@@ -169,7 +192,9 @@ class _Reporter(ControllerCallback):  # type: ignore[misc]
                 time.sleep(LOOK_EVERY_S)
 
 
-_DEATHS = (WorkerHealthCheckFailedError, RayActorError)
+def _is_death(failure: Exception) -> bool:
+    """Whether a worker's process is gone, rather than that its training has raised something."""
+    return isinstance(failure, RayActorError) or type(failure).__name__ == "WorkerHealthCheckFailedError"
 
 
 class _Voice(io.TextIOBase):
@@ -219,7 +244,8 @@ def _work(config: dict[str, Any]) -> tuple[Any, ...] | None:
         before = workers.from_first(lambda: int(ray.get(channel.begin.remote(newest))))
         if ray.get(channel.failed.remote()):
             return None
-        use_packed_wandb_key()
+        os.environ.update(config["wandb"])  # first: a packed key stays away from the server of another
+        use_packed_login()
         stop, save = threading.Event(), threading.Event()
         with ExitStack() as stack:
             if workers.first:
@@ -250,9 +276,9 @@ def _listening(channel: Any, workers: Workers, stop: threading.Event, save: thre
             with suppress(RayError):  # the driver cannot be reached for a while
                 if workers.first and ray.get(channel.leaving.remote(), timeout=ANSWER_WITHIN_S):
                     stop.set()
-            taken = get_train_context().preemption_context.preemption_info
+            taken = preempted_ranks()
             if taken and not stop.is_set():
-                channel.take.remote(taken.preempted_ranks)
+                channel.take.remote(taken)
                 stop.set()
             if _leaving.is_set():
                 save.set()
@@ -283,6 +309,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
             "run": str(run),
             "resume": resume,
             "channel": channel,
+            "wandb": elsewhere(spec),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.workers,
@@ -295,10 +322,11 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any) -> Any:
         ),
         run_config=ray.train.RunConfig(
             name=f"{spec.name}-{secrets.token_hex(4)}",
-            storage_path=str(Path(tempfile.gettempdir()) / "distgan-ray"),  # Ray keeps nothing: distgan does
+            # Ray keeps nothing there: distgan does. Each user of a machine has a folder of their own.
+            storage_path=str(Path(tempfile.gettempdir()) / f"distgan-ray-{os.getuid()}"),
             failure_config=ray.train.FailureConfig(max_failures=-1),  # Channel counts, and knows of progress
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),  # the rest is in Ray's files
-            callbacks=[_OnSIGTERM(), _Reporter(channel, resources)],
+            callbacks=[_OnSIGTERM(), _Losses(channel), _Reporter(channel, resources)],
         ),
     )
 
@@ -332,8 +360,7 @@ def _connected(spec: RunSpec, address: str | None) -> Iterator[None]:
             f"cannot reach the Ray cluster at {address}: {_last_line(error)}. Is it running (ray status), and are "
             "RAY_AUTH_MODE and the token the cluster's own?"
         ) from None
-    # Of a worker's death Ray would tell with the last lines of its machine's log; _Reporter does in a sentence.
-    ray._private.worker._worker_logs_enabled = False
+    quieten_worker_deaths()  # _Losses tells of them in a sentence
     try:
         yield
     finally:
@@ -347,15 +374,17 @@ def _knock(address: str) -> None:
         OSError: Nobody does.
         ValueError: It is no address.
     """
-    if not address.startswith("ray://"):
-        host, port = parse_address(canonicalize_bootstrap_address_or_die(address))
-        socket.create_connection((host, int(port)), ANSWER_WITHIN_S).close()
+    if address == "auto":
+        address = cluster_of_this_machine() or ""
+    if address and not address.startswith("ray://"):
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_WITHIN_S).close()
 
 
 def _on_this_machine(actor: type) -> Any:
     """An actor class whose instance lives where this process does."""
-    here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
-    return ray.remote(num_cpus=0, label_selector=here)(actor)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(actor)
 
 
 def _last_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import netrc
 import os
 import re
 import shlex
@@ -12,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -24,7 +23,7 @@ import distgan
 import jobs
 import shards
 from distgan.errors import RunError
-from distgan.launch.packed_key import FILE
+from distgan.launch.packed_login import pack_login
 from distgan.spec import RunSpec, dump_spec
 from shards.errors import InputError
 from shards.names import near
@@ -103,14 +102,17 @@ class Cluster:
         self.address = address
         self._client = client or _connect(address)
 
-    def submit(self, spec: RunSpec, run: str, *, name: str | None = None, key: str | None = None) -> str:
+    def submit(
+        self, spec: RunSpec, run: str, *, name: str | None = None, login: Mapping[str, str] | None = None
+    ) -> str:
         """Send a run, and return the job's id as soon as the cluster has it.
 
         Args:
             spec: The run.
             run: Its folder on the cluster's shared storage. A run that is there already goes on.
             name: The job's id; made up when not given.
-            key: For Weights & Biases. It travels in the package, never in what the cluster shows of a job.
+            login: wandb's variables, its key among them. They travel in the package, never in what the cluster shows
+                of a job.
 
         Raises:
             InputError: The specification cannot be run there, the package is too large, or the id is taken.
@@ -120,7 +122,7 @@ class Cluster:
         spec = complete(spec)
         _check_places(spec, run)
         with tempfile.TemporaryDirectory() as folder:
-            pack_project(Path(folder), spec, key)
+            pack_project(Path(folder), spec, login or {})
             command = ["python", "-m", "distgan", "train", "run.yaml", "--address", "auto", "--resume", "--out", run]
             variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(SAVE_WITHIN_S), "PYTHONUNBUFFERED": "1"}
             deadline = time.monotonic() + LOST_AFTER_S
@@ -262,8 +264,8 @@ def _end(job: str, info: Any) -> JobEnd:
     return JobEnd(status, code, f"job {job} failed: {last}")
 
 
-def pack_project(folder: Path, spec: RunSpec, key: str | None = None) -> None:
-    """Put into an empty folder what a cluster needs to train a run: the code, the specification, perhaps a key.
+def pack_project(folder: Path, spec: RunSpec, login: Mapping[str, str]) -> None:
+    """Put into an empty folder what a cluster needs to train a run: the code, the specification, perhaps a login.
 
     Raises:
         InputError: It is too large; the message names what is. Nothing has been copied.
@@ -283,10 +285,7 @@ def pack_project(folder: Path, spec: RunSpec, key: str | None = None) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / name)
     (folder / "run.yaml").write_text(dump_spec(spec), encoding="utf-8")
-    if key:
-        packed = folder / FILE
-        packed.touch(0o600)
-        packed.write_text(key)
+    pack_login(folder, login)
 
 
 def _files(package: Path) -> Iterator[Path]:
@@ -295,20 +294,6 @@ def _files(package: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name not in _LEFTOVERS and not name.startswith(".")]
         files = (Path(at, name) for name in names if not name.startswith("."))
         yield from (file for file in files if file.is_file())
-
-
-def wandb_key(spec: RunSpec) -> str | None:
-    """The key of this machine's user for Weights & Biases, if the run may want one."""
-    if spec.tracking.wandb.mode not in ("auto", "online"):
-        return None
-    if os.environ.get("WANDB_API_KEY"):
-        return os.environ["WANDB_API_KEY"]
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        login = netrc.netrc(os.environ.get("NETRC")).hosts.get(host)  # its "default" is for other hosts
-    except (OSError, netrc.NetrcParseError):
-        return None
-    return login[2] if login else None
 
 
 def read_line(text: str) -> Line:

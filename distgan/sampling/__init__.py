@@ -66,19 +66,9 @@ def sample(
         raise InputError(f"{out}: give a file that ends in .png for a grid, or a folder for single images")
     if grid and count > MOST_IN_A_GRID:
         raise InputError(f"a grid holds at most {MOST_IN_A_GRID} images, not {count}; give a folder instead of {out}")
-    distribution = load_labels(checkpoint).given(where or {})
-    generator = load_generator(checkpoint, ema=ema)
-    dtype = next(generator.parameters()).dtype
-    model = checkpoint.state.spec.model
+    from distgan.sampling.generator import Generator  # which is made of what is below
 
-    def drawn() -> Iterator[Bytes]:
-        for first in range(0, count, BATCH):
-            some = min(BATCH, count - first)
-            latents = sample_latents(seed, first, some, model)
-            labels = sample_labels(distribution, seed, first, some)
-            yield from draw_images(generator, latents.to(dtype), labels.to(dtype))
-
-    images = drawn()
+    images = Generator(checkpoint, ema=ema).images(count, seed=seed, where=where)
     try:
         if grid:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,8 @@ def open_tracker(
         console: Show progress on the terminal.
 
     Raises:
-        InputError: ``metrics.jsonl`` is damaged, or holds figures although the run is new.
+        InputError: ``metrics.jsonl`` is damaged, or holds figures although the run is new; or wandb cannot read its
+            settings.
         OSError: The folder cannot be written.
     """
     tracker = Tracker([Records(run, resume_step=resume_step, images_per_step=spec.images_per_step)])

@@ -84,7 +84,7 @@ class Records(Sink):
         self.message(outcome)
 
 
-def read_metrics(run: Path) -> list[dict[str, float]]:
+def read_metrics(run: Path | str) -> list[dict[str, float]]:
     """The lines of a run's ``metrics.jsonl``, oldest first. A last line that was cut by a kill is left out.
 
     Args:
@@ -93,7 +93,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     Raises:
         InputError: There is no such file, or a line in it is damaged; the message names the line.
     """
-    return [figures for _, figures in _lines(run / "metrics.jsonl")]
+    return [figures for _, figures in _lines(Path(run) / "metrics.jsonl")]
 
 
 def read_log(run: Path) -> list[LogEntry]:

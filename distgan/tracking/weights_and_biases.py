@@ -1,26 +1,36 @@
 """The same figures and grids in Weights & Biases. Whatever happens to it, training goes on.
 
-The only module that imports ``wandb``, and only when a run wants it.
+The only module that imports ``wandb``, and only when a run wants it. What holds on this machine (offline or not, which
+server, whose login, which project) is what wandb itself makes of its variables and settings files.
 """
 
 from __future__ import annotations
 
-import netrc
 import os
+import secrets
+import string
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import ValidationError
 
 from distgan.spec import RunSpec
 from distgan.tracking.tracker import Outcome, Sink
+from shards.errors import InputError
 
 if TYPE_CHECKING:
     import wandb
 
 _START_SECONDS = 20.0
-"""To reach the server, at most: without a network, training waits this long to begin."""
-_EXIT_CODES: dict[Outcome, int] = {"finished": 0, "failed": 1, "interrupted": 130}
+"""To reach the server, at most. Training has begun meanwhile."""
+_END_SECONDS = 120.0
+"""For the server to take what is left, at most, when a run ends."""
+# 255 is what wandb itself reports for Ctrl-C: the run is shown as killed, not as failed.
+_EXIT_CODES: dict[Outcome, int] = {"finished": 0, "failed": 1, "interrupted": 255}
 _ENVIRONMENT = {
     "WANDB_SILENT": "true",  # what a person should know is said through the tracker
     # A killed process loses what was not flushed: 15 s of figures by default.
@@ -28,109 +38,255 @@ _ENVIRONMENT = {
     # Without a network the end of a run would wait for ever; what is not uploaded stays on disk.
     "WANDB_FINISH_TIMEOUT": "60",
     "WANDB_FINISH_TIMEOUT_RAISES": "true",
+    # Reports on wandb's own working: nobody asked for them, and a server that does not answer delays the end by 10 s.
+    "WANDB_ERROR_REPORTING": "false",
 }
+
+_Action = Callable[["wandb.Run"], object]
+
+
+class Login(NamedTuple):
+    """How the user of this machine logs in to Weights & Biases."""
+
+    variables: dict[str, str]
+    """What makes another machine do the same: ``WANDB_BASE_URL``, ``WANDB_API_KEY``. Nothing where nothing is sent."""
+    note: str | None
+    """For the person, where a run that may want a login has none."""
 
 
 class WeightsAndBiases(Sink):
-    """Sends figures and grids to a Weights & Biases run, until that fails for the first time."""
+    """Sends figures and grids to a Weights & Biases run, until that fails for the first time.
 
-    def __init__(self, run: wandb.Run, say: Callable[[str], None]) -> None:
-        self._run: wandb.Run | None = run
+    A thread connects and sends: what comes meanwhile waits for it, and training for neither.
+
+    Args:
+        connect: Begins the run; called in that thread, it may take its time.
+        say: Tells the person watching; called in the thread that trains.
+    """
+
+    def __init__(self, connect: Callable[[Callable[[str], None]], wandb.Run], say: Callable[[str], None]) -> None:
+        self._connect = connect
         self._say = say
+        self._actions: SimpleQueue[_Action | None] = SimpleQueue()
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._thread = Thread(target=self._send, name="wandb", daemon=True)
+        self._thread.start()
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log the figures."""
-        self._tell(lambda run: run.log(dict(figures), step=step))
+        sent = dict(figures)
+        self._tell(lambda run: run.log(sent, step=step))
+
+    def progress(self, step: int) -> None:
+        """Say what the thread has to say."""
+        self._say_news()
 
     def picture(self, step: int, images: int, path: Path) -> None:
-        """Log a grid under ``samples``."""
+        """Log a grid under ``samples``, unless a roll-back has removed it by the time that its turn comes."""
 
         def send(run: wandb.Run) -> None:
             import wandb
 
-            run.log({"samples": wandb.Image(str(path), caption=f"{images:,} images"), "images": images}, step=step)
+            if path.exists():
+                run.log({"samples": wandb.Image(str(path), caption=f"{images:,} images"), "images": images}, step=step)
 
         self._tell(send)
 
     def close(self, outcome: Outcome) -> None:
-        """Finish the run; with what is left to upload, this waits at most a minute."""
+        """Finish the run, and wait for what is left to upload, but not for ever."""
         self._tell(lambda run: run.finish(exit_code=_EXIT_CODES[outcome]))
+        self._actions.put(None)
+        self._thread.join(_END_SECONDS)
+        if self._thread.is_alive():
+            self._news.put(f"Weights & Biases has not taken everything within {_END_SECONDS:.0f} s.")
+        self._say_news()
 
-    def _tell(self, action: Callable[[wandb.Run], None]) -> None:
-        if self._run is None:
+    def _say_news(self) -> None:
+        while not self._news.empty():
+            self._say(self._news.get())
+
+    def _tell(self, action: _Action) -> None:
+        if self._thread.is_alive():  # else it has failed: nothing is kept for nobody
+            self._actions.put(action)
+
+    def _send(self) -> None:
+        try:
+            run = self._connect(self._news.put)
+        except Exception as error:
+            self._news.put(f"Weights & Biases does not start, going on without it: {_reason(error)}")
             return
         try:
-            action(self._run)
+            while action := self._actions.get():
+                action(run)
         except Exception as error:
-            self._run = None
-            self._say(
+            self._news.put(
                 f"Weights & Biases failed and gets nothing more from this run: {_reason(error)}. "
                 "Training is not affected, and metrics.jsonl has every figure."
             )
 
 
 def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], None]) -> tuple[Sink | None, str | None]:
-    """Begin a Weights & Biases run, or go on with one.
+    """Begin a Weights & Biases run, or go on with one. Returns at once; the server is reached meanwhile.
 
     Args:
         spec: The run; it becomes the configuration shown there.
         run: The run's folder; files go to ``RUN/wandb``.
         run_id: The run to go on with.
-        say: Tells the person watching.
+        say: Tells the person watching; called in the thread that trains.
 
     Returns:
         The sink and the run's id; no sink, and the id that was given, where there is nothing to send to.
+
+    Raises:
+        InputError: wandb cannot read its variables or settings files.
     """
-    wish: str = spec.tracking.wandb.mode
-    if wish == "auto":
-        wish = os.environ.get("WANDB_MODE", wish)
-    if wish == "disabled":
+    spec = settled(spec)
+    mode = spec.tracking.wandb.mode
+    if mode == "disabled":
         return None, run_id
     try:
-        import wandb
-
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        online = wish != "offline" and _api_key(wandb.setup().settings.base_url) is not None
-        if wish == "online" and not online:
-            say("Weights & Biases stays offline: no API key in WANDB_API_KEY or netrc (`wandb login` writes it).")
-        try:
-            found = _init(spec, run, run_id, online)
-        except Exception as error:
-            if not online:
-                raise
-            say(f"Weights & Biases cannot be reached, staying offline: {_reason(error)}")
-            wandb.teardown()  # else the run's id counts as in use
-            online = False
-            found = _init(spec, run, run_id, online)
+        settings = _settings()
     except ImportError:
-        say("Weights & Biases is not installed (pip install wandb); the figures are in metrics.jsonl.")
+        say("Weights & Biases is not installed (pip install -U wandb); the figures are in metrics.jsonl.")
         return None, run_id
-    except Exception as error:
-        say(f"Weights & Biases does not start, going on without it: {_reason(error)}")
-        return None, run_id
-    if online:
-        say(f"Weights & Biases: {found.url}")
+    online = False
+    if mode != "offline":
+        key, problem = _key(settings)
+        online = key is not None
+        if problem or (mode == "online" and not online):
+            say(f"Weights & Biases stays offline: {problem or _no_login(settings)}.")
+    run_id = run_id or settings.run_id or _new_id()
+    in_sweep = bool(settings.sweep_id)
+
+    def connect(tell: Callable[[str], None]) -> wandb.Run:
+        return _connect(spec, run, run_id, in_sweep, online, tell)
+
+    return WeightsAndBiases(connect, say), run_id
+
+
+def settled(spec: RunSpec) -> RunSpec:
+    """A specification in which ``tracking.wandb`` says what holds on this machine, for wherever the run is trained.
+
+    wandb's variables (``WANDB_PROJECT``, ``WANDB_ENTITY``, ``WANDB_NAME``, ``WANDB_TAGS``, ``WANDB_RUN_GROUP``,
+    ``WANDB_MODE``) and settings files win over defaults, never over what a person wrote into the specification; but
+    that a run stays offline holds wherever it was asked for.
+
+    Raises:
+        InputError: wandb cannot read them.
+    """
+    options = spec.tracking.wandb
+    if options.mode == "disabled":
+        return spec
+    try:
+        settings = _settings()
+    except ImportError:
+        # No login can be found without wandb; what is trained elsewhere stays offline all the same.
+        found: dict[str, Any] = {"mode": _strictest({os.environ.get("WANDB_MODE")})}
     else:
-        say(f"Weights & Biases is offline; `wandb sync {found.settings.sync_dir}` uploads the run.")
-    return WeightsAndBiases(found, say), found.id
+        found = {
+            "mode": _mode(settings),
+            "project": settings.project,
+            "entity": settings.entity,
+            "name": settings.run_name,
+            "group": settings.run_group,
+            "tags": list(settings.run_tags or ()),
+        }
+    if found["mode"] == "online":
+        found["mode"] = "auto"  # online where the run is trained, if there is a login
+    defaults = {name for name in found if name not in options.model_fields_set or getattr(options, name) is None}
+    # Of the two modes the one that stays offline holds: it is a promise, whoever wrote the other.
+    if options.mode == "auto" or found["mode"] in ("offline", "disabled"):
+        defaults.add("mode")
+    changes = {name: value for name, value in found.items() if value and name in defaults}
+    tracking = spec.tracking.model_copy(update={"wandb": options.model_copy(update=changes)})
+    return spec.model_copy(update={"tracking": tracking})
 
 
-def _init(spec: RunSpec, run: Path, run_id: str | None, online: bool) -> wandb.Run:
+def login(spec: RunSpec, *, send_key: bool = True) -> Login:
+    """How this machine's user logs in, for a run that is trained elsewhere; nothing for one that stays offline.
+
+    Args:
+        spec: The run, :func:`settled` here.
+        send_key: Else the key is the other machine's own affair.
+
+    Raises:
+        InputError: wandb cannot read its variables or settings files.
+    """
+    if spec.tracking.wandb.mode in ("offline", "disabled"):
+        return Login({}, None)
+    try:
+        settings = _settings()
+    except ImportError:
+        return Login({}, "Weights & Biases is not installed here, so no login was looked for (pip install wandb)")
+    if not send_key:
+        return Login(_own_server(settings), None)
+    key, problem = _key(settings)
+    if key:
+        return Login({"WANDB_BASE_URL": settings.base_url, "WANDB_API_KEY": key}, None)
+    if key is not None:
+        problem = "an identity token is no key that could be sent along"
+    return Login(_own_server(settings), problem or _no_login(settings))
+
+
+def elsewhere(spec: RunSpec) -> dict[str, str]:
+    """The variables of wandb that workers on other machines need beside the specification; no secrets.
+
+    Args:
+        spec: The run, :func:`settled` here.
+
+    Raises:
+        InputError: wandb cannot read its variables or settings files.
+    """
+    found = trial()
+    variables = {"WANDB_SWEEP_ID": found[0], "WANDB_RUN_ID": found[1]} if found else {}
+    if spec.tracking.wandb.mode != "disabled":
+        with suppress(ImportError):
+            variables |= _own_server(_settings())
+    return variables
+
+
+def trial() -> tuple[str, str] | None:
+    """The ids of the sweep and of its run that this process is for, where ``wandb agent`` has started it; else None."""
+    sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    return (sweep, run) if sweep and run else None
+
+
+def _connect(
+    spec: RunSpec, run: Path, run_id: str, in_sweep: bool, online: bool, tell: Callable[[str], None]
+) -> wandb.Run:
+    """Begin the run, offline where the server does not answer, and tell where it is."""
+    import wandb
+
+    if online:
+        try:
+            found = _init(spec, run, run_id, in_sweep, "online")
+            tell(f"Weights & Biases: {found.url}")
+            return found
+        except Exception as error:
+            tell(f"Weights & Biases cannot be reached, staying offline: {_reason(error)}")
+            wandb.teardown()  # else the run's id counts as in use
+    found = _init(spec, run, run_id, in_sweep, "offline")
+    tell(f"Weights & Biases is offline; `wandb sync {found.settings.sync_dir}` uploads the run.")
+    return found
+
+
+def _init(spec: RunSpec, run: Path, run_id: str, in_sweep: bool, mode: Literal["online", "offline"]) -> wandb.Run:
     import wandb
 
     options = spec.tracking.wandb
     found = wandb.init(
-        project=options.project,
-        entity=options.entity,
-        name=spec.name,
+        # In a sweep its own project and run hold, and its server names the run.
+        project=None if in_sweep else options.project,
+        entity=None if in_sweep else options.entity,
+        id=None if in_sweep else run_id,
+        name=options.name or (None if in_sweep else spec.name),
+        group=options.group,
         tags=options.tags,
         config=spec.model_dump(mode="json"),
         allow_val_change=True,  # a resumed run may change what no number depends on
         dir=run,
-        id=run_id,
         resume="allow",
-        mode="online" if online else "offline",
+        mode=mode,
         reinit="create_new",  # a process may train several times
         settings=wandb.Settings(console="off", disable_git=True, save_code=False, init_timeout=_START_SECONDS),
     )
@@ -138,16 +294,79 @@ def _init(spec: RunSpec, run: Path, run_id: str | None, online: bool) -> wandb.R
     return found
 
 
-def _api_key(base_url: str) -> str | None:
-    """The key that ``wandb`` would use, found without asking the network."""
-    if key := os.environ.get("WANDB_API_KEY"):
-        return key
+def _settings() -> wandb.Settings:
+    """What wandb makes of its variables and settings files; nothing is started and nobody asked.
+
+    Raises:
+        ImportError: wandb is not installed, or not as distgan knows it.
+        InputError: There is something in them that it does not understand.
+    """
+    from wandb.errors import UsageError
+    from wandb.sdk import wandb_setup
+
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
-        login = netrc.netrc(Path(os.environ.get("NETRC") or "~/.netrc").expanduser())
-    except (OSError, netrc.NetrcParseError):
-        return None
-    found = login.authenticators(urlsplit(base_url).netloc)
-    return found[2] if found else None
+        settings = wandb_setup.singleton().settings.model_copy()
+        settings.update_from_env_vars(dict(os.environ))  # a notebook may have set some since
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]  # the input may be a key
+        name = ".".join(map(str, problem["loc"]))
+        raise InputError(f"WANDB_{name.upper()}, or {name} in wandb's settings file: {problem['msg']}") from None
+    except AttributeError as error:
+        raise ImportError(str(error)) from None
+    except UsageError as error:
+        raise InputError(f"wandb refuses its settings (WANDB_…, or its settings file): {error}") from None
+    return settings
+
+
+def _own_server(settings: wandb.Settings) -> dict[str, str]:
+    """The variable that leads to a server that is not wandb's usual one."""
+    own = settings.base_url != type(settings).model_fields["base_url"].default
+    return {"WANDB_BASE_URL": settings.base_url} if own else {}
+
+
+def _mode(settings: wandb.Settings) -> Literal["online", "offline", "disabled"]:
+    """What was asked for, by ``WANDB_MODE`` or else by ``wandb offline`` and ``wandb disabled``."""
+    modes: set[str | None] = {settings.mode}
+    if "WANDB_MODE" not in os.environ:
+        # Where WANDB_DIR is set, these commands write there, where wandb does not look when it starts.
+        modes.add(settings.read_system_settings().all().get("mode"))
+    return _strictest(modes)
+
+
+def _strictest(modes: set[str | None]) -> Literal["online", "offline", "disabled"]:
+    if "disabled" in modes:
+        return "disabled"
+    return "offline" if modes & {"offline", "dryrun"} else "online"
+
+
+def _key(settings: wandb.Settings) -> tuple[str | None, str | None]:
+    """The login that wandb would use, and what is wrong with it.
+
+    Returns:
+        The key, "" for a login of another kind, or None for none; and why there is none, if that is not its absence.
+    """
+    from wandb.errors import AuthenticationError
+
+    try:
+        from wandb.sdk.lib import wbauth
+
+        host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
+        found = wbauth.authenticate_session(host=host, source="distgan", prompt=False, update_session=False)
+    except AuthenticationError as error:
+        return None, str(error).rstrip(".")
+    except (ImportError, AttributeError, TypeError):
+        return None, "this version of wandb keeps its logins in another way than the one that distgan knows"
+    return (getattr(found, "api_key", "") if found else None), None
+
+
+def _no_login(settings: wandb.Settings) -> str:
+    return f"no login for {settings.base_url} (`wandb login` writes one, or set WANDB_API_KEY)"
+
+
+def _new_id() -> str:
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
 def _reason(error: Exception) -> str:

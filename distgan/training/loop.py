@@ -24,7 +24,7 @@ from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid
 from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
-from distgan.tracking import REAL, Tracker, open_tracker, write_report
+from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
 from distgan.training.complete import complete
 from distgan.training.folder import open_run, precision_of
 from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity, thumbnails
@@ -55,6 +55,7 @@ def train(
     stop: threading.Event | None = None,
     save: threading.Event | None = None,
     console: bool = True,
+    listener: Sink | None = None,
 ) -> Outcome:
     """Train what a specification says, from the beginning or from the newest checkpoint, to the end.
 
@@ -66,6 +67,7 @@ def train(
         stop: When set in any process, the run ends after the current step, with a checkpoint.
         save: When set in any process, a checkpoint is written after the current step; cleared then.
         console: Show progress on the terminal.
+        listener: Told all that is written down, in the first process.
 
     Raises:
         InputError: The specification, the shards, the run's folder and its checkpoint do not fit each other.
@@ -120,6 +122,8 @@ def train(
                     total_steps=spec.steps,
                     console=console,
                 )
+                if listener:
+                    tracker.sinks.append(listener)
         ended: Literal["finished", "interrupted", "failed"] = "failed"
         note = split_note(index, spec)
         try:

@@ -10,7 +10,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import takewhile
+from itertools import combinations, takewhile
 
 from shards.errors import InputError
 from shards.names import canonical_split
@@ -117,7 +117,8 @@ class Arrangement:
         self._unwrap()
         self._take_splits(asked=wish.classes is True)
         if not asked:
-            self._compare_siblings()
+            for level in (0, 1):
+                self._compare_siblings(level)
             self._unwrap()
         if wish.classes is not True:
             self._drop_bundles()
@@ -193,26 +194,44 @@ class Arrangement:
     # ---- pictures that are not to be learnt from ----
 
     def _leave_out_copies(self) -> None:
-        """Leave out a folder that holds all that is beside it once more, as pets/pets/cat in pets beside pets/cat."""
-        times = Counter(path[:depth] for path in self.folders for depth in range(1, len(path) + 1))
-        total = len(self.names)
-        for place in sorted(times, key=len):
+        """Leave out folders that hold the same files once more.
+
+        That is all that is beside one (pets/pets/cat in pets, beside pets/cat), or a folder that is called a copy of
+        the one beside it: data (1), pets - Copy, Train beside train.
+        """
+        counted: Counter[tuple[str, ...]] = Counter()
+        inside: Counter[tuple[str, ...]] = Counter()  # sums of hashes of what is in a folder, named from there …
+        around: Counter[tuple[str, ...]] = Counter()  # … and named from the folder around it
+        for name, path in zip(self.names, self.folders, strict=True):
+            size, rest, digest = self._tree.files[name], name, 0
+            for depth in range(len(path) + 1):
+                before, digest = digest, hash((rest, size))
+                counted[path[:depth]] += 1
+                inside[path[:depth]] += digest
+                around[path[:depth]] += before
+                rest = rest.partition("/")[2]
+        copies: dict[tuple[str, ...], tuple[str, ...]] = {}  # of each, where the same is
+        beside: dict[object, tuple[str, ...]] = {}
+        for place in sorted(counted.keys() - {()}):
             parent = place[:-1]
-            if 2 * times[place] != (times[parent] if parent else total):
-                continue
-            sides: tuple[dict[tuple[str, int], int], ...] = ({}, {})
-            for i, (name, path) in enumerate(zip(self.names, self.folders, strict=True)):
-                if path[: len(parent)] == parent:
-                    inside = path[: len(place)] == place
-                    relative = name.split("/")[len(place) if inside else len(parent) :]
-                    sides[inside]["/".join(relative), self._tree.files[name]] = i
-            outside, copies = sides
-            if outside.keys() == copies.keys() and all(
-                alike.are_equal(self._tree, self.names[outside[key]], self.names[copies[key]])
-                for key in evenly(sorted(copies), alike.FEW)
+            if 2 * counted[place] == counted[parent] and inside[parent] - around[place] == inside[place]:
+                copies[place] = parent
+            same = (parent, inside[place], words.without_copy(place[-1]))
+            if beside.setdefault(same, place) != place:
+                copies[place] = beside[same]
+        if not copies:
+            return
+        reasons: dict[int, str] = {}
+        position = {name: i for i, name in enumerate(self.names)}
+        for place, other in copies.items():
+            members = [i for i, path in enumerate(self.folders) if path[: len(place)] == place and i not in reasons]
+            pairs = [(i, position.get("/".join((*other, *self.names[i].split("/")[len(place) :])))) for i in members]
+            if pairs and all(
+                k is not None and alike.are_equal(self._tree, self.names[i], self.names[k])
+                for i, k in evenly(pairs, alike.FEW)
             ):
-                self._take_out(dict.fromkeys(copies.values(), f"the same once more in {'/'.join(place)}"))
-                return
+                reasons |= dict.fromkeys(members, f"the same once more in {'/'.join(place)}")
+        self._take_out(reasons)
 
     def _leave_out_companions(self) -> None:
         """Leave out masks and thumbnails that lie beside their pictures and are called after them."""
@@ -223,9 +242,10 @@ class Arrangement:
         for form, pairs in groups.items():
             ones, others = ([self.names[pair[side]] for pair in evenly(pairs, alike.FEW)] for side in (0, 1))
             if alike.show_the_same(self._tree, ones, others):
-                reasons |= {i: f"smaller copies called {form}" for i, _ in pairs}
+                reasons |= {i: f"copies in another size or format called {form}" for i, _ in pairs}
             elif (alike.are_flat(self._tree, ones) and not alike.are_flat(self._tree, others)) or (
-                words.is_about_pictures(form) and alike.are_grey_beside_colour(self._tree, ones, others)
+                alike.sizes(self._tree, ones) == alike.sizes(self._tree, others)
+                and alike.are_grey_beside_colour(self._tree, ones, others)
             ):
                 reasons |= {i: f"masks in files called {form}" for i, _ in pairs}
         self._take_out(reasons)
@@ -236,117 +256,134 @@ class Arrangement:
         Raises:
             InputError: It may be masks or a class.
         """
-        groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        groups: dict[str, dict[int, tuple[str, ...]]] = defaultdict(dict)  # by name: images, and the folder around it
         for i, path in enumerate(self.folders):
-            depth = next((depth for depth, name in enumerate(path, 1) if words.is_about_pictures(name)), None)
-            if depth:
-                groups[path[:depth]].append(i)
+            depth = next((depth for depth, name in enumerate(path) if words.is_about_pictures(name)), None)
+            if depth is not None:
+                groups[path[depth]][i] = path[:depth]
         others = set(range(len(self.names))).difference(*groups.values())
         if not groups or not (others or beside):
             return
         rest = [self.names[i] for i in evenly(sorted(others), alike.FEW)]
         all_flat = bool(rest) and alike.are_flat(self._tree, rest)
         reasons: dict[int, str] = {}
-        for place, members in groups.items():
-            parent = place[:-1]
-            beside_it = [k for k in others if self.folders[k][: len(parent)] == parent]
-            pairs = self._pictures_of(members, beside_it)
-            ones, pictures = ([self.names[pair[side]] for pair in evenly(pairs, alike.FEW)] for side in (0, 1))
+        for name, members in groups.items():
+            places = {(*parent, name) for parent in members.values()}
+            called = "/".join(min(places)) if len(places) == 1 else f"folders called {name}"
+            pairs, siblings = self._pictures_of(members, others)
+            chosen = evenly(pairs, alike.FEW)
+            ones, pictures = ([self.names[pair[side]] for pair in chosen] for side in (0, 1))
             flat = not all_flat and alike.are_flat(self._tree, [self.names[i] for i in members])
-            alike_in_size = bool(pairs) and alike.sizes(self._tree, ones) == alike.sizes(self._tree, pictures)
-            if not flat and not alike_in_size:
+            of_one_size = bool(pairs) and alike.sizes(self._tree, ones) == alike.sizes(self._tree, pictures)
+            if not flat and not of_one_size:
                 continue
-            siblings = {(*self.folders[k][len(parent) :], LOOSE)[0] for k in beside_it}
             if (
-                all(map(_says_nothing, siblings))
+                all(map(_is_container, siblings))
                 or (flat and pairs)
                 or alike.are_grey_beside_colour(self._tree, ones, pictures)
             ):
-                reasons |= dict.fromkeys(members, f"masks in {'/'.join(place)}")
-            elif not asked:
+                reasons |= dict.fromkeys(members, f"masks in {called}")
+            elif not asked and (flat or not words.are_counted(ones)):
+                shown = sorted(siblings - {LOOSE})
+                parent = min(places)[:-1]
+                subs = [f"--sub {quoted('/'.join((*parent, each)))}" for each in shown[:5] if len(places) == 1]
                 raise InputError(
-                    f"{displayed('/'.join(place))} may hold masks of the pictures in {_some(sorted(siblings))}, or be "
-                    "a class: what is meant?"
+                    f"{displayed(called)} may hold masks of the pictures beside it"
+                    f"{f', in {_some(shown)}' if shown else ''}, or be a class: what is meant?"
                     + choices(
-                        [
-                            (f"--exclude {quoted('/'.join(place))}", "masks"),
-                            ("--classes", "a class"),
-                            *(
-                                (f"--sub {quoted('/'.join((*parent, name)))}", "")
-                                for name in sorted(siblings)[:5]
-                                if name
-                            ),
-                        ]
+                        [(f"--exclude {quoted(name)}", "masks"), ("--classes", "a class"), *((sub, "") for sub in subs)]
                     )
                 )
         self._take_out(reasons)
 
-    def _pictures_of(self, members: Sequence[int], others: Iterable[int]) -> list[tuple[int, int]]:
-        """Each of some files with its namesake among others, if nearly all have one."""
-        of = {words.subject(self.names[k]): k for k in others}
-        known = {i: of.get(words.subject(self.names[i])) for i in members}
-        pairs = [(i, k) for i, k in known.items() if k is not None]
-        return pairs if len(pairs) >= PAIRED * len(members) else []
+    def _pictures_of(
+        self, members: Mapping[int, tuple[str, ...]], others: Iterable[int]
+    ) -> tuple[list[tuple[int, int]], set[str]]:
+        """Each of some files with its namesake beside the folder that it is in, if nearly all have one.
 
-    def _compare_siblings(self) -> None:
+        Args:
+            members: The files, and the folder around that folder.
+            others: What may be their namesakes.
+
+        Returns:
+            The pairs, and the folders beside that one.
+        """
+        parents = {*members.values()}
+        of: dict[tuple[tuple[str, ...], str], int] = {}
+        siblings: set[str] = set()
+        for k in others:
+            path = self.folders[k]
+            for depth in range(len(path) + 1):
+                if path[:depth] in parents:
+                    of[path[:depth], words.subject(self.names[k])] = k
+                    siblings.add((*path[depth:], LOOSE)[0])
+        known = {i: of.get((parent, words.subject(self.names[i]))) for i, parent in members.items()}
+        pairs = [(i, k) for i, k in known.items() if k is not None]
+        return (pairs if len(pairs) >= PAIRED * len(members) else []), siblings
+
+    def _compare_siblings(self, level: int) -> None:
         """See that no two folders side by side hold the same pictures twice; leave out those that are masks of others.
+
+        Args:
+            level: Of the folders that are compared: 0 are the first; 1 are those in each of them, and what lies beside.
 
         Raises:
             InputError: They do, or may.
         """
-        members = self._by_folder()
+        members: dict[str, list[int]] = defaultdict(list)
+        for i, path in enumerate(self.folders):
+            members[path[level] if len(path) > level else LOOSE].append(i)
         if not 2 <= len(members) <= MOST_COMPARED:
             return
         groups: dict[str, dict[tuple[object, ...], int]] = {}  # folder: images in it, by what they show
         for name, inside in members.items():
-            around = len(_common(self.folders[i][1:] for i in inside))  # HR/0001.png, LR/X2/0001x2.png
+            around = len(_common(self.folders[i][level + 1 :] for i in inside))  # HR/0001.png, LR/X2/0001x2.png
             groups[name] = {
-                (self.splits[i], *self.folders[i][1 + around :], words.subject(self.names[i])): i for i in inside
+                (
+                    self.splits[i],
+                    *self.folders[i][:level],
+                    *self.folders[i][level + 1 + around :],
+                    words.subject(self.names[i]),
+                ): i
+                for i in inside
             }
-        outer = sorted(groups)
         masks: set[str] = set()
         twins: set[str] = set()
         doubtful: set[str] = set()
-        for k, one in enumerate(outer):
-            for other in outer[k + 1 :]:
-                both = groups[one].keys() & groups[other].keys()
-                if len(both) < PAIRED * min(len(groups[one]), len(groups[other])):
-                    continue
-                chosen = evenly(sorted(both, key=repr), alike.FEW)
-                sides = [[self.names[groups[folder][key]] for key in chosen] for folder in (one, other)]
-                flat = [alike.are_flat(self._tree, side) for side in sides]
-                nothing = [_says_nothing(one), _says_nothing(other)]
-                of_one_size = alike.sizes(self._tree, sides[0]) == alike.sizes(self._tree, sides[1])
-                if of_one_size and flat[0] != flat[1] and nothing[flat[0]]:  # what is not flat is only called images
-                    masks.add(one if flat[0] else other)
-                elif self._are_editions(one, other) or alike.show_the_same(self._tree, *sides):
-                    twins |= {one, other}
-                elif of_one_size and len(both) >= ENOUGH and (flat[0] != flat[1] or nothing[0] != nothing[1]):
-                    doubtful |= {one, other}  # images beside their depths; photographs beside drawings
+        for one, other in combinations(sorted(groups), 2):
+            both = groups[one].keys() & groups[other].keys()
+            if len(both) < PAIRED * min(len(groups[one]), len(groups[other])):
+                continue
+            chosen = evenly(sorted(both, key=repr), alike.FEW)
+            sides = [[self.names[groups[folder][key]] for key in chosen] for folder in (one, other)]
+            flat = [alike.are_flat(self._tree, side) for side in sides]
+            contain = [_is_container(one), _is_container(other)]
+            of_one_size = alike.sizes(self._tree, sides[0]) == alike.sizes(self._tree, sides[1])
+            by_name = words.are_editions(one, other) and not (of_one_size and words.are_counted(sides[0]))
+            if of_one_size and flat[0] != flat[1] and contain[flat[0]]:  # what is not flat is only called images
+                masks.add(one if flat[0] else other)
+            elif by_name or alike.show_the_same(self._tree, *sides):
+                twins |= {one, other}
+            elif (
+                level == 0  # photographs beside drawings, images beside what was made of them
+                and of_one_size
+                and len(both) >= ENOUGH
+                and (flat[0] != flat[1] or contain[0] != contain[1] or not words.are_counted(sides[0]))
+            ):
+                doubtful |= {one, other}
         found = (twins or doubtful) - masks
         if found:
-            says = (
-                "hold the same pictures"
-                if twins - masks
-                else "hold files of the same names and sizes, perhaps of the same scenes"
-            )
-            raise InputError(
-                f"{_some(sorted(found), ' and ')} {says}: which are meant?"
-                + choices(
-                    [*self._keep_one(members, sorted(found)), ("--classes", "all, each folder as a class")],
-                )
-            )
+            says = "files of the same names and sizes, perhaps of the same scenes" if doubtful == found else "the same"
+            named = _some([name or "what lies beside folders" for name in sorted(found)], " and ")
+            kept = "the folders, without what lies beside them" if LOOSE in found else "all, each folder as a class"
+            options = [*self._keep_one(members, sorted(found)), *([("--classes", kept)] if level == 0 else [])]
+            raise InputError(f"{named} hold {says}: which are meant?" + choices(options))
         reasons = {}
         for i, path in enumerate(self.folders):
-            if path and path[0] in masks:
-                reasons[i] = f"masks in {'/'.join((*self.wrappers, path[0]))}"
+            if len(path) > level and path[level] in masks:
+                where = self._place_of(path[level], members[path[level]]) or f"folders called {path[level]}"
+                reasons[i] = f"masks in {where}"
         self._take_out(reasons)
-
-    def _are_editions(self, one: str, other: str) -> bool:
-        """Whether the names of two folders say that they hold the same in two sizes, crops or formats."""
-        surely = [words.is_surely_an_edition(name) for name in (one, other)]
-        perhaps = [name == LOOSE or words.is_an_edition(name) for name in (one, other)]
-        return any(surely) and all(perhaps)
 
     # ---- splits ----
 
@@ -366,6 +403,8 @@ class Arrangement:
             several = "train" in found and bool(found & {"val", "test"})
             if None in found and several:
                 self._refuse_beside_splits(level, here, meaning)
+            if None not in found and several:
+                self._refuse_beside_what_holds_splits(level, here)
             if None not in found and (several or len(here) == len(self.names)):
                 break
         else:
@@ -373,20 +412,23 @@ class Arrangement:
         if asked and not any(len(path) > level + 1 for path in self.folders):
             return
         renamed: dict[str, str] = {}
+        doubled: dict[str, set[str]] = defaultdict(set)
+        for i in here:
+            doubled[self.folders[i][level]] |= {*self.folders[i][level + 1 : level + 2]}
         for i in here:
             path = self.folders[i]
             split, rest = meaning[path[level]]
             assert split is not None
             self.splits[i] = split
             if path[level] != split:
-                renamed[path[level]] = f"{displayed(path[level])} is {split}" + (
-                    f" of {displayed(rest)}" if rest else ""
-                )
+                of = f" of {displayed(rest)}" if rest else ""
+                renamed[path[level]] = f"{displayed(path[level])} is {split}{of}"
             if rest:
                 self._called.setdefault(rest, set()).add(path[level])
             inner = path[level + 1 :]
-            while inner and (inner[0] == path[level] or (not rest and canonical_split(inner[0]) == split)):
-                inner = inner[1:]  # seg_train/seg_train/cats
+            if len(doubled[path[level]]) == 1:  # seg_train/seg_train/cats
+                while inner and (inner[0] == path[level] or (not rest and canonical_split(inner[0]) == split)):
+                    inner = inner[1:]
             self.folders[i] = path[:level] + ((rest,) if rest else ()) + inner
         said = [renamed[name] for name in sorted(renamed)]
         self.notes.append(f"folders name the splits{': ' if said else ''}{_some(said)}")
@@ -395,6 +437,27 @@ class Arrangement:
             while _wrapper(self.folders[i] for i in members):
                 for i in members:
                     self.folders[i] = self.folders[i][1:]
+
+    def _refuse_beside_what_holds_splits(self, level: int, here: Sequence[int]) -> None:
+        """See that a folder that holds splits has none beside it, as docs beside data/train and data/test.
+
+        Raises:
+            InputError: It has.
+        """
+        holders = {self.folders[i][:level] for i in here}
+        beside = {i for i, path in enumerate(self.folders) if path} - {*here}
+        if len(holders) > 1 or not level or not beside:
+            return
+        holder = "/".join((*self.wrappers, *min(holders)))
+        groups = {name: [i for i in members if i in beside] for name, members in self._by_folder().items()}
+        others = {name: members for name, members in groups.items() if members and name != min(holders)[0]}
+        options = [(f"--sub {quoted(holder)}", f"{len(here):,} images")]
+        if others:
+            options.append((self._excluding(others), "the same, by leaving the others out"))
+        raise InputError(
+            f"{displayed(holder)} holds splits of a data set, and there are {len(beside):,} images beside it, such as "
+            f"{displayed(self.names[min(beside)])}: what is meant?" + choices(options)
+        )
 
     def _refuse_beside_splits(
         self, level: int, here: Sequence[int], meaning: Mapping[str, tuple[str | None, str]]
@@ -413,10 +476,11 @@ class Arrangement:
     # ---- classes ----
 
     def _drop_bundles(self) -> None:
+        stems = [stem(name) for name in self.names]
         while self.folders and all(self.folders):
             files: dict[str, list[str]] = defaultdict(list)
-            for name, path in zip(self.names, self.folders, strict=True):
-                files[path[0]].append(stem(name))
+            for each, path in zip(stems, self.folders, strict=True):
+                files[path[0]].append(each)
             if words.bundle_by_name(files):
                 why = "are parts of one thing by their names"
             elif words.bundle_by_file_names(files):
@@ -424,18 +488,21 @@ class Arrangement:
             else:
                 return
             self.notes.append(f"folders {_some(sorted(files))} {why}: no classes (--classes takes them for such)")
+            if words.is_by_hash(files):  # ab/cd/abcd….jpg
+                stems = [each.removeprefix(path[0]) for each, path in zip(stems, self.folders, strict=True)]
             self.folders = [path[1:] for path in self.folders]
             while _wrapper(self.folders):
                 self.folders = [path[1:] for path in self.folders]
 
     def _drop_what_says_nothing(self) -> None:
         """A folder that is alone, in a split or in all, and is called images or the like, is no class."""
-        for split in {*self.splits}:
-            members = [i for i, each in enumerate(self.splits) if each == split]
-            first = {self.folders[i][0] for i in members if self.folders[i]}
-            if len(first) == 1 and all(_says_nothing(name) or name.isdecimal() for name in first):
-                for i in members:
-                    self.folders[i] = self.folders[i][1:]
+        of_split: dict[str | None, set[str]] = defaultdict(set)
+        for split, path in zip(self.splits, self.folders, strict=True):
+            of_split[split] |= {*path[:1]}
+        classes = set().union(*(names for names in of_split.values() if len(names) > 1))
+        for i, path in enumerate(self.folders):
+            if path and len(of_split[self.splits[i]]) == 1 and path[0] not in classes:
+                self.folders[i] = path[_says_nothing(path[0]) or path[0].isdecimal() :]
 
     def _see_that_the_outer_folders_are_classes(self) -> None:
         """See that it is the first folders that are classes: not so in 2019/cat, 2019/dog, 2020/cat.
@@ -456,7 +523,8 @@ class Arrangement:
                     break
             inner[outer] = {path[0] for path in paths if path and not _says_nothing(path[0])}
         times = Counter(name for each in inner.values() for name in each)
-        shared = sorted(name for name, count in times.items() if count > 1 or name in groups)
+        among = {name for outer, each in inner.items() for name in each if name in groups and name != outer}
+        shared = sorted(among | {name for name, count in times.items() if count > 1})
         everywhere = len(times) == 1 and len(shared) == 1 and times[shared[0]] == len(groups)  # cat/cut, dog/cut
         holding = sorted(name for name, each in inner.items() if len(each) > 1)
         flat = sorted(name for name, each in inner.items() if not each)
@@ -505,12 +573,12 @@ class Arrangement:
         for split, path in zip(self.splits, self.folders, strict=True):
             of_split[split] |= {*path[:1]}
         known = of_split.get("train", set())
-        if not known:
-            return
-        for split in ("val", "test"):
-            if split in of_split and not of_split[split]:
+        for split in SPLITS:
+            if split not in of_split or not any(of_split.values()):
+                continue
+            if not of_split[split]:
                 self.notes.append(f"the images of split {split} have no class")
-            elif missing := sorted(of_split[split] - known if split in of_split else ()):
+            elif "train" in of_split and (missing := sorted(of_split[split] - known)):
                 self.notes.append(f"split {split} has classes that train has not: {_some(missing)}")
 
     def _refuse_loose(self, *, leave_out: bool) -> None:
@@ -566,6 +634,10 @@ def _innermost(path: tuple[str, ...]) -> tuple[str, ...]:
 
 def _says_nothing(name: str) -> bool:
     return name == LOOSE or words.says_nothing(name)
+
+
+def _is_container(name: str) -> bool:
+    return name == LOOSE or words.is_container(name)
 
 
 def _some(names: Sequence[str], between: str = ", ") -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -27,6 +27,8 @@ _SAYS_NOTHING = _PICTURES | _known(
     "disc archive archives input inputs output download downloads extracted unzipped copy content raw original",
     "originals processed version color colour rgb celeba celebahq celebamask ffhq lfw coco voc imagenet",
 )
+_DESCRIBES = _known("new raw original originals processed color colour rgb")
+"""Of those, words that may tell one class from another beside it: raw and ripe, new and old."""
 _SURELY_AN_EDITION = _PICTURES | _known(
     "px thumb thumbs thumbnail thumbnails resize resized align aligned crop cropped wild hr lr hq downsampled",
     "upsampled downscaled upscaled rescaled bicubic",
@@ -67,20 +69,29 @@ def says_nothing(name: str) -> bool:
     return _among(_TIMES.sub(" px ", name), _SAYS_NOTHING | _SURELY_AN_EDITION, all)
 
 
+@lru_cache(4096)
+def is_container(name: str) -> bool:
+    """Whether a folder's name says no more than that it holds pictures, also beside others: images, JPEGImages."""
+    return not name.isdecimal() and _among(_TIMES.sub(" images ", name), _SAYS_NOTHING - _DESCRIBES, all)
+
+
 @lru_cache(4096)  # a folder's name comes once for each file in it
 def is_about_pictures(name: str) -> bool:
     """Whether a folder's name says that it holds masks, depths or annotations of other pictures."""
     return _among(name, _ABOUT_A_PICTURE, any)
 
 
-def is_surely_an_edition(name: str) -> bool:
-    """Whether a folder's name says in which size, crop or format its pictures are: 128x128, thumbs, HR, aligned."""
-    return bool(_TIMES.search(name)) or _among(name, _SURELY_AN_EDITION, any)
+def are_editions(one: str, other: str) -> bool:
+    """Whether the names of two folders side by side say that they hold the same in two sizes, crops or formats.
 
-
-def is_an_edition(name: str) -> bool:
-    """The same, or it could: small, large, 256, full."""
-    return is_surely_an_edition(name) or name.isdecimal() or _among(name, _PERHAPS_AN_EDITION, any)
+    One of them says so: 128x128, thumbs, HR, aligned; and what else they say is the same: cat_images and dog_images,
+    or crop and weed, are no editions. "" stands for what lies beside folders.
+    """
+    sure = any(_TIMES.search(name) or _among(name, _SURELY_AN_EDITION, any) for name in (one, other))
+    known = _SURELY_AN_EDITION | _PERHAPS_AN_EDITION | _SAYS_NOTHING
+    rests = [[word for word in words(_TIMES.sub(" ", name)) if not word.isdecimal()] for name in (one, other)]
+    rests = [[word for word in each if word not in known] for each in rests]
+    return sure and rests[0] == rests[1]
 
 
 def subject(path: str) -> str:
@@ -99,14 +110,20 @@ def subject(path: str) -> str:
     return "_".join(part.lstrip("0") if part.isdecimal() else part for part in parts)
 
 
+def are_counted(names: Sequence[str]) -> bool:
+    """Whether files are called by small numbers alone, so that namesakes in another folder are no sign of anything."""
+    return all(re.fullmatch(r"[^0-9]*[0-9]{0,6}[^0-9]*", subject(name)) for name in names)
+
+
 def _is_not_of_it(part: str, around: Collection[str]) -> bool:
     return part.lower() in _SMALLER | _WHICH_ONE | _PICTURES or part.lower() in around or is_about_pictures(part)
 
 
 def companions(names: Sequence[str]) -> dict[int, tuple[int, str]]:
-    """Files that are called after another one in their folder and say that they are about it, or a smaller one.
+    """Files that are called after another one in their folder and may be about it, or a smaller one.
 
-    1_mask.png, mask_1.png, 1_mask_2.png, 1.jpg.mask.png and 1_thumb.jpg beside 1.jpg.
+    1_mask.png, mask_1.png, 1_mask_2.png, 1.jpg.mask.png and 1_thumb.jpg beside 1.jpg; 1_mask.png beside 1_sat.jpg;
+    1.png beside 1.jpg.
 
     Args:
         names: Paths.
@@ -114,25 +131,55 @@ def companions(names: Sequence[str]) -> dict[int, tuple[int, str]]:
     Returns:
         For the position of each: the position of the picture, and how it is called: "…_mask".
     """
-    known = _ABOUT_A_PICTURE | _SMALLER | _WHICH_ONE | _PICTURES
     found: dict[int, tuple[int, str]] = {}
-    pictures: dict[str, int] | None = None
+    about: list[int] = []
+    stems: dict[str, int] = {}
     for i, name in enumerate(names):
-        folder, _, file = name.rpartition("/")
-        if not _PERHAPS_ABOUT.search(file):
-            continue
-        if pictures is None:
-            pictures = {end: k for k, each in enumerate(names) for end in (each, each.rpartition(".")[0])}
-        stem = file.rpartition(".")[0] or file
+        stem = name.rpartition(".")[0] or name
+        first = stems.setdefault(stem, i)
+        if first != i:
+            ending = name.removeprefix(stem)
+            found[i] = (first, f"…{ending}")
+        elif _PART.search(stem, name.rfind("/") + 1) and _PERHAPS_ABOUT.search(stem, name.rfind("/") + 1):
+            about.append(i)
+    if about:
+        whole = {**{name: i for i, name in enumerate(names)}, **stems}
+        begun = _beginnings(names, {*about})
+        for i in about:
+            if (picture := _picture_of(names[i], whole, begun)) and picture[0] != i:
+                found[i] = picture
+    return found
+
+
+def _picture_of(name: str, whole: Mapping[str, int], begun: Mapping[str, int]) -> tuple[int, str] | None:
+    """The picture that a file is called after, by what its name has beside the words for masks and small copies."""
+    folder, slash, file = name.rpartition("/")
+    stem = file.rpartition(".")[0] or file
+    known = _ABOUT_A_PICTURE | _SMALLER | _WHICH_ONE | _PICTURES
+    for pictures in (whole, begun):
         for cut in _PART.finditer(stem):
             sides = [(stem[: cut.start()], stem[cut.start() :], "…{}"), (stem[cut.end() :], stem[: cut.end()], "{}…")]
             for picture, rest, form in sides:
-                k = pictures.get(f"{folder}/{picture}" if folder else picture)
-                said = [word for word in words(rest) if not word.isdecimal()]
-                if k in (None, i) or i in found or (form == "{}…" and re.search(r"\d", rest)):
+                said = {word for word in words(rest) if not word.isdecimal()}
+                if not (said & (_ABOUT_A_PICTURE | _SMALLER) and said <= known) or (
+                    form == "{}…" and re.search(r"\d", rest)
+                ):
                     continue
-                if {*said} & (_ABOUT_A_PICTURE | _SMALLER) and {*said} <= known:
-                    found[i] = (k, form.format(re.sub(r"[-_ .]*\d+$", "", rest)))
+                if (k := pictures.get(f"{folder}{slash}{picture}")) is not None:
+                    return k, form.format(re.sub(r"[-_ .]*\d+$", "", rest))
+    return None
+
+
+def _beginnings(names: Sequence[str], but: Collection[int]) -> dict[str, int]:
+    """Pictures by their names without the last or the first part: 85 of 85_sat.jpg, 1 of image_1.png."""
+    found: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if i not in but:
+            folder, slash, file = name.rpartition("/")
+            stem = file.rpartition(".")[0] or file
+            cuts = list(_PART.finditer(stem))
+            for rest in (stem[: cuts[-1].start()], stem[cuts[0].end() :]) if cuts else ():
+                found.setdefault(f"{folder}{slash}{rest}", i)
     return found
 
 
@@ -142,22 +189,24 @@ def companions(names: Sequence[str]) -> dict[int, tuple[int, str]]:
 def split_meanings(names: Collection[str]) -> dict[str, tuple[str | None, str]]:
     """Which split each of some folders side by side stands for, and what else its name says.
 
-    "train", "val2017" and "Test_set" say no more than that. Where no name does, a word in it may: of trainA, trainB,
-    testA and testB the rests are A and B; of DIV2K_train_HR, DIV2K_valid_HR, DIV2K_train_LR and DIV2K_valid_LR they are
-    DIV2K_HR and DIV2K_LR. That takes a train and another split, as a class may be called train_station.
+    "train", "val2017" and "Test_set" say no more than that. Of others a word in them may: of trainA, trainB, testA and
+    testB the rests are A and B; of train and public_test there are none, as no split has two. All names have to be of a
+    split then, train and another among them, as a class may be called train_station.
 
     Returns:
-        By name: "train", "val", "test" or None, and the rest, "" where it is the same for all.
+        By name: "train", "val", "test" or None, and the rest, "" where it tells nothing apart.
     """
     plain: dict[str, tuple[str | None, str]] = {name: (canonical_split(name), "") for name in names}
-    if any(split for split, _ in plain.values()):
+    within = {name: plain[name] if plain[name][0] else _split_within(name) for name in names}
+    rests: dict[str | None, set[str]] = defaultdict(set)
+    for split, rest in within.values():
+        rests[split].add(rest)
+    telling = any(len(each) > 1 for split, each in rests.items() if split)
+    several = "train" in rests and len(rests.keys() - {None}) > 1
+    others = None in rests and (telling or any(split for split, _ in plain.values()))
+    if not several or others:
         return plain
-    within = {name: _split_within(name) for name in names}
-    found = Counter(split for split, _ in within.values())
-    rests = {rest for split, rest in within.values() if split}
-    if not found["train"] or len(found.keys() - {None}) < 2 or (found[None] and len(rests) > 1):
-        return plain
-    return {name: (split, rest if len(rests) > 1 else "") for name, (split, rest) in within.items()}
+    return {name: (split, rest if telling else "") for name, (split, rest) in within.items()}
 
 
 def _split_within(name: str) -> tuple[str | None, str]:
@@ -174,30 +223,38 @@ def _split_within(name: str) -> tuple[str | None, str]:
 
 
 def bundle_by_name(names: Collection[str]) -> bool:
-    """Whether folders side by side are only counted parts of one thing: part1 and part2, images_001, New folder (2)."""
-    return len(names) > 1 and all(says_nothing(name) and not name.isdecimal() for name in names) and _counted(names)
+    """Whether folders side by side are only counted parts of one thing, so that they differ in nothing but a number.
 
-
-def _counted(names: Collection[str]) -> bool:
-    """Whether names differ in nothing but a number."""
-    return len({re.sub(r"[-_ .()]*\d+[-_ .()]*", "", name).lower() for name in names}) == 1
+    part1 and part2, images_001, New folder (2), mydata_batch_1, faces-20240101T000000Z-001 (a download from a drive),
+    100APPLE (of a camera).
+    """
+    if len(names) < 2 or any(name.isdecimal() for name in names):
+        return False
+    if len({re.sub(r"[-_ .()]*\d+[-_ .()]*", "", name).lower() for name in names}) > 1:
+        return False
+    return all(
+        says_nothing(name)
+        or re.search(r"(?:part|batch|chunk|vol|volume|disc|section|subset)[-_ .(]*\d+\)?$", name, re.IGNORECASE)
+        or re.search(r"\d{8}T\d{6}Z-\d+", name)
+        or re.fullmatch(r"[1-9]\d\d[A-Z0-9_]{5}", name)
+        for name in names
+    )
 
 
 def bundle_by_file_names(files: Mapping[str, Sequence[str]]) -> bool:
     """Whether folders bundle files by their names alone, so that a file's name tells its folder.
 
     That is by number: a folder for each power of ten of them, whose name is the first file's (00000, 01000), or what is
-    left without the last digits, or the last digits themselves; or by the first letters of a hash. Folders that are
-    classes restart the numbers of their files, mix them, or hold but some of a range.
+    left without the last digits, or the last digits themselves; by the first letters of a hash; or by the whole name.
+    Folders that are classes restart the numbers of their files, mix them, or hold but some of a range.
 
     Args:
-        files: By folder, the names of its files without their ending.
+        files: By folder, the names of its files without their ending; of a hash, without the letters of folders around.
     """
-    if len(files) > 1 and all(re.fullmatch(r"[0-9a-f]{1,4}", folder) for folder in files):
-        letters = any(not folder.isdecimal() for folder in files) or len(next(iter(files))) > 2
-        hashes = all(re.fullmatch(r"[0-9a-f]{8,}", stem) for stems in files.values() for stem in stems)
-        if letters and hashes and all(s.startswith(folder) for folder, stems in files.items() for s in stems):
-            return True
+    if len(files) > 1 and all(stems == [folder] for folder, stems in files.items()):
+        return True
+    if is_by_hash(files):
+        return True
     if not all(re.fullmatch(r"[0-9]{1,18}", folder) for folder in files):
         return False
     numbers: dict[str, list[int]] = defaultdict(list)
@@ -212,8 +269,7 @@ def bundle_by_file_names(files: Mapping[str, Sequence[str]]) -> bool:
         pairs = [(int(folder), number) for folder, found in numbers.items() for number in found]
         if (several or padded) and all(number // width * width == first for first, number in pairs):
             return True
-        filled = padded or _filled(numbers, width)
-        if several and filled and all(number // width == folder for folder, number in pairs):
+        if several and _filled(numbers, width) and all(number // width == folder for folder, number in pairs):
             return True
     pairs = [(int(folder), number) for folder, found in numbers.items() for number in found]
     return (
@@ -224,10 +280,32 @@ def bundle_by_file_names(files: Mapping[str, Sequence[str]]) -> bool:
     )
 
 
+def is_by_hash(files: Mapping[str, Sequence[str]]) -> bool:
+    """Whether folders are the first letters of the hashes that their files are called after."""
+    if len(files) < 2 or not all(re.fullmatch(r"[0-9a-f]{1,4}", folder) for folder in files):
+        return False
+    if all(stem.isdecimal() for stems in files.values() for stem in stems):  # numbers, which begin alike in a class
+        return False
+    return all(
+        stem.startswith(folder) and re.fullmatch(r"[0-9a-f]{6,}", stem.replace("-", ""))
+        for folder, stems in files.items()
+        for stem in stems
+    )
+
+
 def _filled(numbers: Mapping[str, Sequence[int]], width: int) -> bool:
     """Whether all folders but the last hold nearly all the numbers of theirs, hundreds of them."""
     whole = sorted(numbers, key=int)[:-1]
     return width >= 100 and all(len({*numbers[folder]}) >= 0.9 * width for folder in whole)
+
+
+# ---- copies ----
+
+
+def without_copy(name: str) -> str:
+    """A folder's name without what says that it is a copy, in lower case; of a split, the split: data (1), Train."""
+    plain = re.sub(r"(?i)[-_ ]*(?:\(\d+\)|\bcopy(?:[-_ ]*\(?\d+\)?)?)$", "", name).strip().lower()
+    return canonical_split(plain) or plain
 
 
 # ---- one name, spelled in several ways ----

@@ -134,6 +134,7 @@ def cluster(namespaces, tmp_path_factory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "shared" / "small").mkdir(parents=True)
     environment = {
+        "PYTHONPATH": str(Path(__file__).parents[2]),  # this checkout, wherever the installed one lies
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         # Gloo would choose its address by the host's name, which on many machines is 127.0.1.1.

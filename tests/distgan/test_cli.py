@@ -247,6 +247,47 @@ def test_a_wrong_choice_of_samples_or_condition_is_named(distgan, tiny, labelled
     assert not (tmp_path / "run").exists()
 
 
+def test_a_recipe_is_found_by_its_name_wherever_one_is(distgan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dcgan64").mkdir()  # no file of that name
+    status, text = distgan("recipes")
+    assert status == 0
+    assert {"dcgan64", "demo", "sweep"} <= {line.split()[0] for line in text.splitlines()}
+    status, text = distgan("recipes", "dcgan64")
+    Path("mine.yaml").write_text(text)
+    of_recipe = distgan("describe", "dcgan64", "--options")
+    assert of_recipe[0] == 0
+    assert of_recipe == distgan("describe", "mine.yaml", "--options")
+    Path("demo").write_text(text)  # a file of one's own goes before
+    assert 'name: "dcgan64"\n' in distgan("describe", "demo", "--options")[1]
+    status, text = distgan("recipes", "dcgan46")
+    assert (status, "did you mean 'dcgan64'?" in text) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["training.batch_size=4"], "training.batch_size", "4"),
+        (["training.batch_size = 4"], "training.batch_size", "4"),
+        (["training.batch_size", "=", "4"], "training.batch_size", "4"),
+        (["training.batch_size=", "4", "seed=1"], "training.batch_size", "4"),
+        (["--training.batch_size=4"], "training.batch_size", "4"),
+        (["--training.batch_size", "4", "--seed", "7"], "training.batch_size", "4"),
+        (["--seed=7"], "seed", "7"),
+        (["--data.flip=False"], "data.flip", "False"),
+        (["--data.limit=None", "seed=1"], "data.limit", "None"),
+        (["--optimizer.critic.lr=1e-05"], "optimizer.critic.lr", "1e-05"),
+        (["--set", "seed=1", "seed=2"], "seed", "2"),
+        (["data.where={class: [cat, dog]}"], "data.where", "{'class': ['cat', 'dog']}"),
+    ],
+)
+def test_changes_are_arguments_as_sweeps_give_them(distgan, tiny, tmp_path, words, field, value):
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny(data__limit=40)))
+    status, text = distgan("describe", tmp_path / "spec.yaml", *words, "--options", "--json")
+    assert status == 0, text
+    assert str({option["path"]: option["value"] for option in json.loads(text)}[field]) == value
+
+
 def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
     shards = pack_discs()
     path = shards / "shard-000001.tar"
@@ -268,6 +309,14 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
     ("arguments", "word"),
     [
         (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "jobs/dcgan46.yaml"], "did you mean 'dcgan64'?"),
+        (["train", "SPEC", "--worker", "3"], "there is no option --worker; did you mean '--workers'?"),
+        (["train", "SPEC", "-x"], "there is no option -x"),
+        (["train", "SPEC", "batch"], "batch: after the specification come changes"),
+        (["train", "SPEC", "--training.batch_size"], "after the specification come changes"),
+        (["train", "SPEC", "--training.batchsize=3"], "batch_size"),
+        (["train", "--training.batch_size=3", "SPEC"], "after the specification come changes"),
+        (["recipes", "nothing"], "nothing"),
         (["train", "SPEC", "--set", "training.batchsize=3"], "batch_size"),
         (["train", "SPEC", "--set", "data.shards=nowhere"], "nowhere"),
         (["train", "SPEC", "--set", "data.shards=EMPTY"], "EMPTY"),

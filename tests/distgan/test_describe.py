@@ -23,9 +23,10 @@ from distgan.spec import RunSpec, load_spec
 from distgan.training.complete import complete
 from distgan.training.optimizers import OPTIMIZERS, build_optimizer
 from distgan.training.precision import Precision
+from jobs import recipes
 from shards.errors import InputError
 
-JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
+JOBS = [Path(__file__).parents[2] / "jobs" / f"{name}.yaml" for name in recipes()]
 CPU = torch.device("cpu")
 
 

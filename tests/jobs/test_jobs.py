@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,18 +22,18 @@ from distgan.tracking import read_metrics
 from distgan.training.complete import complete
 from distgan.training.loop import train
 from distgan.training.workers import Workers
+from jobs import read, recipes
 from shards.images import Transform
 from shards.sources import open_source
 from shards.writer import pack
 
-JOBS = Path(__file__).parents[2] / "jobs"
-NAMES = sorted(path.stem for path in JOBS.glob("*.yaml"))
+NAMES = list(recipes())
 CELEBA = 202_599
 """Images in CelebA."""
 
 
 def spec(name: str, *overrides: str) -> RunSpec:
-    return load_spec(JOBS / f"{name}.yaml", overrides)
+    return load_spec(name, overrides)
 
 
 def test_every_recipe_is_there():
@@ -38,6 +42,34 @@ def test_every_recipe_is_there():
         *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_clip64", "vae64", "demo"),
     }
     assert recipes <= set(NAMES)
+
+
+def test_each_says_what_it_is_in_a_line():
+    for name, line in recipes().items():
+        assert len(line) > 10
+        assert line in read(name).splitlines()[0] or line[1:] in read(name).splitlines()[0]
+
+
+@pytest.mark.slow
+def test_they_are_installed_with_distgan(tmp_path):
+    """A wheel, put into a folder of its own, trains a recipe by name in another."""
+    pytest.importorskip("setuptools", minversion="77")
+    project = Path(__file__).parents[2]
+    for name in ("distgan", "shards", "jobs"):
+        shutil.copytree(project / name, tmp_path / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copyfile(project / name, tmp_path / "project" / name)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", tmp_path / "installed", tmp_path / "project"], check=True, capture_output=True)
+    elsewhere = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    program = "import distgan; print(distgan.__file__); print(distgan.load_spec('dcgan64').name)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=elsewhere, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "installed/distgan/__init__.py"), "dcgan64"]
+    assert {f"{name}.yaml" for name in (*NAMES, "sweep")} <= {
+        path.name for path in (tmp_path / "installed/jobs").iterdir()
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -60,3 +65,13 @@ def test_caches_of_two_sets_are_apart(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_cache("a") == tmp_path / ".cache/distgan/a"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_a_bare_user_id_without_a_home_has_a_cache_too() -> None:
+    program = "from shards.cache import default_cache; print(default_cache('a'))"
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    bare = ["setpriv", "--reuid=54321", "--clear-groups", "--inh-caps=+dac_read_search"]
+    command = [*bare, "--ambient-caps=+dac_read_search", sys.executable, "-c", program]  # to read the interpreter
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == f"{tempfile.gettempdir()}/cache-54321/distgan/a", done.stderr

@@ -15,12 +15,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import wandb
 
+from distgan.cli import main
 from distgan.errors import RunError
 from distgan.launch import submit as module
 from distgan.launch.local import train_locally
-from distgan.launch.packed_key import use_packed_wandb_key
-from distgan.launch.submit import Cluster, Line, job_address, pack_project, read_line, wandb_key
+from distgan.launch.submit import Cluster, Line, job_address, pack_project, read_line
 from distgan.spec import RunSpec, dump_spec, load_spec
 from distgan.training.complete import complete
 from shards.errors import InputError
@@ -148,7 +149,7 @@ def test_the_package_is_the_code_and_nothing_else(send, monkeypatch, tmp_path):
 
 
 def test_what_is_packed_runs_by_itself(tiny, tmp_path):
-    pack_project(tmp_path, complete(tiny()))
+    pack_project(tmp_path, complete(tiny()), {})
     program = "import distgan, shards, jobs; print(distgan.__file__); from distgan.cli import app"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.startswith(str(tmp_path)), done.stderr
@@ -160,55 +161,80 @@ def test_a_package_with_data_in_it_is_refused_and_says_what_is_large(tiny, monke
     monkeypatch.setattr(module.jobs, "__path__", [str(copy)])
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match=r"20\.\d MiB, more than 20(.|\n)*20\.0 MiB  jobs/celeba\.tar"):
-        pack_project(tmp_path / "out", tiny())
+        pack_project(tmp_path / "out", tiny(), {})
 
 
-def test_the_key_is_in_the_package_and_nowhere_else(send, monkeypatch, tmp_path):
+LOGIN = {"WANDB_BASE_URL": "https://wandb.example.org", "WANDB_API_KEY": KEY}
+
+
+def test_the_login_is_in_the_package_and_nowhere_else(send):
     client = Client("hello\n")
-    cluster = send(client, key=KEY)
-    assert client.packages["wandb.key"].decode() == KEY
+    cluster = send(client, login=LOGIN)
+    assert json.loads(client.packages["wandb.json"]) == LOGIN
     assert KEY not in client.shown
     assert KEY not in json.dumps(cluster.status("raysubmit_1"))
-    assert all(KEY.encode() not in data for name, data in client.packages.items() if name != "wandb.key")
+    assert all(KEY.encode() not in data for name, data in client.packages.items() if name != "wandb.json")
     shown = []
     cluster.follow("raysubmit_1", shown.append)
     assert KEY not in str(shown)
 
 
-def test_a_worker_finds_the_packed_key_unless_it_has_one(tiny, tmp_path):
-    program = (
-        "import os; from distgan.launch.packed_key import use_packed_wandb_key; use_packed_wandb_key();"
-        "print(os.environ.get('WANDB_API_KEY'))"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"}
-
-    def found(folder: Path, **more: str) -> str:
-        command = [sys.executable, "-c", program]
-        return subprocess.run(command, cwd=folder, env={**environment, **more}, capture_output=True, text=True).stdout
-
-    for name, key in (("with", KEY), ("without", None)):
-        (tmp_path / name).mkdir()
-        pack_project(tmp_path / name, complete(tiny()), key)
-    assert (tmp_path / "with" / "wandb.key").stat().st_mode & 0o077 == 0
-    assert found(tmp_path / "with") == KEY + "\n"
-    assert found(tmp_path / "with", WANDB_API_KEY="mine") == "mine\n"
-    assert found(tmp_path / "without") == "None\n"
-    assert callable(use_packed_wandb_key)
-
-
-def test_the_key_is_the_environment_s_or_the_login_s(tiny, monkeypatch, tmp_path):
-    online = tiny(tracking__wandb={"mode": "auto"})
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+@pytest.fixture
+def submit(tiny, tmp_path, monkeypatch, capsys):
+    """``distgan submit`` of a run that leaves W&B to the environment: what was sent, the run, and what was said."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert wandb_key(online) is None
-    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    assert wandb_key(online) == KEY
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert wandb_key(online) is None
-    monkeypatch.setenv("WANDB_API_KEY", "mine")
-    assert wandb_key(online) == "mine"
-    assert wandb_key(tiny(tracking__wandb={"mode": "offline"})) is None
+    monkeypatch.chdir(tmp_path)
+    written = tiny(tracking__wandb={"mode": "auto"}).model_dump(mode="json", exclude_unset=True)
+    (tmp_path / "spec.yaml").write_text(json.dumps(written))
+
+    def run(*arguments: str) -> tuple[Client, RunSpec, str]:
+        wandb.teardown()  # it keeps what it has read
+        client = Client()
+        monkeypatch.setattr(module, "_connect", lambda address: client)
+        command = ["distgan", "submit", "spec.yaml", "--address=http://head:8265", "--out=/mnt/run", "--no-wait"]
+        monkeypatch.setattr(sys, "argv", [*command, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = "".join(capsys.readouterr())
+        assert not ended.value.code, said
+        Path("sent.yaml").write_bytes(client.packages["run.yaml"])
+        assert KEY not in client.shown + said
+        return client, load_spec("sent.yaml"), said
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["variable", "dryrun", "disabled", "folder", "specification"])
+def test_a_run_that_stays_offline_is_sent_without_a_key_and_stays_so_there(submit, monkeypatch, how):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    if how == "folder":
+        subprocess.run([sys.executable, "-m", "wandb", "offline"], check=True, capture_output=True)
+    elif how != "specification":
+        monkeypatch.setenv("WANDB_MODE", {"variable": "offline"}.get(how, how))
+    client, sent, _ = submit(*(["tracking.wandb.mode=offline"] if how == "specification" else []))
+    assert "wandb.json" not in client.packages
+    assert sent.tracking.wandb.mode == ("disabled" if how == "disabled" else "offline")
+    assert all(KEY.encode() not in data for data in client.packages.values())
+
+
+def test_a_key_is_sent_with_the_server_and_the_project_that_it_is_for(submit, monkeypatch, tmp_path):
+    client, sent, said = submit()
+    assert "wandb.json" not in client.packages
+    assert "no login for https://" in said
+    own = "https://wandb.example.org:8080"
+    (tmp_path / "netrc").write_text(f"machine wandb.example.org:8080 login user password {KEY}\n")
+    monkeypatch.setenv("WANDB_BASE_URL", own)
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    client, sent, said = submit()
+    assert json.loads(client.packages["wandb.json"]) == {"WANDB_BASE_URL": own, "WANDB_API_KEY": KEY}
+    assert (sent.tracking.wandb.project, sent.tracking.wandb.entity) == ("theirs", "team")
+    assert "no login" not in said
+    client, sent, _ = submit("--no-key")
+    assert json.loads(client.packages["wandb.json"]) == {"WANDB_BASE_URL": own}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import wandb
 from PIL import Image
 
 from distgan.spec import RunSpec, dump_spec
@@ -10,12 +12,14 @@ from distgan.tracking import Tracker, open_tracker
 
 
 @pytest.fixture(autouse=True)
-def _no_account(monkeypatch, tmp_path):
+def _no_account(monkeypatch, tmp_path, tmp_path_factory):
     """No test may depend on, or reach, the account of whoever runs it."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+    wandb.teardown()  # it keeps what it has read
 
 
 def make_spec(mode: str = "disabled", **wandb: object) -> RunSpec:

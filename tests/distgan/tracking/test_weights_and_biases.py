@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import builtins
 import json
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import wandb
+from PIL import Image
 
+from distgan.spec import RunSpec, load_spec
 from distgan.tracking import read_metrics, weights_and_biases
 from distgan.tracking.records import read_log
-from distgan.tracking.weights_and_biases import WeightsAndBiases, _api_key, start
+from distgan.tracking.weights_and_biases import WeightsAndBiases, elsewhere, login, settled, start, trial
+from shards.errors import InputError
 from tests.distgan.tracking.conftest import draw_grid, figures, make_spec, open_run
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
-HOST = "https://api.wandb.ai"
 
 
 def records(file: Path) -> list[dict[str, Any]]:
@@ -57,7 +62,7 @@ def test_offline_holds_the_same_figures_and_grids_and_is_resumed(run, capfd):
     config = started["config"]["update"]
     assert {name: config[name] for name in spec.model_dump()} == spec.model_dump(mode="json")
     assert (started["run_id"], started["display_name"], started["tags"]) == (run_id, "faces", ["small"])
-    assert [record["exit"]["exit_code"] for record in first if record["type"] == "exit"] == [130]
+    assert [record["exit"]["exit_code"] for record in first if record["type"] == "exit"] == [255]  # as for Ctrl-C
     assert sorted(history(second)) == [40]
     assert next(record["run"] for record in second if record["type"] == "run")["run_id"] == run_id
     assert any("wandb sync" in entry.text for entry in read_log(run))
@@ -67,17 +72,36 @@ def test_offline_holds_the_same_figures_and_grids_and_is_resumed(run, capfd):
     assert not [path for path in run.glob("wandb/*/files/code/**/*") if path.is_file()]
 
 
-def test_a_server_out_of_reach_leaves_an_offline_run_and_no_trace_of_the_key(run, monkeypatch):
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # the port of nobody
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+@pytest.fixture
+def silent_server(monkeypatch) -> Iterator[socket.socket]:
+    """The server of the user's account: it takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+
+
+@pytest.mark.parametrize("mode", ["offline", "dryrun", "disabled"])
+def test_nobody_is_asked_where_the_user_wants_to_stay_offline(run, monkeypatch, silent_server, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    tracker = open_run(run, make_spec("auto"))
+    tracker.log(10, figures(10))
+    tracker.close("finished")
     wandb.teardown()
-    try:
-        tracker = open_run(run, make_spec("auto"), wandb_run_id="theone")
-        tracker.log(10, figures(10))
-        tracker.close("finished")
-    finally:
-        wandb.teardown()
+    silent_server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        silent_server.accept()
+
+
+def test_a_server_out_of_reach_delays_nothing_and_leaves_an_offline_run_and_no_trace_of_the_key(
+    run, monkeypatch, silent_server
+):
+    monkeypatch.setattr(weights_and_biases, "_START_SECONDS", 3.0)
+    tracker = open_run(run, make_spec("auto"), wandb_run_id="theone")
+    tracker.log(10, figures(10))
+    assert not (run / "wandb").exists() or not list(run.glob("wandb/offline-run-*"))  # it is still being asked
+    assert not any("cannot be reached" in entry.text for entry in read_log(run))
+    tracker.close("finished")
     assert tracker.wandb_run_id == "theone"
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     assert sorted(history(records(file))) == [10]
@@ -148,7 +172,7 @@ class FakeRun(wandb.Run):
 def test_a_failure_is_said_once_and_training_goes_on(fails):
     said: list[str] = []
     fake = FakeRun(fails)
-    sink = WeightsAndBiases(fake, said.append)
+    sink = WeightsAndBiases(lambda tell: fake, said.append)
     sink.log(1, figures(1))
     sink.log(2, figures(2))
     sink.close("finished")
@@ -157,10 +181,33 @@ def test_a_failure_is_said_once_and_training_goes_on(fails):
     assert [call[0] for call in fake.calls] == (["log"] if fails == "log" else ["log", "log", "finish"])
 
 
-def test_a_grid_that_is_not_there_does_not_stop_training(tmp_path):
+def test_a_grid_that_a_roll_back_has_removed_is_left_out(tmp_path):
     said: list[str] = []
-    WeightsAndBiases(FakeRun("nothing"), said.append).picture(1, 8, tmp_path / "missing.png")
-    assert len(said) == 1
+    fake = FakeRun("nothing")
+    sink = WeightsAndBiases(lambda tell: fake, said.append)
+    sink.picture(1, 8, tmp_path / "missing.png")
+    sink.close("finished")
+    assert said == []
+    assert [call[0] for call in fake.calls] == ["finish"]
+
+
+def test_a_grey_grid_is_grey_there_too(run):
+    tracker = open_run(run, make_spec("auto"))
+    tracker.picture(1, 8, draw_grid(run, 8, mode="L"))
+    tracker.close("finished")
+    (picture,) = run.glob("wandb/offline-run-*/files/media/images/samples_*.png")
+    with Image.open(picture) as image:
+        assert image.mode == "L"
+
+
+def test_what_has_not_ended_in_time_is_left(monkeypatch):
+    monkeypatch.setattr(weights_and_biases, "_END_SECONDS", 0.1)
+    said: list[str] = []
+    ended = threading.Event()
+    sink = WeightsAndBiases(lambda tell: ended.wait() and FakeRun("nothing"), said.append)
+    sink.close("finished")
+    ended.set()
+    assert [text for text in said if "has not taken everything" in text]
 
 
 def test_nothing_starts_and_training_goes_on(run, monkeypatch):
@@ -169,50 +216,178 @@ def test_nothing_starts_and_training_goes_on(run, monkeypatch):
 
     monkeypatch.setattr(wandb, "init", fail)
     said: list[str] = []
-    assert start(make_spec("auto"), run, "old", said.append) == (None, "old")
+    sink, run_id = start(make_spec("auto"), run, "old", said.append)
+    assert sink
+    sink.log(1, figures(1))
+    sink.close("finished")
+    assert run_id == "old"
     assert len(said) == 1
     assert "a broken installation" in said[0]
 
 
-@pytest.mark.parametrize(
-    ("mode", "key", "variable", "expected"),
-    [
-        ("auto", "", "", "offline"),
-        ("auto", KEY, "", "online"),
-        ("auto", KEY, "offline", "offline"),
-        ("online", "", "", "offline"),
-        ("online", KEY, "offline", "online"),
-        ("offline", KEY, "", "offline"),
-    ],
-)
-def test_which_mode(run, monkeypatch, mode, key, variable, expected):
-    seen: dict[str, object] = {}
+def init_options(monkeypatch, run: Path, spec: RunSpec, run_id: str | None = "old") -> dict[str, Any]:
+    """What ``wandb.init`` is called with; nothing where it is not called."""
+    seen: dict[str, Any] = {}
 
     def init(**options):
         seen.update(options)
         return FakeRun("nothing")
 
     monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setenv("WANDB_API_KEY", key)
-    monkeypatch.setenv("WANDB_MODE", variable) if variable else None
+    sink, _ = start(spec, run, run_id, lambda text: None)
+    if sink:
+        sink.close("finished")
+    return seen
+
+
+def wandb_command(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "wandb", *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "key", "asked", "expected"),
+    [
+        ("auto", False, "", "offline"),
+        ("auto", True, "", "online"),
+        ("auto", True, "WANDB_MODE=online", "online"),
+        ("auto", True, "WANDB_MODE=offline", "offline"),
+        ("auto", True, "WANDB_MODE=dryrun", "offline"),
+        ("auto", True, "WANDB_MODE=disabled", None),
+        ("auto", True, "wandb offline", "offline"),
+        ("auto", True, "wandb offline in WANDB_DIR", "offline"),
+        ("auto", True, "wandb disabled", None),
+        ("auto", True, "wandb offline, then wandb online", "online"),
+        ("auto", True, "wandb offline, but WANDB_MODE=online", "online"),
+        ("online", False, "", "offline"),
+        ("online", True, "WANDB_MODE=offline", "offline"),  # a promise, whatever is in the specification
+        ("online", True, "wandb disabled", None),
+        ("offline", True, "WANDB_MODE=online", "offline"),
+        ("disabled", True, "WANDB_MODE=online", None),
+    ],
+)
+def test_a_request_to_stay_offline_is_obeyed_here_and_elsewhere(run, monkeypatch, mode, key, asked, expected):
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+    if "WANDB_DIR" in asked:
+        Path("elsewhere").mkdir()
+        monkeypatch.setenv("WANDB_DIR", str(Path("elsewhere").absolute()))
+    for command in ("offline", "disabled", "online"):
+        if f"wandb {command}" in asked:
+            wandb_command(command)
+    if "WANDB_MODE=" in asked:
+        monkeypatch.setenv("WANDB_MODE", asked.rpartition("=")[2])
+    spec = make_spec(mode)
+    assert init_options(monkeypatch, run, spec).get("mode") == expected
+    sent, _ = login(settled(spec))
+    assert bool(sent) == (expected == "online")
+    # What is trained elsewhere, in another folder and without these variables, stays offline too.
+    if expected != "online" and asked and mode in ("auto", "online"):
+        assert settled(spec).tracking.wandb.mode == (expected or "disabled")
+
+
+def test_a_mode_that_is_none_is_named(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.raises(InputError, match="WANDB_MODE, or mode in wandb's settings file: Input should be 'online'"):
+        start(make_spec("auto"), run, None, lambda text: None)
+
+
+def test_a_key_that_is_none_is_not_shown(run, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", f" {KEY}")
     said: list[str] = []
-    sink, run_id = start(make_spec(mode), run, "old", said.append)
-    assert isinstance(sink, WeightsAndBiases)
-    assert run_id == "fake"
-    assert (seen["mode"], seen["id"], seen["resume"], seen["dir"]) == (expected, "old", "allow", run)
-    assert any("no API key" in text for text in said) == (mode == "online" and not key)
+    try:
+        sink, _ = start(make_spec("auto"), run, None, said.append)
+        sink.close("finished")
+    except InputError as error:
+        said.append(str(error))
+    assert KEY not in "".join(said)
 
 
-def test_a_key_is_found_in_netrc_and_only_for_the_host(tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    assert _api_key(HOST) is None
-    (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
-    assert _api_key(HOST) == KEY
-    assert _api_key("https://wandb.example.org") is None
-    (tmp_path / "netrc").write_text("machine\n")
-    assert _api_key(HOST) is None
-    monkeypatch.setenv("WANDB_API_KEY", "from the environment")
-    assert _api_key(HOST) == "from the environment"
+def test_without_the_package_a_run_that_is_sent_elsewhere_stays_offline_all_the_same(monkeypatch):
+    forbid_wandb(monkeypatch)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert settled(make_spec("auto")).tracking.wandb.mode == "auto"
+    sent, note = login(make_spec("auto"))
+    assert sent == {}
+    assert "not installed" in str(note)
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert settled(make_spec("auto")).tracking.wandb.mode == "offline"
+
+
+OWN = "https://wandb.example.org"
+
+
+@pytest.mark.parametrize(
+    ("netrc", "server", "variables", "expected"),
+    [
+        ("", None, {}, {}),
+        ("machine api.wandb.ai login user password KEY", None, {}, {"WANDB_API_KEY": KEY}),
+        ("machine api.wandb.ai login user password KEY", OWN, {}, {"WANDB_BASE_URL": OWN}),
+        (f"machine {OWN[8:]} login user password KEY", OWN, {}, {"WANDB_BASE_URL": OWN, "WANDB_API_KEY": KEY}),
+        (f"machine {OWN[8:]} login user password KEY", None, {}, {}),
+        ("machine api.wandb.ai login user password short", None, {}, {}),
+        ("machine", None, {}, {}),
+        ("", OWN, {"WANDB_API_KEY": KEY}, {"WANDB_BASE_URL": OWN, "WANDB_API_KEY": KEY}),
+        ("", None, {"WANDB_API_KEY": "short"}, {}),
+    ],
+)
+@pytest.mark.parametrize("where", ["variable", "settings"])
+def test_one_login_is_found_for_training_here_and_elsewhere(
+    run, monkeypatch, tmp_path, netrc, server, variables, expected, where
+):
+    (tmp_path / "netrc").write_text(netrc.replace("KEY", KEY) + "\n")
+    if server and where == "variable":
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+    elif server:
+        (tmp_path / "config").mkdir()
+        (tmp_path / "config" / "settings").write_text(f"[default]\nbase_url = {server}\n")  # wandb login --host
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    spec = make_spec("auto")
+    sent, note = login(settled(spec))
+    default = wandb.Settings.model_fields["base_url"].default
+    assert sent == ({"WANDB_BASE_URL": default, **expected} if "WANDB_API_KEY" in expected else expected)
+    assert (note is None) == ("WANDB_API_KEY" in expected)
+    assert KEY not in str(note)
+    assert login(settled(spec), send_key=False) == ({"WANDB_BASE_URL": OWN} if server else {}, None)
+    assert init_options(monkeypatch, run, spec)["mode"] == ("online" if "WANDB_API_KEY" in expected else "offline")
+
+
+VARIABLES = {
+    "WANDB_PROJECT": "theirs", "WANDB_ENTITY": "team", "WANDB_NAME": "try", "WANDB_TAGS": "a,b", "WANDB_RUN_GROUP": "g"
+}  # fmt: skip
+
+
+def test_wandb_s_variables_win_over_defaults_and_over_nothing_that_a_person_wrote(run, monkeypatch, tmp_path):
+    named = ("project", "entity", "name", "tags", "group")
+
+    def names(spec: RunSpec) -> list[object]:
+        seen = init_options(monkeypatch, run, spec)
+        on_others = settled(RunSpec.model_validate(settled(spec).model_dump(mode="json"))).tracking.wandb
+        for field in named:  # the specification as it is sent says the same
+            if field != "name" or on_others.name:
+                assert seen[field] == getattr(on_others, field)
+        return [seen[field] for field in named]
+
+    assert names(make_spec("auto")) == ["distgan", None, "faces", [], None]
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    assert names(make_spec("auto")) == ["theirs", "team", "try", ["a", "b"], "g"]
+    (tmp_path / "spec.yaml").write_text("name: faces\ndata: {shards: faces}\ntracking: {wandb: {project: distgan}}\n")
+    overrides = ["tracking.wandb.tags=[mine]", "tracking.wandb.name=mine", "tracking.wandb.entity=me"]
+    written = load_spec(tmp_path / "spec.yaml", [*overrides, "tracking.wandb.group=ours"])
+    assert names(written) == ["distgan", "me", "mine", ["mine"], "ours"]
+
+
+def test_a_trial_of_a_sweep_is_the_run_that_the_sweep_has_made(run, monkeypatch):
+    assert trial() is None
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    assert trial() is None
+    assert start(make_spec("auto"), run, None, lambda text: None)[1] == "mine"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert trial() == ("sweep", "mine")
+    seen = init_options(monkeypatch, run, make_spec("auto"))
+    assert [seen[name] for name in ("id", "project", "entity", "name")] == [None] * 4  # wandb knows them, and complains
+    assert elsewhere(make_spec("auto")) == {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "mine"}
 
 
 def test_wandb_is_imported_nowhere_else():

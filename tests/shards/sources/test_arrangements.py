@@ -148,7 +148,7 @@ CLEAR: dict[str, tuple[Files, dict[str, int], dict[str, int], dict[str, int]]] =
         | flat("val/masks/{i}.png"),
         {},
         {"train": 4, "val": 4},
-        {"masks in train/masks": 4, "masks in val/masks": 4},
+        {"masks in folders called masks": 8},
     ),
     "masks in numbered files": (
         many("{pet}/{i}.jpg", pet=PETS) | flat("cat/{i}_mask_1.png") | flat("dog/mask-{i}.png"),
@@ -160,7 +160,7 @@ CLEAR: dict[str, tuple[Files, dict[str, int], dict[str, int], dict[str, int]]] =
         many("cat/{i}.jpg") | smaller("cat/{i}_thumb.jpg") | many("dog/d{i}.jpg"),
         {"cat": 4, "dog": 4},
         {},
-        {"smaller copies called …_thumb": 4},
+        {"copies in another size or format called …_thumb": 4},
     ),
     "people with masks and without": (
         many("{name}/{i}.jpg", name=["with_mask", "without_mask"]),
@@ -197,6 +197,89 @@ CLEAR: dict[str, tuple[Files, dict[str, int], dict[str, int], dict[str, int]]] =
         {},
         {"train": 4, "test": 4},
         {"masks in test_labels": 4, "masks in train_labels": 4},
+    ),
+    "classes that are called images too": (
+        many("{pet}_images/{i}.jpg", pet=PETS) | many("thumbs_up/u{i}.jpg"),
+        {"cat_images": 4, "dog_images": 4, "thumbs_up": 4},
+        {},
+        {},
+    ),
+    "classes in folders of their own names": (
+        many("{pet}s/{pet}s/{i}.jpg", pet=PETS),
+        {"cats": 4, "dogs": 4},
+        {},
+        {},
+    ),
+    "words for masks and sizes as classes of numbered photographs": (
+        {
+            f"{name}/{i}.jpg": picture(10 * k + i)
+            for k, name in enumerate(["alpha", "beta", "raw", "crop"])
+            for i in range(4)
+        },
+        {"alpha": 4, "beta": 4, "crop": 4, "raw": 4},
+        {},
+        {},
+    ),
+    "a numbered class that is alone in one split": (
+        many("train/0/{i}.jpg") | many("test/{k}/t{k}{i}.jpg", k=["0", "1"]),
+        {"0": 8, "1": 4},
+        {"train": 4, "test": 8},
+        {},
+    ),
+    "bundles by a hash, twice": (
+        {f"{h[:2]}/{h[2:4]}/{h}.jpg": picture(i) for i, h in enumerate(["ab12cd34e", "ab99cd34e", "0f12cd34e"])},
+        {},
+        {},
+        {},
+    ),
+    "the same download twice": (
+        {
+            f"{outer}/{name}": data
+            for outer in ("data", "data (1)")
+            for name, data in many("{p}/{i}.jpg", p=PETS).items()
+        },
+        {"cat": 4, "dog": 4},
+        {},
+        {"the same once more in data (1)": 8},
+    ),
+    "numbered parts of a name": (
+        many("HAM_images_part_{k}/{k}{i}.jpg", k=["1", "2"]),
+        {},
+        {},
+        {},
+    ),
+    "folders of a camera": (many("DCIM/{k}APPLE/IMG_{k}{i}.jpg", k=["100", "101"]), {}, {}, {}),
+    "masks of pictures that have a word, too": (
+        many("train/{i}_sat.jpg") | flat("train/{i}_mask.png") | many("test/t{i}_sat.jpg"),
+        {},
+        {"train": 4, "test": 4},
+        {"masks in files called …_mask": 4},
+    ),
+    "masks of the same name": (many("{i}.jpg") | flat("{i}.png"), {}, {}, {"masks in files called ….png": 4}),
+    "a split in a word beside a plain one": (
+        many("train/{pet}/a{i}.jpg", pet=PETS) | many("public_test/{pet}/b{i}.jpg", pet=PETS),
+        {"cat": 8, "dog": 8},
+        {"train": 8, "test": 8},
+        {},
+    ),
+    "people by four digits": (
+        {f"{k:04d}/{k:04d}{i:03d}.jpg": picture(10 * k + i) for k in range(1, 4) for i in range(4)},
+        {"0001": 4, "0002": 4, "0003": 4},
+        {},
+        {},
+    ),
+    "a folder for each picture": (
+        {f"stage1_train/{h}/images/{h}.png": picture(i) for i, h in enumerate(["a1b2c3", "d4e5f6", "0a9b8c"])},
+        {},
+        {},
+        {},
+    ),
+    "a class called like its split": (
+        many("train/{name}/a{name}{i}.jpg", name=["bus", "train"])
+        | many("val/{name}/b{name}{i}.jpg", name=["bus", "train"]),
+        {"bus": 8, "train": 8},
+        {"train": 8, "val": 8},
+        {},
     ),
     "one spelling more": (
         many("train/Cat/{i}.jpg") | many("train/dog/d{i}.jpg") | many("val/cat/v{i}.jpg") | many("val/dog/w{i}.jpg"),
@@ -267,7 +350,7 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
             for name, size in (("HR", (48, 40)), ("LR", (24, 20)))
             for i in range(4)
         },
-        "HR and LR hold the same pictures",
+        "HR and LR hold the same:",
         3,
     ),
     "editions and splits in one word": (
@@ -277,12 +360,22 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
             for name, end, size in (("HR", "", (48, 40)), ("LR_bicubic/X2", "x2", (24, 20)))
             for i in range(4)
         },
-        "DIV2K_HR and DIV2K_LR_bicubic hold the same pictures",
+        "DIV2K_HR and DIV2K_LR_bicubic hold the same:",
         3,
+    ),
+    "splits in a folder beside another": (
+        many("data/{split}/{pet}/{split}{i}.jpg", split=["train", "val"], pet=PETS) | many("docs/logo{i}.png", 1),
+        "data holds splits of a data set, and there are 1 images beside it",
+        2,
+    ),
+    "smaller ones in each class": (
+        many("{pet}/{i}.jpg", pet=["cat"]) | smaller("cat/thumbs/{i}.jpg") | many("dog/d{i}.jpg"),
+        "what lies beside folders and thumbs hold the same",
+        1,
     ),
     "pictures and smaller ones below": (
         many("x/{i}.jpg") | smaller("x/thumbs/{i}.jpg"),
-        "hold the same pictures",
+        "what lies beside folders and thumbs hold the same:",
         2,
     ),
     "photographs and drawings": (
@@ -296,13 +389,13 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
         3,
     ),
     "labels beside stickers": (
-        many("stickers/{i}.jpg") | photos(*(f"labels/{i}.jpg" for i in (3, 2, 1, 0))),
-        "labels may hold masks of the pictures in stickers",
-        2,
+        many("stickers/{i}_of_{i}.jpg") | photos(*(f"labels/{i}_of_{i}.jpg" for i in (3, 2, 1, 0))),
+        "labels may hold masks of the pictures beside it, in stickers",
+        3,
     ),
     "flat labels among photographs": (
         flat("labels/b{i}.png") | many("logos/p{i}.jpg"),
-        "labels may hold masks of the pictures in logos, or be a class",
+        "labels may hold masks of the pictures beside it, in logos, or be a class",
         2,
     ),
 }

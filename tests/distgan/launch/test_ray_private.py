@@ -1,0 +1,80 @@
+"""Each name from inside Ray is taken away in turn, in all processes: a run trains and recovers without it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from distgan.checkpoint import find_checkpoint
+from distgan.launch import ray_private
+from distgan.launch.local import train_locally
+from distgan.spec import dump_spec
+from tests.curves import assert_same, curve, steps
+
+NAMES = [
+    "ControllerCallback",
+    "WorkerCallback",
+    "_worker_logs_enabled",
+    "canonicalize_bootstrap_address_or_die",
+    "get_train_context",
+]
+TAKE_AWAY = """
+import importlib, os, sys
+from types import SimpleNamespace
+
+taken, real = os.environ["TAKEN"].split(","), importlib.import_module
+
+def import_module(name, package=None):
+    if sys._getframe(1).f_globals.get("__name__") != "distgan.launch.ray_private":
+        return real(name, package)
+    module = real(name, package)
+    return SimpleNamespace(**{key: value for key, value in vars(module).items() if key not in taken})
+
+importlib.import_module = import_module
+"""
+
+
+def test_these_are_all_the_names():
+    """And ray_private.py is the only file that looks inside Ray."""
+    tree = ast.parse(Path(ray_private.__file__).read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_find"]
+    assert sorted(call.args[1].value for call in calls) == NAMES
+    for path in Path(ray_private.__file__).parents[1].rglob("*.py"):
+        if path != Path(ray_private.__file__):
+            assert not re.search(r"ray\.[\w.]*\b_\w+", path.read_text()), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("taken", [*NAMES, "all of them"])
+def test_a_run_trains_and_recovers_without(tiny, start, tmp_path, monkeypatch, taken):
+    everything = taken == "all of them"
+    spec = tiny(training__images=1600 if everything else 96, training__precision="float64")
+    (tmp_path / "sitecustomize.py").write_text(TAKE_AWAY)
+    (tmp_path / "spec.yaml").write_text(dump_spec(spec))
+    monkeypatch.setenv("TAKEN", ",".join(NAMES) if everything else taken)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(ray_private.__file__).parents[2]}")
+    train_locally(spec, tmp_path / "alone", console=False)
+    run = tmp_path / "run"
+    training = start("distgan", "train", tmp_path / "spec.yaml", "--workers", 2, "--out", run)
+    if everything:
+        training.until(lambda: len(steps(run)) >= 20)
+        os.kill(training.workers("RayTrainWorker")[0], signal.SIGKILL)
+    status, text = training.wait()
+    assert status == 0, text
+    assert "Traceback" not in text
+    assert find_checkpoint(run).state.step == spec.steps
+    if everything:
+        assert re.search(r"^worker \d on \S+ has died: workers start again, from the newest checkpoint$", text, re.M)
+    assert_same(curve(tmp_path / "alone")[:100], curve(run))
+
+
+def test_without_them_nothing_is_known(monkeypatch):
+    monkeypatch.setattr(ray_private, "_find", lambda module, name: None)
+    assert ray_private.preempted_ranks() == []
+    assert ray_private.cluster_of_this_machine() is None
+    ray_private.quieten_worker_deaths()
