@@ -590,6 +590,106 @@ def sample(
 
 
 @app.command()
+def evaluate(
+    run: Run,
+    shards: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The packed set to compare with; the run's own when not given."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many images to draw, and at most as many real ones.")] = 10_000,
+    metrics: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="frechet,kernel,neighbours,inception,wasserstein,ms_ssim or some of them; all that can be had when "
+            "not given."
+        ),
+    ] = None,
+    features: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NAME|FILE",
+            help="inception[:FILE], lite0[:SIZE], a file (distgan classifier train, TorchScript, torch.export), or none. "
+            "When not given: Inception where its weights are at hand, else lite0 where it is installed, else none.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the latents.")] = 0,
+    weights: Annotated[
+        Weights, typer.Option(help="The averaged weights, or those that training goes on with.")
+    ] = Weights.ema,
+    where: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help=f"The real images to compare with; those that the run was trained on when not given. {_CONDITIONS}"
+            "the split test, else val, is taken where none is named.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a generator against real images that it has not learnt from."""
+    from distgan.checkpoint import find_checkpoint
+    from distgan.evaluation import evaluate as score
+    from distgan.evaluation.metrics import METRICS, names_of_scores
+    from shards.names import parse_where
+
+    with _progress("scoring") as progress:
+        found = score(
+            find_checkpoint(run),
+            shards,
+            count=count,
+            seed=seed,
+            metrics=metrics.split(",") if metrics is not None else tuple(METRICS),
+            features=features,
+            where=parse_where(where) if where else None,
+            ema=weights is Weights.ema,
+            progress=progress,
+        )
+    if as_json:
+        console.print_json(json.dumps({"scores": found.scores, "facts": found.facts, "notes": list(found.notes)}))
+        return
+    for line in names_of_scores(found.scores, str(found.facts.get("distance", ""))):
+        console.print(line)
+    described = f"features {found.facts['features']}" if "features" in found.facts else "no features"
+    console.print(
+        f"step {found.facts['step']:,}: {found.facts['count']:,} generated and {found.facts['real_count']:,} real images, "
+        f"{described}"
+    )
+    for note in found.notes:
+        console.print(f"note: {note}")
+
+
+classifier_app = typer.Typer(
+    no_args_is_help=True, help="A small network for the attributes or classes of a packed set."
+)
+app.add_typer(classifier_app, name="classifier")
+
+
+@classifier_app.command("train")
+def classifier_train(
+    shards: Annotated[str, typer.Option(help="The packed set to learn from.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A .safetensors file.", show_default=False)],
+    images: Annotated[int, typer.Option(min=1, help="How many images it is shown.")] = 60_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and order.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn to tell a set's attributes and classes: features for distgan evaluate, with their accuracy."""
+    from dataclasses import asdict
+
+    from distgan.evaluation.features import classifier
+    from shards.index import Index
+
+    with _progress("training") as progress:
+        known = classifier.train(Index.load(shards), out, images=images, seed=seed, progress=progress)
+    if as_json:
+        console.print_json(json.dumps(asdict(known)))
+        return
+    width = max(map(len, known.accuracy))
+    console.print(f"{'':<{width}}  accuracy  always the most frequent   (on {known.held_out:,} held-out images)")
+    for name, share in known.accuracy.items():
+        console.print(f"{name:<{width}}  {share:>8.3f}  {known.chance[name]:>24.3f}")
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]) -> None:
     """Write RUN/report.html: curves, grids over time, the specification; one file that opens without a network."""
     from distgan.tracking import write_report

@@ -6,7 +6,7 @@ To add one: a class like these, and a line in the registry.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -22,6 +22,9 @@ from distgan.evaluation.neighbours import neighbourhood
 
 NEIGHBOURS_OF = 5_000
 """Precision, recall, density and coverage are of so many images of each side: their cost grows with the square."""
+
+ALIKE_OF = 1_000
+"""MS-SSIM is of so many images of each side: it costs as much as large features, and its error is small by then."""
 
 
 class Setting(NamedTuple):
@@ -262,7 +265,7 @@ class Likeness(Metric):
     @override
     def add(self, block: Block) -> None:
         for sums, part in zip(self.sums, (block.real, block.generated), strict=True):
-            for batch in part.batches if part else ():
+            for batch in part.batches if part and part.first < ALIKE_OF else ():
                 if len(batch) > 1:
                     values = pictures.likeness(batch[: len(batch) // 2 * 2]).double()
                     sums += torch.stack([values.new_tensor(float(len(values))), values.sum()]).cpu()
@@ -286,3 +289,32 @@ METRICS: dict[str, type[Metric]] = {
 def build_metrics(names: Sequence[str], setting: Setting) -> list[Metric]:
     """Those of some metrics that can be had."""
     return [made for name in METRICS if name in names and (made := METRICS[name](setting)).can()]
+
+
+_SAYS = {
+    "kernel": "kernel distance × 1000, KID if the features are Inception's",
+    "kernel_error": "its standard error × 1000",
+    "precision": "precision: generated images that lie within the real ones",
+    "recall": "recall: real images that lie within the generated ones",
+    "density": "density: as precision, over what is to be expected",
+    "coverage": "coverage: real images with a generated one near them",
+    "inception": "inception score of the features' classes",
+    "wasserstein": "sliced Wasserstein distance of patches × 1000",
+    "ms_ssim": "MS-SSIM of pairs: the lower, the more varied",
+    "ms_ssim_of_real": "the same of real images",
+}
+_SHOWN_TIMES_1000 = frozenset({"kernel", "kernel_error"})
+
+
+def names_of_scores(scores: Mapping[str, float], distance: str) -> list[str]:
+    """Lines for people. Of few images the kernel distance comes first, as it is not biased.
+
+    Args:
+        scores: By name.
+        distance: What the Fréchet distance of the features is called.
+    """
+    known = {"frechet": f"{distance}: Fréchet distance of features", **_SAYS}
+    known |= {name: f"of these at {name.rpartition('_')[2]} pixels" for name in scores if name not in known}
+    order = ["kernel", "kernel_error", "frechet"]
+    names = [*(name for name in order if name in scores), *(name for name in scores if name not in order)]
+    return [f"{scores[name] * (1000 if name in _SHOWN_TIMES_1000 else 1):>10.4g}  {known[name]}" for name in names]
