@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from shards.archives import ARCHIVES, Tar, is_archive_name
+from shards.archives import ARCHIVES, Tar, is_archive_name, join_zip
 from shards.cache import local_path
 from shards.errors import InputError
 from shards.names import canonical_split, near
@@ -69,6 +69,8 @@ A_FEW = 0.01
 """Other images than a data set's that are so few of all are left out; more are another data set."""
 _PIECE = re.compile(r"(.+(?:\.zip|\.tar|\.tgz|\.gz|\.bz2|\.xz|\.7z))[._-]?(?:part)?([0-9]{1,3}|a[a-z])", re.I)
 """Names of the pieces that a large archive was cut into."""
+_PIECE_OF_ZIP = re.compile(r"(.+)\.z[0-9]{2,3}", re.I)
+"""The same, of all but the last that zip makes itself."""
 
 
 def open_source(
@@ -302,11 +304,15 @@ def _nothing(tree: Tree, wish: Wish) -> str:
 
 def _pieces(names: Iterable[str]) -> list[str]:
     """What to do where an archive lies in pieces."""
-    whole = sorted({match[1] for name in names if (match := _PIECE.fullmatch(name))})
-    return [
-        f"  {displayed(name)}.* are pieces of one file: join them (cat {quoted(name)}.* > {quoted(name)})"
-        for name in whole
-    ]
+    found = set()
+    for name in names:
+        if match := _PIECE.fullmatch(name):
+            whole = quoted(match[1])
+            found.add(f"  {displayed(match[1])}.* are pieces of one file: join them (cat {whole}.* > {whole})")
+        elif match := _PIECE_OF_ZIP.fullmatch(name):
+            last = displayed(f"{match[1]}.zip")
+            found.add(f"  {displayed(match[1])}.z01 and so on are pieces of one zip: join them ({join_zip(last)})")
+    return sorted(found)
 
 
 def _looked_for(layout: str | None) -> list[str]:
