@@ -24,7 +24,8 @@ A_FEW = 3
 SOME = 8
 """Archives that a question lists."""
 UNPACK_FIRST = frozenset(
-    {".7z", ".rar", ".zst", ".lz4", ".parquet", ".h5", ".hdf5", ".lmdb", ".mdb", ".tfrecord", ".npz"}
+    {".7z", ".rar", ".zst", ".lz4", ".parquet", ".arrow", ".h5", ".hdf5", ".lmdb", ".mdb", ".npy", ".npz"}
+    | {".tfrecord", ".tfrecords", ".tfrec"}
 )
 """Containers that distgan does not read."""
 NO_DATA = UNPACK_FIRST | {".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", ".jar", ".whl", ".pt", ".pth"}
