@@ -59,12 +59,14 @@ class _Kind(NamedTuple):
         class_names: In the order of the labels.
         first: The label of the first class.
         transposed: Whether rows and columns are exchanged, as in EMNIST's files.
+        certain: Whether that is sure; sign_mnist is called after MNIST, and is another alphabet.
     """
 
     name: str
     class_names: tuple[str, ...]
     first: int = 0
     transposed: bool = False
+    certain: bool = True
 
 
 _FIRST_LABELS = {
@@ -179,11 +181,11 @@ def _kind(tree: Tree, folder: str, prefix: str, train: np.ndarray | None) -> _Ki
         if {"kmnist", "kuzushiji"} & set(words):
             return _Kind("KMNIST", KUZUSHIJI)
         if "mnist" in words:
-            return _Kind("MNIST", DIGITS)
+            return _Kind("MNIST", DIGITS, certain={*words} <= {"mnist", ""})
     known = _FIRST_LABELS.get(tuple(train[:10].tolist())) if train is not None else None
     if known is not None:
         return known._replace(name=f"{known.name}, as its labels begin like that")
-    return _Kind("MNIST", DIGITS)
+    return _Kind("MNIST", DIGITS, certain=False)
 
 
 def _open_idx(tree: Tree, name: str) -> io.BufferedIOBase:
@@ -307,8 +309,12 @@ def _columns(tree: Tree, name: str) -> _Columns | None:
 def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], left_out: Mapping[str, int]) -> Listed:
     labels = {part: _read_csv(tree, name)[0] for part, name in tables.items()}
     kind = _kind(tree, folder, prefix, labels.get("train"))
-    parts = []
     notes = [_note(kind)]
+    highest = max(int(each.max()) for each in labels.values())
+    if highest >= len(DIGITS) and not kind.certain:
+        kind = _Kind("a set like MNIST", tuple(map(str, range(highest + 1))))
+        notes = [f"its labels go up to {highest}, so it is not MNIST: the classes are called by their numbers"]
+    parts = []
     for part, name in tables.items():
         numbers = np.where(labels[part] < 0, -1, labels[part] - kind.first)
         if numbers.max() >= len(kind.class_names) or numbers.min() < -1:
