@@ -34,7 +34,7 @@ from shards.sources.chosen import Chosen
 from shards.sources.folder import choices, quoted
 from shards.sources.nested import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import Excluding, Folder, Tree, folders_of, open_tree
+from shards.trees import Excluding, Folder, Tree, below, folders_of, open_tree
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
@@ -228,15 +228,14 @@ def _holds(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
 
 
 def _below(tree: Tree, sub: str) -> list[str]:
-    """The files in a folder of a tree, or whose names begin so.
+    """The files in a folder of a tree, or whose names begin so (shards.trees.below).
 
     Raises:
         InputError: There are none.
     """
     if not sub:
         return list(tree.files)
-    inside = [name for name in tree.files if name.startswith(sub + "/")]
-    inside = inside or [name for name in tree.files if name.startswith(sub)]
+    inside = below(list(tree.files), sub)
     if not inside:
         folders = sorted(folders_of(tree.files))
         raise InputError(f"--sub {sub}: {tree.path} holds no such folder; {near(sub, folders[:1000])}")
