@@ -125,7 +125,12 @@ def _open_local(path: Path, wish: Wish, exclude: Sequence[str], split: str | Non
         if tree is None:
             return _open_file(path, wish)
         of_tars = wish.layout in (None, "webdataset")
-        if exclude and of_tars and isinstance(tree, Tar) and webdataset.find(tree, list(tree.files), wish):
+        if (
+            exclude
+            and of_tars
+            and isinstance(tree, Tar)
+            and webdataset.find(tree, list(Excluding(tree, exclude).files), wish)
+        ):
             raise InputError(f"{path} holds samples of WebDataset, which are packed whole: leave --exclude away")
         tree = _without(exclude, tree, look)
         found, wish = _find_split(tree, wish, split)
