@@ -278,9 +278,11 @@ def test_tables_of_sign_mnist_as_kaggle_has_them(tmp_path):
         (tmp_path / f"sign_mnist_{part}").mkdir()
         for folder in ("", f"sign_mnist_{part}/"):
             (tmp_path / f"{folder}sign_mnist_{part}.csv").write_bytes(csv_text().replace(b"\n8,", b"\n24,"))
-    choices = choices_at(tmp_path)
-    assert [len(open_source(tmp_path, **option)) for option in choices] == [11] * len(choices)
-    assert open_source(tmp_path / "sign_mnist_train.csv").labels.max() == 24
+    found = open_source(tmp_path).recognised
+    assert (found.splits, len(found.classes)) == ({"train": 11, "test": 11}, 25)
+    assert found.left_out == {"more of the same files": 2}
+    assert len(open_source(tmp_path / "sign_mnist_train.csv")) == 11
+    assert len(open_source(tmp_path, sub="sign_mnist_test")) == 11
 
 
 def test_faces_as_text_are_no_digits(tmp_path):
