@@ -225,7 +225,7 @@ def shards_pack(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="N|face",
-            help="Cut the centred N×N square, or one around the face that is found (pip install 'distgan[faces]'); "
+            help="Cut the centred N×N square, or one around the face that is found (pip install 'distgan\\[faces]'); "
             "the largest one when not given.",
         ),
     ] = None,

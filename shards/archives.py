@@ -11,6 +11,7 @@ import gzip
 import io
 import lzma
 import os
+import shlex
 import stat
 import struct
 import tarfile
@@ -34,6 +35,8 @@ ARCHIVE_HEAD = 262
 """So many bytes of a file tell which archive it is."""
 Open = Callable[[], BinaryIO]
 """Opens an archive's bytes; can be pickled."""
+_ZIP_END = 20 + 22 + 0xFFFF
+"""The most bytes that what ends a zip may have: two records and a comment."""
 _TWICE = "of a name that comes once more"
 # What broken or hostile archives make their readers raise.
 _BROKEN = (
@@ -156,13 +159,15 @@ class Zip(_Archive):
     """The files of a zip.
 
     Raises:
-        InputError: It is no whole zip.
+        InputError: It is no whole zip, or one piece of it.
     """
 
     container = "zip"
 
     def __init__(self, path: Path, opening: Open) -> None:
         super().__init__(path, opening)
+        if _is_last_of_several(opening):
+            raise InputError(f"{path} is one piece of several: join them ({join_zip(str(path))})")
         found: dict[str, zipfile.ZipInfo] = {}
         unknown: list[str] = []
         for member in self._open().infolist():
@@ -300,6 +305,24 @@ def without_suffix(name: str) -> str:
     """An archive's name without what says that it is one: "pets" for "pets.tar.gz"."""
     ending = max((ending for ending in ARCHIVES if name.lower().endswith(ending)), key=len, default="")
     return name[: len(name) - len(ending)]
+
+
+def join_zip(name: str) -> str:
+    """The command that joins the pieces of a zip, x.z01 and so on, of which the last one is called x.zip."""
+    return f"zip -s 0 {shlex.quote(name)} --out whole.zip"
+
+
+def _is_last_of_several(opening: Open) -> bool:
+    """Whether the record that ends a zip, or the one before it of a large zip, counts several pieces."""
+    with opening() as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(size - _ZIP_END, 0))
+        tail = file.read(_ZIP_END)
+    end = tail.rfind(b"PK\5\6")
+    if end < 0:
+        return False
+    number, large = int.from_bytes(tail[end + 4 : end + 6], "little"), tail[max(end - 20, 0) : end]
+    return 0 < number < 0xFFFF or (large[:4] == b"PK\6\7" and int.from_bytes(large[16:], "little") > 1)
 
 
 def _tar(path: Path, opening: Open, compression: str) -> Tar | None:

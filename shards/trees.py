@@ -106,6 +106,12 @@ def folders_of(names: Iterable[str]) -> set[str]:
     return found
 
 
+def below(names: Sequence[str], sub: str) -> list[str]:
+    """Those of some files that are in a folder or an archive called so, or are it; else those whose names begin so."""
+    inside = [name for name in names if name.startswith(f"{sub}/") or sub in (name, without_suffix(name))]
+    return inside or [name for name in names if name.startswith(sub)]
+
+
 def _open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 

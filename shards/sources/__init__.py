@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from shards.archives import ARCHIVES, Tar, is_archive_name
+from shards.archives import ARCHIVES, Tar, is_archive_name, join_zip
 from shards.cache import local_path
 from shards.errors import InputError
 from shards.names import canonical_split, near
@@ -34,7 +34,7 @@ from shards.sources.chosen import Chosen
 from shards.sources.folder import choices, quoted
 from shards.sources.nested import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.pictures import find_pictures, suffix
-from shards.trees import Excluding, Folder, Tree, folders_of, open_tree
+from shards.trees import Excluding, Folder, Tree, below, folders_of, open_tree
 
 __all__ = ["LAYOUTS", "LayoutError", "Recognised", "Sample", "Source", "open_source"]
 
@@ -69,6 +69,8 @@ A_FEW = 0.01
 """Other images than a data set's that are so few of all are left out; more are another data set."""
 _PIECE = re.compile(r"(.+(?:\.zip|\.tar|\.tgz|\.gz|\.bz2|\.xz|\.7z))[._-]?(?:part)?([0-9]{1,3}|a[a-z])", re.I)
 """Names of the pieces that a large archive was cut into."""
+_PIECE_OF_ZIP = re.compile(r"(.+)\.z[0-9]{2,3}", re.I)
+"""The same, of all but the last that zip makes itself."""
 
 
 def open_source(
@@ -123,7 +125,12 @@ def _open_local(path: Path, wish: Wish, exclude: Sequence[str], split: str | Non
         if tree is None:
             return _open_file(path, wish)
         of_tars = wish.layout in (None, "webdataset")
-        if exclude and of_tars and isinstance(tree, Tar) and webdataset.find(tree, list(tree.files), wish):
+        if (
+            exclude
+            and of_tars
+            and isinstance(tree, Tar)
+            and webdataset.find(tree, list(Excluding(tree, exclude).files), wish)
+        ):
             raise InputError(f"{path} holds samples of WebDataset, which are packed whole: leave --exclude away")
         tree = _without(exclude, tree, look)
         found, wish = _find_split(tree, wish, split)
@@ -226,15 +233,14 @@ def _holds(tree: Tree, names: Sequence[str], wish: Wish) -> bool:
 
 
 def _below(tree: Tree, sub: str) -> list[str]:
-    """The files in a folder of a tree, or whose names begin so.
+    """The files in a folder of a tree, or whose names begin so (shards.trees.below).
 
     Raises:
         InputError: There are none.
     """
     if not sub:
         return list(tree.files)
-    inside = [name for name in tree.files if name.startswith(sub + "/")]
-    inside = inside or [name for name in tree.files if name.startswith(sub)]
+    inside = below(list(tree.files), sub)
     if not inside:
         folders = sorted(folders_of(tree.files))
         raise InputError(f"--sub {sub}: {tree.path} holds no such folder; {near(sub, folders[:1000])}")
@@ -302,11 +308,15 @@ def _nothing(tree: Tree, wish: Wish) -> str:
 
 def _pieces(names: Iterable[str]) -> list[str]:
     """What to do where an archive lies in pieces."""
-    whole = sorted({match[1] for name in names if (match := _PIECE.fullmatch(name))})
-    return [
-        f"  {displayed(name)}.* are pieces of one file: join them (cat {quoted(name)}.* > {quoted(name)})"
-        for name in whole
-    ]
+    found = set()
+    for name in names:
+        if match := _PIECE.fullmatch(name):
+            whole = quoted(match[1])
+            found.add(f"  {displayed(match[1])}.* are pieces of one file: join them (cat {whole}.* > {whole})")
+        elif match := _PIECE_OF_ZIP.fullmatch(name):
+            last = displayed(f"{match[1]}.zip")
+            found.add(f"  {displayed(match[1])}.z01 and so on are pieces of one zip: join them ({join_zip(last)})")
+    return sorted(found)
 
 
 def _looked_for(layout: str | None) -> list[str]:

@@ -25,6 +25,8 @@ LOOKS_FOR = "train-images-idx3-ubyte or t10k-images-idx3-ubyte, with or without 
 MAX_BYTES = 2**31
 """The most an IDX file may hold: a gzip file of a few bytes can claim anything."""
 PIXELS = 28 * 28
+HEAD_BYTES = 1 << 14
+"""So much of a table has its first line, and tells it from another one."""
 
 _IDX = re.compile(
     r"(?P<set>.*?)(?P<part>train|t10k|test)[-_.](?P<kind>images|labels)[-_.]?idx[13][-_.]?ubyte(?P<gz>\.gz)?", re.I
@@ -59,12 +61,14 @@ class _Kind(NamedTuple):
         class_names: In the order of the labels.
         first: The label of the first class.
         transposed: Whether rows and columns are exchanged, as in EMNIST's files.
+        certain: Whether that is sure; sign_mnist is called after MNIST, and is another alphabet.
     """
 
     name: str
     class_names: tuple[str, ...]
     first: int = 0
     transposed: bool = False
+    certain: bool = True
 
 
 _FIRST_LABELS = {
@@ -179,11 +183,11 @@ def _kind(tree: Tree, folder: str, prefix: str, train: np.ndarray | None) -> _Ki
         if {"kmnist", "kuzushiji"} & set(words):
             return _Kind("KMNIST", KUZUSHIJI)
         if "mnist" in words:
-            return _Kind("MNIST", DIGITS)
+            return _Kind("MNIST", DIGITS, certain={*words} <= {"mnist", ""})
     known = _FIRST_LABELS.get(tuple(train[:10].tolist())) if train is not None else None
     if known is not None:
         return known._replace(name=f"{known.name}, as its labels begin like that")
-    return _Kind("MNIST", DIGITS)
+    return _Kind("MNIST", DIGITS, certain=False)
 
 
 def _open_idx(tree: Tree, name: str) -> io.BufferedIOBase:
@@ -263,10 +267,11 @@ def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
     A test table may have no label. Where there are several for the same part, each table is a data set.
     """
     groups: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    twins = _twins(tree, names)
     for name in names:
         folder, _, last = name.rpartition("/")
         match = _CSV.fullmatch(last)
-        if match and _columns(tree, name) is not None:
+        if match and name not in twins and _columns(tree, name) is not None:
             outer, _, inner = folder.rpartition("/")
             folder = outer if is_table_name(inner) else folder
             groups[folder, match["set"]][match["part"].lower()].append(name)
@@ -278,19 +283,40 @@ def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
         for parts in sets:
             place = (f"{folder}/{prefix}".strip("/-_.") if prefix else folder) if one_each else min(parts.values())
             what = f"{prefix.strip('-_.') or 'MNIST'} ({' and '.join(sorted(parts))}), CSV"
-            build = partial(_build_csv, tree, folder, prefix, dict(sorted(parts.items(), reverse=True)))
-            found.append(Found("mnist", place, what, frozenset(parts.values()), build))
+            more = [twin for twin, name in twins.items() if name in parts.values()]
+            build = partial(_build_csv, tree, folder, prefix, dict(sorted(parts.items(), reverse=True)), len(more))
+            found.append(Found("mnist", place, what, frozenset([*parts.values(), *more]), build))
     return found
+
+
+def _twins(tree: Tree, names: Sequence[str]) -> dict[str, str]:
+    """Tables in a folder of their own name that lie beside it once more, as Kaggle has Sign MNIST; and the others."""
+    found: dict[str, str] = {}
+    pool = {name: tree.files[name] for name in names}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        outer, _, inner = folder.rpartition("/")
+        other = f"{outer}/{last}".strip("/")
+        if is_table_name(last) and inner == last.partition(".")[0] and other in pool and pool[name] == pool[other]:
+            found |= {name: other} if _head(tree, name) == _head(tree, other) else {}
+    return found
+
+
+def _head(tree: Tree, name: str) -> bytes:
+    try:
+        return tree.head(name, HEAD_BYTES)
+    except (OSError, ImageError):
+        return b""
 
 
 def _columns(tree: Tree, name: str) -> _Columns | None:
     """A table's columns, by its first line; None for other tables than those of digits."""
     try:
-        head = tree.head(name, 1 << 14)
+        head = _head(tree, name)
         if head.startswith(_GZIP):
-            head = zlib.decompressobj(wbits=31).decompress(head, 1 << 14)
+            head = zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
         line = head.split(b"\n", 1)[0].decode("utf-8-sig").strip()
-    except (OSError, ImageError, UnicodeDecodeError, zlib.error):
+    except (UnicodeDecodeError, zlib.error):
         return None
     delimiter = max(",;\t", key=line.count)
     fields = [field.strip().strip('"').lower() for field in line.split(delimiter)]
@@ -304,11 +330,17 @@ def _columns(tree: Tree, name: str) -> _Columns | None:
     return _Columns(len(fields), delimiter, True, label, pixels[0])
 
 
-def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], left_out: Mapping[str, int]) -> Listed:
+def _build_csv(
+    tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], twins: int, left_out: Mapping[str, int]
+) -> Listed:
     labels = {part: _read_csv(tree, name)[0] for part, name in tables.items()}
     kind = _kind(tree, folder, prefix, labels.get("train"))
-    parts = []
     notes = [_note(kind)]
+    highest = max(int(each.max()) for each in labels.values())
+    if highest >= len(DIGITS) and not kind.certain:
+        kind = _Kind("a set like MNIST", tuple(map(str, range(highest + 1))))
+        notes = [f"its labels go up to {highest}, so it is not MNIST: the classes are called by their numbers"]
+    parts = []
     for part, name in tables.items():
         numbers = np.where(labels[part] < 0, -1, labels[part] - kind.first)
         if numbers.max() >= len(kind.class_names) or numbers.min() < -1:
@@ -317,6 +349,7 @@ def _build_csv(tree: Tree, folder: str, prefix: str, tables: Mapping[str, str], 
             notes.append(f"{displayed(name)} has no labels")
         split, last = _PARTS[part], name.rpartition("/")[2]
         parts.append(Part(last, SPLITS[split], split, numbers, partial(_csv_images, tree, name, kind.transposed)))
+    left_out = Counter(left_out) + Counter({"more of the same files": twins})
     return Arrays(tree, "mnist", parts, kind.class_names, place=folder, grey=True, left_out=left_out, notes=notes)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from shards.archives import ARCHIVE_HEAD, archive_kind, is_archive_name, without_suffix
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.names import canonical_split
-from shards.sources import cifar
+from shards.sources import alike, cifar
 from shards.sources.base import Wish, displayed
 from shards.sources.folder import choices, quoted
-from shards.sources.pictures import SUFFIXES, find_pictures, suffix
-from shards.trees import Mounted, Tree, folders_of, open_inside
+from shards.sources.pictures import HEAD_BYTES, SUFFIXES, evenly, find_pictures, suffix
+from shards.trees import Mounted, Tree, below, folders_of, open_inside
 
 OFFICIAL = frozenset({"img_align_celeba.zip", "img_celeba.zip", *cifar.ARCHIVES})
 """Archives that are looked into wherever they lie; others only where no data set lies beside them."""
@@ -24,7 +25,8 @@ A_FEW = 3
 SOME = 8
 """Archives that a question lists."""
 UNPACK_FIRST = frozenset(
-    {".7z", ".rar", ".zst", ".lz4", ".parquet", ".h5", ".hdf5", ".lmdb", ".mdb", ".tfrecord", ".npz"}
+    {".7z", ".rar", ".zst", ".lz4", ".parquet", ".arrow", ".h5", ".hdf5", ".lmdb", ".mdb", ".npy", ".npz"}
+    | {".tfrecord", ".tfrecords", ".tfrec"}
 )
 """Containers that distgan does not read."""
 NO_DATA = UNPACK_FIRST | {".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", ".jar", ".whl", ".pt", ".pth"}
@@ -43,7 +45,7 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
         InputError: An archive is broken, or it is not clear whether it is meant.
         OSError: It cannot be read.
     """
-    archives = [name for name in tree.files if is_archive_name(name) and _concerns(name, wish.sub)]
+    archives = [name for name in _concerned(tree, wish.sub) if is_archive_name(name)]
     if not archives or depth == 0:
         return tree
     folders = folders_of(tree.files)
@@ -51,7 +53,7 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     if beside:
         tree = Mounted(tree, {}, shut=dict.fromkeys(beside, "archives beside a folder of the same name"))
     packed = [name for name in archives if name in tree.files]
-    within = [name for name in tree.files if _concerns(name, wish.sub)]
+    within = _concerned(tree, wish.sub)
     pictures = find_pictures(tree, [name for name in within if not is_archive_name(name)]).names
     if pictures and wish.layout == "folder":
         return tree
@@ -65,14 +67,16 @@ def look_into(tree: Tree, wish: Wish, holds: Holds, depth: int = DEPTH) -> Tree:
     said = wish.classes is not None or wish.inner
     opened = open_inside(tree, chosen)
     unpacked = [name for name, inner in opened.items() if _is_unpacked(tree, name, inner)]
-    opened = {name: inner for name, inner in opened.items() if name not in unpacked}
+    shut = dict.fromkeys(unpacked, "archives that lie unpacked beside themselves")
+    shut |= _copies({name: inner for name, inner in opened.items() if name not in shut})
+    opened = {name: inner for name, inner in opened.items() if name not in shut}
     if chosen is packed and pictures and wish.layout is None:
         opened = {name: inner for name, inner in opened.items() if _holds_data(inner, wish, holds)}
         if opened and not said:
             raise InputError(_beside_pictures(tree, opened, pictures))
     if not said and wish.layout in (None, "folder"):
         _refuse_one_place(tree, opened)
-    tree = Mounted(tree, opened, shut=dict.fromkeys(unpacked, "archives that lie unpacked beside themselves"))
+    tree = Mounted(tree, opened, shut=shut)
     return look_into(tree, wish, holds, depth - 1) if opened else tree
 
 
@@ -84,8 +88,8 @@ def look_into_others(tree: Tree, wish: Wish) -> Tree | None:
         OSError: It cannot be read.
     """
     others = []
-    for name in tree.files:
-        if _concerns(name, wish.sub) and not is_archive_name(name) and suffix(name) not in NO_DATA:
+    for name in _concerned(tree, wish.sub):
+        if not is_archive_name(name) and suffix(name) not in NO_DATA:
             try:
                 kind = archive_kind(tree.head(name, ARCHIVE_HEAD))
             except (ImageError, OSError):
@@ -95,9 +99,11 @@ def look_into_others(tree: Tree, wish: Wish) -> Tree | None:
     return Mounted(tree, opened) if opened else None
 
 
-def _concerns(name: str, sub: str) -> bool:
-    """Whether a file is in what was asked for, or is an archive that may hold it."""
-    return name.startswith(sub) or f"{sub}/".startswith(without_suffix(name) + "/")
+def _concerned(tree: Tree, sub: str) -> list[str]:
+    """The files that are in what was asked for, or are archives that may hold it."""
+    names = list(tree.files)
+    inside = set(below(names, sub))
+    return [name for name in names if name in inside or sub.startswith(without_suffix(name) + "/")]
 
 
 def _pictures(inner: Tree) -> list[str]:
@@ -117,6 +123,28 @@ def _is_unpacked(tree: Tree, archive: str, inner: Tree) -> bool:
     return bool(names) and all(tree.files.get(prefix + name) == inner.files[name] for name in names)
 
 
+def _copies(opened: Mapping[str, Tree]) -> dict[str, str]:
+    """The archives that hold what another one of a shorter name holds, and what to say of each."""
+    kept: dict[frozenset[tuple[str, int]], list[Tree]] = defaultdict(list)
+    found = {}
+    for name in sorted(opened, key=lambda name: (len(name), name)):
+        inner = opened[name]
+        others = kept[frozenset(inner.files.items())]
+        if inner.files and any(_hold_the_same(inner, other) for other in others):
+            found[name] = f"the same once more in {name}"
+        others.append(inner)
+    return found
+
+
+def _hold_the_same(one: Tree, other: Tree) -> bool:
+    """Whether files of the same names in two archives begin with the same bytes, as far as a few of them tell."""
+    chosen = evenly(list(one.files), alike.FEW)
+    try:
+        return all(one.head(name, HEAD_BYTES) == other.head(name, HEAD_BYTES) for name in chosen)
+    except (ImageError, OSError):
+        return False
+
+
 def _beside_pictures(tree: Tree, opened: Mapping[str, Tree], pictures: Sequence[str]) -> str:
     options = [
         (f"--sub {quoted(without_suffix(name))}", f"{len(inner.files):,} files in {displayed(name)}")
@@ -126,8 +154,10 @@ def _beside_pictures(tree: Tree, opened: Mapping[str, Tree], pictures: Sequence[
         option = " ".join(f"--exclude {quoted(f'/{name}')}" for name in pictures)  # and not what is called so elsewhere
         options.append((option, "what is in the archives"))
     options.append(("--layout folder", f"the {len(pictures):,} images that are in no archive"))
-    if len(opened) > 1 and all(map(_pictures, opened.values())):
-        options.append(("--classes", "each archive as a class, without the images that are in none"))
+    folders = {name.partition("/")[0] for name in pictures if "/" in name}
+    if len(opened) + len(folders) > 1 and all(map(_pictures, opened.values())):
+        what = "archive and folder" if folders else "archive"
+        options.append(("--classes", f"each {what} as a class, without the images that are in none"))
     options.append(("--no-classes", "all images, without classes"))
     return (
         f"{tree.path} holds data in archives (such as {displayed(next(iter(opened)))}) and images beside them (such as "

@@ -12,7 +12,7 @@ from typing import Any
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.sources.base import Found, Listed, Wish, displayed
-from shards.sources.pictures import PictureFiles, Pictures, find_pictures
+from shards.sources.pictures import SUFFIXES, PictureFiles, Pictures, find_pictures, suffix
 from shards.trees import Tree
 
 LOOKS_FOR = "images with a dataset.json beside them that lists them under labels"
@@ -23,7 +23,7 @@ SHOWN = 60
 
 
 def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
-    """Folders with a dataset.json that speaks of labels; of several around a picture it is the outermost.
+    """Folders with a dataset.json that gives labels; of several around a picture it is the outermost.
 
     What is asked for may be a folder in such a folder.
     """
@@ -34,7 +34,7 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
         folder = name.rpartition("/")[0]
         prefix = folder + "/" if folder else ""
         inside = [each for each in names if each.startswith(prefix) and each != name]
-        if any(inside and inside[0] in each.claimed for each in found) or not _has_labels(tree, name):
+        if any(inside and inside[0] in each.claimed for each in found) or not _is_one(tree, name):
             continue
         pictures = find_pictures(tree, inside)
         if pictures.names:
@@ -51,11 +51,24 @@ def _around(tables: Sequence[str], sub: str) -> list[str]:
     return sorted(around, key=len)[-1:]
 
 
-def _has_labels(tree: Tree, table: str) -> bool:
+def _is_one(tree: Tree, table: str) -> bool:
+    """Whether a dataset.json is StyleGAN's, if perhaps a damaged one: nnU-Net's and others' give numbers to classes."""
     try:
-        return b'"labels"' in tree.read(table, MOST_BYTES)
+        data = tree.read(table, MOST_BYTES)
     except ImageError as error:
         raise InputError(f"{tree.path / table}: {error}") from error
+    try:
+        document = json.loads(data) if b'"labels"' in data else None
+    except (ValueError, RecursionError):
+        return True
+    if not isinstance(document, dict) or "labels" not in document:
+        return False
+    labels = document["labels"]
+    return labels is None or isinstance(labels, list) or (isinstance(labels, dict) and any(map(_is_picture, labels)))
+
+
+def _is_picture(name: str) -> bool:
+    return suffix(name) in SUFFIXES
 
 
 def _build(tree: Tree, table: str, folder: str, pictures: Pictures, left_out: Mapping[str, int]) -> Listed:

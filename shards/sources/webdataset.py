@@ -37,7 +37,7 @@ from shards.sources.base import (
     listed_identity,
     sample_keys,
 )
-from shards.sources.folder import choices
+from shards.sources.folder import Arrangement, choices
 from shards.sources.pictures import look_notes, recognise
 from shards.sources.tarred import Tarred, at_urls, ending, is_image, read_tar, split_key, with_image
 from shards.trees import Tree, open_inside
@@ -60,14 +60,18 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
     Tars in folders train and val, or so called, are one set. If the user says that this is the layout, all tars are.
 
     Raises:
-        InputError: Tars are called like shards but may each hold a class; or a part of a tar is asked for.
+        InputError: Tars are called like shards but may each hold a class; a tar may hold class folders with files
+            beside the images; or a part of a tar of samples is asked for.
     """
     asked = wish.layout == LAYOUT
     if isinstance(tree, Tar) and (_has_companions(names) or (asked and any(map(_is_picture, names)))):
-        if len(names) < len(tree.files):
+        part = len(names) < len(tree.files)
+        if not asked and _are_folders(tree, str(tree.path), wish, part=part):
+            return []
+        if part:
             raise InputError(
-                f"{tree.path} holds samples of WebDataset, which are packed whole: leave --sub away, or give "
-                "--layout folder, which takes the images without what is said of them"
+                f"{tree.path} holds samples of WebDataset, which are packed whole: leave --sub and --exclude away, or "
+                "give --layout folder, which takes the images without what is said of them"
             )
         tar = Tarred(str(tree.path), tree.path.name, tree.opening)
         what = f"{len(names):,} files of WebDataset samples"
@@ -78,7 +82,7 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
             sets.setdefault(None if asked else _set_of(name), []).append(name)
     found = []
     for tars in sets.values():
-        if asked or _are_shards(tree, tars):
+        if asked or _are_shards(tree, tars, wish):
             place = tars[0] if len(tars) == 1 else os.path.commonpath(tars)
             what = f"{len(tars):,} tar{'s' * (len(tars) > 1)} of WebDataset samples, {displayed(tars[0])}"
             members = [Tarred(str(tree.path / name), name, partial(tree.open, name)) for name in tars]
@@ -93,7 +97,48 @@ def _set_of(name: str) -> tuple[str, ...]:
     return (*(each for each in folders if not canonical_split(each)), "", *(w for w in words if not canonical_split(w)))
 
 
-def _are_shards(tree: Tree, tars: Sequence[str]) -> bool:
+def _are_folders(tree: Tree, called: str, wish: Wish, *, part: bool = False) -> bool:
+    """Whether a tar of images with files of their names is meant as folders, by what the user asks for.
+
+    A .cls is only in samples. Where there is none, folders may be classes or splits, with captions or boxes beside the
+    images.
+
+    Args:
+        tree: The tar.
+        called: Its name, for messages.
+        wish: What the user said.
+        part: Whether a part of it is asked for.
+
+    Raises:
+        InputError: The folders say something, and nothing of them is asked for.
+    """
+    if any(ending(split_key(name)[1]) == "cls" for name in tree.files):
+        return False
+    arranged = Arrangement(tree, [name for name in tree.files if _is_picture(name)])
+    try:
+        arranged.decide(Wish())
+    except InputError:
+        said = "folders, of which more will be asked"
+    else:
+        classes, splits = arranged.class_names, [split for split in SPLITS if split in arranged.splits]
+        found = [f"{len(classes):,} classes"] * bool(classes) + [f"splits {', '.join(splits)}"] * bool(splits)
+        if not found:
+            return False
+        said = f"folders: {' and '.join(found)}"
+    if part or wish.classes or wish.inner:
+        return True
+    raise InputError(
+        f"{called} holds images in folders, and files of their names beside them: what is meant?"
+        + choices(
+            [
+                (f"--layout {LAYOUT}", "samples of WebDataset, whatever their folders are called"),
+                ("--layout folder", f"{said}, without the files beside the images"),
+            ]
+        )
+    )
+
+
+def _are_shards(tree: Tree, tars: Sequence[str], wish: Wish) -> bool:
     """Whether tars are samples and not folders that somebody packed: the first one's files say so, or all their names.
 
     Raises:
@@ -103,7 +148,7 @@ def _are_shards(tree: Tree, tars: Sequence[str]) -> bool:
     if inner is None:
         return False
     if _has_companions(list(inner.files)):
-        return True
+        return not _are_folders(inner, str(tree.path / tars[0]), wish)
     folders = {name.rpartition("/")[0] for name in inner.files if _is_picture(name)}
     if len(tars) < 2 or len(folders) != 1:
         return False

@@ -269,7 +269,12 @@ def bundle_by_file_names(files: Mapping[str, Sequence[str]]) -> bool:
         pairs = [(int(folder), number) for folder, found in numbers.items() for number in found]
         if (several or padded) and all(number // width * width == first for first, number in pairs):
             return True
-        if several and _filled(numbers, width) and all(number // width == folder for folder, number in pairs):
+        # Five digits are what tools pad to; people and other classes rarely have so many.
+        if (
+            several
+            and (min(map(len, files)) > 4 or _filled(numbers, width))
+            and all(number // width == folder for folder, number in pairs)
+        ):
             return True
     pairs = [(int(folder), number) for folder, found in numbers.items() for number in found]
     return (

@@ -64,6 +64,10 @@ def test_help_explains_every_command(distgan):
         assert "Usage" in text
 
 
+def test_help_shows_what_is_in_brackets(distgan):
+    assert "'distgan[faces]'" in distgan("shards", "pack", "--help")[1]
+
+
 def test_help_does_not_wait_for_torch():
     program = """
 import sys

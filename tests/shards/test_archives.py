@@ -157,3 +157,24 @@ def test_any_damage_is_an_error_for_people(tmp_path_factory, kind, flips):
             tree.read(name)
         except (ImageError, OSError):
             continue
+
+
+@pytest.mark.parametrize(
+    ("pieces", "large", "refused"),
+    [(1, 0, False), (6, 0, True), (1, 3, True), (0x10000, 3, True)],
+)
+def test_the_pieces_of_a_zip_are_to_be_joined(tmp_path, pieces, large, refused):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.comment = b"of some length"
+        archive.writestr("1.jpg", b"1")
+    data = file.getvalue()
+    end = data.rindex(b"PK\5\6")
+    locator = b"PK\6\7" + bytes(12) + large.to_bytes(4, "little") if large else b""
+    number = (pieces - 1).to_bytes(2, "little")
+    (tmp_path / "it.zip").write_bytes(data[:end] + locator + data[end : end + 4] + number + data[end + 6 :])
+    if refused:
+        with pytest.raises(InputError, match=r"it\.zip is one piece of several: join them \(zip -s 0 \S+it\.zip --out"):
+            open_tree(tmp_path / "it.zip")
+    else:
+        assert list(opened(tmp_path / "it.zip").files) == ["1.jpg"]

@@ -257,6 +257,40 @@ def test_tables_that_others_saved(tmp_path, form):
     assert [source.sample(i).label for i in range(11)] == LABELS.tolist()
 
 
+@pytest.mark.parametrize("name", ["sign_mnist_train.csv", "train.csv", "letters/mnist_of_signs_train.csv"])
+def test_a_table_of_another_alphabet(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(csv_text().replace(b"\n8,", b"\n24,"))
+    source = open_source(tmp_path)
+    assert source.class_names == tuple(map(str, range(25)))
+    assert source.labels.tolist() == [24 if label == 8 else label for label in LABELS.tolist()]
+    assert "its labels go up to 24, so it is not MNIST" in source.recognised.notes[0]
+
+
+def test_a_table_of_mnist_with_other_labels_is_named(tmp_path):
+    (tmp_path / "mnist_train.csv").write_bytes(csv_text().replace(b"\n8,", b"\n24,"))
+    with pytest.raises(InputError, match=r"mnist_train\.csv has labels that MNIST has not: 24"):
+        open_source(tmp_path)
+
+
+def test_tables_of_sign_mnist_as_kaggle_has_them(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / f"sign_mnist_{part}").mkdir()
+        for folder in ("", f"sign_mnist_{part}/"):
+            (tmp_path / f"{folder}sign_mnist_{part}.csv").write_bytes(csv_text().replace(b"\n8,", b"\n24,"))
+    found = open_source(tmp_path).recognised
+    assert (found.splits, len(found.classes)) == ({"train": 11, "test": 11}, 25)
+    assert found.left_out == {"more of the same files": 2}
+    assert len(open_source(tmp_path / "sign_mnist_train.csv")) == 11
+    assert len(open_source(tmp_path, sub="sign_mnist_test")) == 11
+
+
+def test_faces_as_text_are_no_digits(tmp_path):
+    (tmp_path / "train.csv").write_text("emotion,pixels\n0,70 80 82\n")  # FER2013
+    with pytest.raises(InputError, match="no data set was found"):
+        open_source(tmp_path)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_kaggles_folders_in_the_tables_names(tmp_path, packed):
     for name in ("mnist_train.csv", "mnist_test.csv"):

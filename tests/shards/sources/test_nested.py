@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 
 import pytest
 
@@ -30,6 +31,53 @@ def test_archives_beside_pictures_are_asked_about(tmp_path):
     assert [each.classes for each in found] == [{"cats": 2}, {"dogs": 1}, both, {}, both, {}]
     assert [each.samples for each in found] == [2, 1, 3, 1, 3, 4]
     assert [sum(each.left_out.values()) for each in found] == [2, 2, 1, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "names", [("pets.zip", "pets2.zip"), ("pets.zip", "pets - Copy.zip"), ("cat.zip", "caterpillar.zip")]
+)
+def test_an_archive_is_asked_for_by_its_whole_name(tmp_path, names):
+    files = {name: zip_bytes({f"{i}.jpg": picture(i), "9.jpg": picture(9)}) for i, name in enumerate(names)}
+    path = write(tmp_path / "it", "folder", files | {"preview.jpg": picture(9)})
+    assert sum("sub" in option for option in choices_at(path)) == 2
+    for i, name in enumerate(names):
+        source = open_source(path, sub=name[:-4])
+        assert (len(source), source.sample(0).image) == (2, picture(i))
+    assert len(open_source(path, sub=names[0][:2])) == 4
+
+
+def test_an_archive_beside_a_folder_may_be_a_class_as_well(tmp_path):
+    path = write(tmp_path / "it", "folder", {"dog.zip": zip_bytes(photos("1.jpg", "2.jpg")), "cat/3.jpg": picture(3)})
+    assert [open_source(path, **option).recognised.classes for option in choices_at(path) if "classes" in option] == [
+        {"cat": 1, "dog": 2},
+        {},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "left_out"),
+    [
+        (("archive.zip", "archive (1).zip"), "archive (1).zip"),
+        (("pets - Copy.tar.gz", "pets.tar.gz", "b.zip"), "pets.tar.gz"),
+    ],
+)
+@pytest.mark.parametrize("form", ["cat/1.jpg dog/2.jpg", "1.jpg 2.jpg"])
+def test_the_same_archive_once_more_is_left_out(tmp_path, names, left_out, form):
+    inner = photos(*form.split())
+    files = {
+        name: (zip_bytes if name.endswith(".zip") else partial(tar_bytes, compression="gz"))(inner) for name in names
+    }
+    path = write(tmp_path / "it", "folder", files)
+    for option in ({}, {"classes": True}, {"classes": False}):
+        source = open_source(path, **option)
+        assert len(source) == 2
+        assert source.recognised.left_out[f"the same once more in {left_out}"] == 1
+    assert "cat" not in form or open_source(path).class_names == ("cat", "dog")
+
+
+def test_archives_of_the_same_names_and_sizes_are_not_the_same(tmp_path):
+    files = {f"{name}.zip": zip_bytes({"1.bmp": picture(i, kind="BMP")}) for i, name in enumerate(("cat", "dog"))}
+    assert open_source(write(tmp_path / "it", "folder", files)).recognised.classes == {"cat": 1, "dog": 1}
 
 
 def test_an_archive_of_other_data_beside_a_picture_is_asked_about(tmp_path):
@@ -69,7 +117,8 @@ def test_tars_of_classes_are_folders(tmp_path, names):
 
 
 def test_tars_of_short_numbers_are_asked_about(tmp_path):
-    path = write(tmp_path / "it", "folder", {f"class0{i}.tar.gz": tar_bytes(photos("1.jpg"), "gz") for i in (1, 2)})
+    files = {f"class0{i}.tar.gz": tar_bytes({"1.jpg": picture(i)}, "gz") for i in (1, 2)}
+    path = write(tmp_path / "it", "folder", files)
     assert choices_at(path) == [{"layout": "webdataset"}, {"layout": "folder"}]
     assert [open_source(path, **option).class_names for option in choices_at(path)] == [(), ("class01", "class02")]
 

@@ -321,6 +321,14 @@ def test_the_pieces_of_an_archive_are_to_be_joined(tmp_path):
             open_source(place)
 
 
+def test_the_pieces_of_a_zip_are_to_be_joined(tmp_path):
+    path = write(tmp_path / "it", "folder", {"my pets.z01": b"PK\7\x08", "my pets.z02": b"x"})
+    for place in (path, path / "my pets.z01"):
+        with pytest.raises(InputError, match=r"zip -s 0 '\S*my pets\.zip' --out whole\.zip") as error:
+            open_source(place)
+        assert str(error.value).count("zip -s") == 1
+
+
 def test_nothing_found_says_what_was_seen(tmp_path):
     path = write(tmp_path / "it", "folder", {"a.txt": b"x", "b.txt": b"y", "in/c.npz": b"z", ".hidden": b""})
     with pytest.raises(InputError) as error:
@@ -331,7 +339,7 @@ def test_nothing_found_says_what_was_seen(tmp_path):
     assert ".npz: distgan does not read these" in text
 
 
-@pytest.mark.parametrize("name", ["set.7z", "set.rar", "set.parquet"])
+@pytest.mark.parametrize("name", ["a.7z", "a.rar", "a.parquet", "a.arrow", "a.npy", "a.tfrecords", "a.tfrec"])
 def test_containers_that_are_not_read(tmp_path, name):
     (tmp_path / name).write_bytes(b"something")
     with pytest.raises(InputError, match="unpack it"):

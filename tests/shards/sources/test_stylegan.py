@@ -48,7 +48,6 @@ def test_no_labels(tmp_path):
         ([["a.png", 1.5]], "1.5 is no label"),
         ([["a.png", float("inf")]], "Infinity is no label"),
         ([[3, 1]], "no pair"),
-        (7, "not iterable"),
         ([["a.png", True]], "true is no label"),
         ([["elsewhere.png", 1]], "speaks of none"),
         ([["a.png", 0], ["./a.png", 1]], "a.png has two labels, 0 and 1"),
@@ -59,9 +58,27 @@ def test_a_table_that_makes_no_sense_is_named(tmp_path, labels, message):
         open_source(write(tmp_path / "it", "folder", IMAGES | {"dataset.json": table(labels)}))
 
 
-def test_another_json_is_none_of_ours(tmp_path):
-    source = open_source(write(tmp_path / "it", "folder", IMAGES | {"dataset.json": b'{"name": "mine"}'}))
-    assert source.layout == "folder"
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"name": "mine"},
+        {"name": "Liver", "labels": {"background": 0, "liver": 1}, "file_ending": ".png"},  # nnU-Net
+        {"labels": {"0": "background", "1": "liver"}},
+        {"labels": {}},
+        {"labels": 7},
+        {"images": [{"file": "a.png", "labels": [1, 2]}]},
+        [{"labels": []}],
+    ],
+)
+def test_another_json_is_none_of_ours(tmp_path, document):
+    source = open_source(write(tmp_path / "it", "folder", IMAGES | {"dataset.json": json.dumps(document).encode()}))
+    assert (source.layout, source.recognised.left_out) == ("folder", {".json": 1})
+
+
+def test_a_table_that_is_cut_off_is_named(tmp_path):
+    path = write(tmp_path / "it", "folder", IMAGES | {"dataset.json": table([["a.png", 1]])[:-4]})
+    with pytest.raises(InputError, match=r"dataset\.json should say"):
+        open_source(path)
 
 
 @pytest.mark.parametrize("form", ["./{}", "dict", "float", "late"])

@@ -14,7 +14,7 @@ from shards.images import Transform
 from shards.index import Index
 from shards.sources import open_source
 from shards.writer import pack
-from tests.shards.sources.test_sources import choices_at, picture
+from tests.shards.sources.test_sources import choices_at, photos, picture
 from tests.shards.test_trees import tar_bytes, zip_bytes
 
 
@@ -267,3 +267,69 @@ def test_a_part_of_a_tar_is_refused(tmp_path):
     for given in ({"sub": "1"}, {"exclude": ["1"]}):
         with pytest.raises(InputError, match="are for folders and archives"):
             open_source(f"{tmp_path}/{{a,b}}.tar", **given)
+
+
+def beside(form: str, *names: str) -> dict[str, bytes]:
+    """Pictures, and a file beside each that says something of it."""
+    return photos(*names) | {form.format(name.rpartition(".")[0]): b"{}" for name in names}
+
+
+CLASS_FOLDERS = [f"pets/{pet}/{pet}{i}.jpg" for pet in ("cat", "dog") for i in range(3)]
+SPLIT_FOLDERS = [f"{split}/{split}{i}.jpg" for split in ("train", "val") for i in range(3)]
+
+
+@pytest.mark.parametrize("form", ["{}.txt", "{}.json", "{}.jpg.json"])
+@pytest.mark.parametrize("names", [CLASS_FOLDERS, SPLIT_FOLDERS])
+@pytest.mark.parametrize("place", ["it.tar", "in/it.tgz"])
+def test_folders_with_files_beside_the_images_are_asked_about(tmp_path, form, names, place):
+    (tmp_path / "in").mkdir()
+    (tmp_path / place).write_bytes(tar_bytes(beside(form, *names), "gz" if place.endswith("gz") else ""))
+    path = tmp_path / place.replace("in/it.tgz", "in")
+    assert choices_at(path) == [{"layout": "webdataset"}, {"layout": "folder"}]
+    samples, folders = (open_source(path, **option) for option in choices_at(path))
+    assert (samples.layout, len(samples), samples.class_names) == ("webdataset", 6, ())
+    assert (folders.layout, len(folders)) == ("folder", 6)
+    assert (folders.class_names == ("cat", "dog")) is (names is CLASS_FOLDERS)
+    assert (folders.split_names == ("train", "val")) is (names is SPLIT_FOLDERS)
+
+
+def test_what_is_asked_for_says_that_folders_are_meant(tmp_path):
+    path = one_tar(tmp_path / "a.tar", beside("{}.txt", *CLASS_FOLDERS))
+    assert open_source(path, classes=True).class_names == ("cat", "dog")
+    assert len(open_source(path, sub="pets/cat")) == len(open_source(path, exclude=["cat"])) == 3
+    (tmp_path / "in").mkdir()
+    path = path.rename(tmp_path / "in/a.tar").parent
+    assert open_source(path, classes=True).class_names == ("cat", "dog")
+    assert len(open_source(path, sub="a/pets/cat")) == len(open_source(path, exclude=["cat"], classes=True)) == 3
+
+
+def test_folders_that_raise_a_question_are_asked_about_all_the_same(tmp_path):
+    names = ["2019/cat/1.jpg", "2019/dog/2.jpg", "2020/cat/3.jpg"]
+    path = one_tar(tmp_path / "a.tar", beside("{}.txt", *names))
+    first = choices_at(path)
+    assert first == [{"layout": "webdataset"}, {"layout": "folder"}]
+    assert len(open_source(path, **first[0])) == 3
+    second = choices_at(path, **first[1])
+    assert {"inner": True} in second
+    for option in second:
+        assert open_source(path, **option).layout == "folder"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["00000/000000001.jpg", "00000/000000002.jpg", "00001/000010001.jpg", "00001/000010002.jpg"],
+        [f"images/{i}.jpg" for i in range(4)],
+        [f"part{i % 2}/{i}.jpg" for i in range(4)],
+    ],
+)
+def test_folders_that_say_nothing_are_samples(tmp_path, names):
+    source = open_source(one_tar(tmp_path / "a.tar", beside("{}.txt", *names)))
+    assert (source.layout, len(source)) == ("webdataset", 4)
+
+
+def test_a_folder_in_each_tar_is_no_class(tmp_path):
+    for i in range(2):
+        one_tar(tmp_path / f"{i:05d}.tar", beside("{}.txt", f"{i:05d}/{i}1.jpg", f"{i:05d}/{i}2.jpg"))
+    source = open_source(tmp_path)
+    assert (source.layout, len(source), source.class_names) == ("webdataset", 4, ())
