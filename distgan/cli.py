@@ -608,8 +608,9 @@ def evaluate(
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="NAME|FILE",
-            help="inception[:FILE], lite0[:SIZE], a file (distgan classifier train, TorchScript, torch.export), or none. "
-            "When not given: Inception where its weights are at hand, else lite0 where it is installed, else none.",
+            help="inception, lite0, inception:FILE, lite0:SIZE, a file (of distgan classifier train, TorchScript, "
+            "torch.export), or none. When not given: Inception where its weights are at hand, else lite0 where it is "
+            "installed, else none.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the latents.")] = 0,
@@ -628,8 +629,8 @@ def evaluate(
 ) -> None:
     """Score a generator against real images that it has not learnt from."""
     from distgan.checkpoint import find_checkpoint
-    from distgan.evaluation import evaluate as score
     from distgan.evaluation.metrics import METRICS, names_of_scores
+    from distgan.sampling.scored import evaluate as score
     from shards.names import parse_where
 
     with _progress("scoring") as progress:
@@ -651,8 +652,8 @@ def evaluate(
         console.print(line)
     described = f"features {found.facts['features']}" if "features" in found.facts else "no features"
     console.print(
-        f"step {found.facts['step']:,}: {found.facts['count']:,} generated and {found.facts['real_count']:,} real images, "
-        f"{described}"
+        f"step {found.facts['step']:,}: {found.facts['count']:,} generated and {found.facts['real_count']:,} real "
+        f"images, {described}"
     )
     for note in found.notes:
         console.print(f"note: {note}")

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from distgan.evaluation.features import Described, Features
 from distgan.evaluation.metrics import Block, Metric, Part, Setting, build_metrics
-from distgan.sampling import BATCH
 from shards.errors import InputError
 
+BATCH = 64
+"""Images that are drawn, read and described at a time."""
 LARGEST_BLOCK = 512
 
 Images = Callable[[int, int], Tensor]
@@ -69,7 +70,7 @@ def score(
     kept: Vectors | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, float]:
-    """Score what is drawn against real images. All workers call this, and get the same.
+    """Score what is drawn against real images. All workers call this; the first has the scores.
 
     Args:
         generated: What is drawn.
@@ -85,7 +86,7 @@ def score(
         progress: Told how far this worker is.
 
     Returns:
-        Scores by name: "frechet", "kernel", "kernel_error", "precision", ….
+        Scores by name: "frechet", "kernel", "kernel_error", "precision", …; none on other ranks than 0.
 
     Raises:
         InputError: Too few images, or features that give no vector of finite numbers for each.
@@ -146,5 +147,6 @@ def _together(made: Sequence[Metric], workers: Adder) -> dict[str, float]:
     for metric in made:
         for sums in metric.sums:
             sums.copy_(workers.sum(sums.to(workers.device)).cpu())
+    for metric in made if workers.rank == 0 else ():
         found |= metric.scores()
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distgan.evaluation.features.base import Described, Features, frozen
+from distgan.evaluation.features.base import Described, Features
 from shards.digests import file_digests
 from shards.errors import InputError
 
@@ -30,7 +30,7 @@ def load(argument: str) -> Features:
         if path.suffix == ".pt2":
             network: nn.Module = torch.export.load(path).module()
         else:
-            network = frozen(torch.jit.load(str(path), map_location="cpu"))  # type: ignore[no-untyped-call]
+            network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever torch makes of a file that is something else
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         kind = "a torch.export module" if path.suffix == ".pt2" else "a TorchScript module"

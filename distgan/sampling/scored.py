@@ -1,0 +1,96 @@
+"""A trained generator's scores: what it draws, beside real images that it has not learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distgan.checkpoint import Checkpoint
+from distgan.data.conditions import LabelDistribution
+from distgan.evaluation import Alone, Evaluated, check_fits, check_metrics, compare, held_out
+from distgan.evaluation.features import load_features
+from distgan.evaluation.metrics import METRICS
+from distgan.evaluation.scoring import Images, Progress
+from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
+from distgan.spec import ModelSpec
+from shards.errors import InputError
+from shards.index import Index
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    shards: str | None = None,
+    *,
+    count: int = 10_000,
+    seed: int = 0,
+    metrics: Sequence[str] = tuple(METRICS),
+    features: str | None = None,
+    where: Mapping[str, object] | None = None,
+    ema: bool = True,
+    device: torch.device | None = None,
+    cache: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Evaluated:
+    """Score a checkpoint against real images.
+
+    Args:
+        checkpoint: The trained state.
+        shards: The packed set to compare with; None for the run's own.
+        count: Images to draw.
+        seed: Of the latents.
+        metrics: Names in METRICS.
+        features: As :func:`distgan.evaluation.features.load_features` takes it.
+        where: The real images to compare with, as :meth:`shards.index.Index.select` takes it; None for those that the
+            run was trained on, of another split. What the run is conditioned on of it is asked of the generator, too.
+        ema: The averaged weights, else those that training goes on with.
+        device: None for a GPU where there is one.
+        cache: Where features of real images are kept; None for the user's cache folder.
+        progress: Told how far it is.
+
+    Raises:
+        InputError: The set, the checkpoint, the features and what is asked do not fit each other.
+        DamageError: A real image is not what was packed.
+    """
+    if count < 2 or seed < 0:
+        raise InputError("--count is at least 2, --seed at least 0")
+    check_metrics(metrics)
+    state = checkpoint.state
+    chosen = (
+        {name: value for name, value in state.spec.data.where.items() if name != "split"} if where is None else where
+    )
+    held = held_out(Index.load(shards or state.spec.data.shards), chosen)
+    check_fits(held, state.channels, state.spec.data.image_size, str(checkpoint.path))
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    labels = load_labels(checkpoint)
+    known = {name for name in chosen if name in labels.names or (name == "class" and labels.has_classes)}
+    generator = load_generator(checkpoint, ema=ema).to(device)
+    described = load_features(features)
+    return compare(
+        drawn_images(generator, labels.given({name: chosen[name] for name in known}), state.spec.model, seed, device),
+        held,
+        count=count,
+        metrics=metrics,
+        features=described.to(device) if described else None,
+        workers=Alone(device),
+        cache=cache,
+        facts={"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint},
+        progress=progress,
+    )
+
+
+def drawn_images(
+    generator: nn.Module, labels: LabelDistribution, model: ModelSpec, seed: int, device: torch.device
+) -> Images:
+    """What a generator in evaluation mode draws, by position."""
+    dtype = next(generator.parameters()).dtype
+
+    @torch.inference_mode()
+    def images(first: int, count: int) -> Tensor:
+        latents = sample_latents(seed, first, count, model, device).to(dtype)
+        wanted = sample_labels(labels, seed, first, count, device).to(dtype)
+        return as_uint8(generator(latents, wanted))
+
+    return images
