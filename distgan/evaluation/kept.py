@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shards.cache import default_cache
 from shards.errors import InputError
 from shards.files import write_atomically
 
@@ -59,5 +59,4 @@ class KeptVectors:
 
 def default_folder() -> Path:
     """Where features are kept unless told otherwise: ``~/.cache/distgan/features``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "distgan" / "features"
+    return default_cache("features")
