@@ -373,7 +373,11 @@ class Arrangement:
                 doubtful |= {one, other}
         found = (twins or doubtful) - masks
         if found:
-            says = "files of the same names and sizes, perhaps of the same scenes" if doubtful == found else "the same"
+            says = (
+                "files of the same names and sizes, perhaps of the same scenes"
+                if doubtful == found
+                else "the same pictures"
+            )
             named = _some([name or "what lies beside folders" for name in sorted(found)], " and ")
             kept = "the folders, without what lies beside them" if LOOSE in found else "all, each folder as a class"
             options = [*self._keep_one(members, sorted(found)), *([("--classes", kept)] if level == 0 else [])]

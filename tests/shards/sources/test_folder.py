@@ -607,7 +607,7 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
             for name, size in (("HR", (48, 40)), ("LR", (24, 20)))
             for i in range(4)
         },
-        "HR and LR hold the same:",
+        "HR and LR hold the same pictures:",
         3,
     ),
     "editions and splits in one word": (
@@ -617,7 +617,7 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
             for name, end, size in (("HR", "", (48, 40)), ("LR_bicubic/X2", "x2", (24, 20)))
             for i in range(4)
         },
-        "DIV2K_HR and DIV2K_LR_bicubic hold the same:",
+        "DIV2K_HR and DIV2K_LR_bicubic hold the same pictures:",
         3,
     ),
     "splits in a folder beside another": (
@@ -632,7 +632,7 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
     ),
     "pictures and smaller ones below": (
         many("x/{i}.jpg") | smaller("x/thumbs/{i}.jpg"),
-        "what lies beside folders and thumbs hold the same:",
+        "what lies beside folders and thumbs hold the same pictures:",
         2,
     ),
     "photographs and drawings": (

@@ -109,7 +109,9 @@ def test_two_editions_of_the_same_pictures(tmp_path):
         for i in range(4)
     }
     path = write(tmp_path / "ffhq", "folder", files)
-    with pytest.raises(InputError, match=r"(?s)hold the same:.*--sub images1024x1024 .*--sub thumbnails128x128 "):
+    with pytest.raises(
+        InputError, match=r"(?s)hold the same pictures:.*--sub images1024x1024 .*--sub thumbnails128x128 "
+    ):
         open_source(path)
     source = open_source(path, sub="thumbnails128x128")
     assert (len(source), source.class_names) == (4, ())  # folders by number are no classes
