@@ -546,6 +546,7 @@ class Arrangement:
         options = [
             ("--classes", "the outer folders"),
             ("--inner-classes", "the inner folders, those of one name as one"),
+            ("--no-classes", "all images, without classes"),
         ]
         options += [
             (f"--sub {quoted(place)}", f"{len(groups[name]):,} images")

@@ -571,8 +571,8 @@ AMBIGUOUS: dict[str, tuple[Files, str, int]] = {
     "domains of classes": (
         many("{domain}/{thing}/{domain}{i}.jpg", domain=["Art", "Real World"], thing=["Bed", "Fan"])
         | many("Clipart/Fan/c{i}.jpg"),
-        "which are the classes",
-        4,
+        "which are the classes.*\n.*\n.*\n  --no-classes ",
+        5,
     ),
     "a folder of pictures beside a folder of classes": (
         many("data/{pet}/{i}.jpg", pet=PETS) | many("docs/fig{i}.png", 1),
