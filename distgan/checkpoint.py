@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
@@ -34,6 +34,8 @@ FORMAT_2 = "distgan-checkpoint-2"
 """Written before dcgan had ``max_width`` and dcgan_keras had ``order``: see :func:`_networks_of_format_2`."""
 CHECKPOINTS = "checkpoints"
 GENERATORS = "generators"
+BEST = "best.json"
+"""In a run's folder: which checkpoint has scored best, and what."""
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -237,14 +239,55 @@ def drop_generators(run: Path, after: int) -> None:
             shutil.rmtree(path)
 
 
-def find_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint that a path names: its own folder, or a run's folder for the newest of the run.
+class Best(NamedTuple):
+    """The checkpoint of a run that has scored best.
+
+    Attributes:
+        path: Its folder.
+        metric: The score's name.
+        value: The score.
+    """
+
+    path: Path
+    metric: str
+    value: float
+
+
+def mark_best(run: Path, best: Best) -> None:
+    """Write down which checkpoint of a run has scored best.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with write_atomically(run / BEST) as file:
+        document = {"checkpoint": best.path.name, "metric": best.metric, "value": best.value}
+        file.write(json.dumps(document).encode() + b"\n")
+
+
+def best_of(run: Path) -> Best | None:
+    """The checkpoint of a run that has scored best, if it is known and still there: a roll-back may have removed it."""
+    try:
+        document = json.loads((run / BEST).read_bytes())
+        name, metric, value = document["checkpoint"], document["metric"], document["value"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    path = run / CHECKPOINTS / str(name)
+    return Best(path, str(metric), float(value)) if path in checkpoints(run) else None
+
+
+def find_checkpoint(path: Path, *, best: bool = False) -> Checkpoint:
+    """The checkpoint that a path names: its own folder, or a run's folder for the newest of the run, or its best.
 
     It may be a generator alone, if that is named, or if the run has nothing else.
 
     Raises:
         InputError: There is none.
     """
+    if best:
+        found_best = best_of(path)
+        if found_best is None:
+            raise InputError(f"{path} knows of no best checkpoint: train with training.keep_best")
+        return Checkpoint(found_best.path)
     if (path / STATE).exists():
         return Checkpoint(path)
     found = checkpoints(path) or generators(path)
@@ -254,7 +297,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
 
 
 def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspects: Collection[int] = ()) -> None:
-    """Remove checkpoints that nobody will want.
+    """Remove checkpoints that nobody will want. The best one is wanted.
 
     Args:
         run: The run's folder.
@@ -265,6 +308,8 @@ def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspects: Col
     """
     found = checkpoints(run)
     kept = set(found[-keep_last:])
+    if best := best_of(run):
+        kept.add(best.path)
     for suspect in suspects:
         kept.update([path for path in found if _step(path) < suspect][-1:])
     if keep_every_steps is not None:

@@ -81,6 +81,7 @@ class Weights(str, Enum):
 # Sets are named by strings: a Path would spoil a URL.
 Shards = Annotated[str, typer.Argument(help="The folder of a packed set.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints.", show_default=False)]
+Best = Annotated[bool, typer.Option("--best", help="The checkpoint that has scored best (training.keep_best).")]
 _SPEC = "The run specification (YAML), or the name of a shipped one (distgan recipes)"
 Spec = Annotated[Path, typer.Argument(help=f"{_SPEC}.", show_default=False)]
 SpecOrDefault = Annotated[
@@ -576,6 +577,7 @@ def sample(
     weights: Annotated[
         Weights, typer.Option(help="The averaged weights, or those that training goes on with.")
     ] = Weights.ema,
+    best: Best = False,
     where: Where = None,
 ) -> None:
     """Draw images with a trained generator."""
@@ -584,7 +586,7 @@ def sample(
     from shards.names import parse_where
 
     asked = parse_where(where or [])
-    checkpoint = find_checkpoint(run)
+    checkpoint = find_checkpoint(run, best=best)
     draw(checkpoint, out, count=count, seed=seed, columns=columns, ema=weights is Weights.ema, where=asked)
     console.print(f"{count} images of step {checkpoint.state.step} in {out}")
 
@@ -625,6 +627,7 @@ def evaluate(
             "the split test, else val, is taken where none is named.",
         ),
     ] = None,
+    best: Best = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a generator against real images that it has not learnt from."""
@@ -635,7 +638,7 @@ def evaluate(
 
     with _progress("scoring") as progress:
         found = score(
-            find_checkpoint(run),
+            find_checkpoint(run, best=best),
             shards,
             count=count,
             seed=seed,

@@ -221,6 +221,9 @@ class TrainingSpec(Options):
     """Images between two checkpoints. One more is written when the run ends or is interrupted."""
     keep_last: Count = 2
     """Newest checkpoints to keep."""
+    keep_best: str | None = None
+    """Also keep the checkpoint that scores best so far, by one of the scores of ``evaluation``: frechet, kernel,
+    wasserstein (the lower, the better), precision, recall, density, coverage, inception. ``--best`` draws from it."""
     keep_every_images: Count | None = None
     """Also keep, for good, the first checkpoint in every span of this many images."""
     keep_generator_every_images: Count | None = None
@@ -243,6 +246,32 @@ class TrainingSpec(Options):
         if name in ("tf32", "fp16", "float16"):
             raise ValueError(f"{name} is not supported; there are auto, float32, bfloat16 and float64")
         return _PRECISIONS.get(name, name) if isinstance(name, str) else name
+
+
+class EvaluationSpec(Options):
+    """Scores while training, against real images that are held out."""
+
+    every_images: Count | None = None
+    """Images between two evaluations; one more is made at the end. Unset, there are none."""
+    count: Annotated[int, Field(ge=2, le=10**7)] = 1_000
+    """Images to draw; at most as many real ones are taken."""
+    metrics: list[str] = ["frechet", "kernel", "neighbours", "inception"]
+    """Which scores: names in :data:`distgan.evaluation.metrics.METRICS`. What needs features is left out without."""
+    features: str | None = None
+    """What describes images, as ``distgan evaluate --features`` takes it. Unset: Inception where its weights are at
+    hand, else lite0 where it is installed, else none, and then the sliced Wasserstein distance is the score."""
+    shards: str | None = None
+    """The packed set to compare with. Unset, that of ``data.shards``."""
+    where: dict[str, Any] | None = None
+    """The real images, as ``data.where`` has it. Unset, those that ``data.where`` asks for, of the split test, else
+    val, if there is one."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _some(cls, metrics: list[str]) -> list[str]:
+        if not metrics:
+            raise ValueError("names at least one score; to have none, leave evaluation.every_images unset")
+        return metrics
 
 
 class WandbSpec(Options):
@@ -370,6 +399,8 @@ class RunSpec(Options):
     """How each side follows its gradient."""
     training: TrainingSpec = TrainingSpec()
     """How long and how."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """How good the pictures are."""
     tracking: TrackingSpec = TrackingSpec()
     """What is written down."""
     guard: GuardSpec = GuardSpec()
@@ -384,6 +415,12 @@ class RunSpec(Options):
                 f"training.batch_size is {self.training.batch_size}, too few for cluster.workers = "
                 f"{self.cluster.most_workers}: each needs an image"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_by_a_score(self) -> RunSpec:
+        if self.training.keep_best is not None and self.evaluation.every_images is None:
+            raise ValueError("training.keep_best needs scores: set evaluation.every_images")
         return self
 
     @property
@@ -423,11 +460,13 @@ FREE_ON_RESUME = (
     "training.epochs",
     "training.checkpoint_every_images",
     "training.keep_last",
+    "training.keep_best",
     "training.keep_every_images",
     "training.keep_generator_every_images",
     "data.shards",
     "data.cache",
     "data.prefetch_batches",
+    "evaluation",
     "tracking",
     "guard",
     "cluster",
@@ -436,7 +475,10 @@ FREE_ON_RESUME = (
 free too: that they are the same shards is checked by their fingerprint."""
 
 
-_NAMES = (("data", "where", "class"), ("data", "where", "split"), ("model", "condition", "attributes"))
+_NAMES = (
+    *((section, "where", name) for section in ("data", "evaluation") for name in ("class", "split")),
+    ("model", "condition", "attributes"),
+)
 """Where names of the data set stand, alone or in a list. YAML would take 010 for 8, no for false and 1e3 for 1000."""
 
 _TEXT = "tag:yaml.org,2002:str"

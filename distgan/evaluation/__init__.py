@@ -15,8 +15,8 @@ from torch import Tensor
 from distgan.data.order import Ids, Order
 from distgan.evaluation.features import Features
 from distgan.evaluation.kept import KeptVectors, default_folder
-from distgan.evaluation.metrics import METRICS
-from distgan.evaluation.scoring import Adder, Images, Progress, score
+from distgan.evaluation.metrics import METRICS, Metric
+from distgan.evaluation.scoring import Adder, Images, Progress, gather
 from shards.errors import InputError
 from shards.index import Index
 from shards.names import near
@@ -129,72 +129,90 @@ def real_images(held: HeldOut, device: torch.device) -> Iterator[Images]:
         yield images
 
 
-def compare(
-    generated: Images,
-    held: HeldOut,
-    *,
-    count: int,
-    metrics: Sequence[str],
-    features: Features | None,
-    workers: Adder,
-    cache: Path | None = None,
-    facts: Mapping[str, object] | None = None,
-    progress: Progress = lambda done, total: None,
-) -> Evaluated:
-    """Score generated images against held-out ones. All workers call this; the first has the scores.
+class Comparison:
+    """Held-out images and what describes them: what several generators are compared with.
 
     Args:
-        generated: What is drawn, as many channels and pixels as the held-out images have.
         held: The real images.
         count: How many to draw; as many real ones are taken, if there are.
         metrics: Names in METRICS.
         features: What describes images, on the workers' device.
         workers: This process and the others.
         cache: Where features of real images are kept; None for the user's cache folder.
-        facts: What else is to be said of the scores.
-        progress: Told how far this worker is.
 
     Raises:
-        InputError: Too few images, wrong features, or a cache that cannot be written.
-        DamageError: A real image is not what was packed.
+        InputError: An unknown metric, or fewer than two real images.
     """
-    check_metrics(metrics)
-    transform = held.index.transform
-    real_count = min(count, len(held.ids))
-    about: dict[str, Any] = {
-        "count": count,
-        "real_count": real_count,
-        "where": held.where,
-        "shards": held.index.fingerprint,
-        "transform": transform.to_json(),
-    }
-    kept = None
-    if features:
-        about |= {
-            "distance": features.distance,
-            "features": features.name,
-            "features_sha256": features.sha256,
-            **{f"features_{name}": value for name, value in features.facts.items()},
+
+    def __init__(
+        self,
+        held: HeldOut,
+        *,
+        count: int,
+        metrics: Sequence[str],
+        features: Features | None,
+        workers: Adder,
+        cache: Path | None = None,
+    ) -> None:
+        check_metrics(metrics)
+        self._held, self._count, self._metrics = held, count, list(metrics)
+        self._features, self._workers = features, workers
+        self._real_count = min(count, len(held.ids))
+        if self._real_count < 2:
+            raise InputError(
+                f"scores need at least 2 real images, and {held.index.root} has {len(held.ids)} that match"
+            )
+        self.facts: dict[str, Any] = {
+            "count": count,
+            "real_count": self._real_count,
+            "where": held.where,
+            "shards": held.index.fingerprint,
+            "transform": held.index.transform.to_json(),
         }
-        kept = KeptVectors(cache or default_folder(), about)
-    with real_images(held, workers.device) as real:
-        scores = score(
-            generated,
-            real,
-            count,
-            real_count,
-            channels=transform.channels,
-            size=transform.size,
-            metrics=metrics,
-            features=features,
-            workers=workers,
-            kept=kept,
-            progress=progress,
-        )
-    notes = [held.note] if held.note else []
-    if features and real_count < BIASED_BELOW:
-        notes.append(
-            f"a Fréchet distance of {real_count:,} images is too large, by an amount that depends on the images: "
-            "compare equal numbers only, and the kernel distance first, which is not"
-        )
-    return Evaluated(scores, {**about, **(facts or {})}, tuple(notes))
+        self._kept = None
+        if features:
+            self.facts |= {
+                "distance": features.distance,
+                "features": features.name,
+                "features_sha256": features.sha256,
+                **{f"features_{name}": value for name, value in features.facts.items()},
+            }
+            self._kept = KeptVectors(cache or default_folder(), self.facts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What should be known of the scores, in sentences."""
+        notes = [self._held.note] if self._held.note else []
+        if self._features and self._real_count < BIASED_BELOW:
+            notes.append(
+                f"a Fréchet distance of {self._real_count:,} images is too large, by an amount that depends on the "
+                "images: compare equal numbers only, and the kernel distance first, which is not"
+            )
+        return notes
+
+    def gather(self, generated: Images, progress: Progress = lambda done, total: None) -> list[Metric]:
+        """Draw, read and describe this worker's share: what :func:`distgan.evaluation.scoring.add_up` wants.
+
+        Args:
+            generated: What is drawn, as many channels and pixels as the held-out images have.
+            progress: Told how far this worker is.
+
+        Raises:
+            InputError: Wrong features, or a cache that cannot be written.
+            DamageError: A real image is not what was packed.
+        """
+        transform = self._held.index.transform
+        with real_images(self._held, self._workers.device) as real:
+            return gather(
+                generated,
+                real,
+                self._count,
+                self._real_count,
+                channels=transform.channels,
+                size=transform.size,
+                metrics=self._metrics,
+                features=self._features,
+                workers=self._workers,
+                kept=self._kept,
+                progress=progress,
+            )

@@ -286,6 +286,11 @@ METRICS: dict[str, type[Metric]] = {
 }
 
 
+BETTER_LOWER = frozenset({"frechet", "kernel", "wasserstein"})
+BETTER_HIGHER = frozenset({"precision", "recall", "density", "coverage", "inception"})
+"""Scores by which one generator can be called better than another."""
+
+
 def build_metrics(names: Sequence[str], setting: Setting) -> list[Metric]:
     """Those of some metrics that can be had."""
     return [made for name in METRICS if name in names and (made := METRICS[name](setting)).can()]

@@ -56,7 +56,7 @@ def block_size(count: int) -> int:
     return min(LARGEST_BLOCK, max(2, count // 10))
 
 
-def score(
+def gather(
     generated: Images,
     real: Images,
     count: int,
@@ -69,8 +69,8 @@ def score(
     workers: Adder,
     kept: Vectors | None = None,
     progress: Progress = lambda done, total: None,
-) -> dict[str, float]:
-    """Score what is drawn against real images. All workers call this; the first has the scores.
+) -> list[Metric]:
+    """Draw, read and describe this worker's share of the images. Nothing is said to the others.
 
     Args:
         generated: What is drawn.
@@ -81,12 +81,12 @@ def score(
         size: Of both, in pixels.
         metrics: Names in :data:`distgan.evaluation.metrics.METRICS`. What cannot be had is left out.
         features: What describes images; on the workers' device.
-        workers: This process and the others.
+        workers: This process and the others: which share is this one's.
         kept: The features of the real images, as far as they are known.
         progress: Told how far this worker is.
 
     Returns:
-        Scores by name: "frechet", "kernel", "kernel_error", "precision", …; none on other ranks than 0.
+        What :func:`add_up` wants.
 
     Raises:
         InputError: Too few images, or features that give no vector of finite numbers for each.
@@ -101,7 +101,7 @@ def score(
         for metric in made:
             metric.add(block)
         progress(min(done * setting.block, count), len(mine) * setting.block)
-    return _together(made, workers)
+    return made
 
 
 def _blocks(
@@ -142,11 +142,20 @@ def _batches(images: Images, first: int, count: int) -> list[Tensor]:
     return [images(start, min(BATCH, first + count - start)) for start in range(first, first + count, BATCH)]
 
 
-def _together(made: Sequence[Metric], workers: Adder) -> dict[str, float]:
-    found: dict[str, float] = {}
+def add_up(made: Sequence[Metric], workers: Adder) -> None:
+    """Add up what all workers have gathered. All of them call this."""
     for metric in made:
         for sums in metric.sums:
             sums.copy_(workers.sum(sums.to(workers.device)).cpu())
-    for metric in made if workers.rank == 0 else ():
+
+
+def scores(made: Sequence[Metric]) -> dict[str, float]:
+    """Scores by name ("frechet", "kernel", "kernel_error", "precision", …) of what has been added up.
+
+    Raises:
+        InputError: There were too few images.
+    """
+    found: dict[str, float] = {}
+    for metric in made:
         found |= metric.scores()
     return found

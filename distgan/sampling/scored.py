@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import LabelDistribution
-from distgan.evaluation import Alone, Evaluated, check_fits, check_metrics, compare, held_out
+from distgan.evaluation import Alone, Comparison, Evaluated, check_fits, check_metrics, held_out
 from distgan.evaluation.features import load_features
 from distgan.evaluation.metrics import METRICS
-from distgan.evaluation.scoring import Images, Progress
+from distgan.evaluation.scoring import Images, Progress, add_up, scores
 from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
 from distgan.spec import ModelSpec
 from shards.errors import InputError
@@ -65,20 +65,22 @@ def evaluate(
     check_fits(held, state.channels, state.spec.data.image_size, str(checkpoint.path))
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     labels = load_labels(checkpoint)
-    known = {name for name in chosen if name in labels.names or (name == "class" and labels.has_classes)}
     generator = load_generator(checkpoint, ema=ema).to(device)
     described = load_features(features)
-    return compare(
-        drawn_images(generator, labels.given({name: chosen[name] for name in known}), state.spec.model, seed, device),
+    workers = Alone(device)
+    comparison = Comparison(
         held,
         count=count,
         metrics=metrics,
         features=described.to(device) if described else None,
-        workers=Alone(device),
+        workers=workers,
         cache=cache,
-        facts={"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint},
-        progress=progress,
     )
+    given = labels.given(asked_of(labels, chosen))
+    made = comparison.gather(drawn_images(generator, given, state.spec.model, seed, device), progress)
+    add_up(made, workers)
+    of_the_run = {"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint}
+    return Evaluated(scores(made), {**comparison.facts, **of_the_run}, tuple(comparison.notes))
 
 
 def drawn_images(
@@ -94,3 +96,10 @@ def drawn_images(
         return as_uint8(generator(latents, wanted))
 
     return images
+
+
+def asked_of(labels: LabelDistribution, where: Mapping[str, object]) -> dict[str, object]:
+    """What of a filter on real images can be asked of a generator, too: what it is conditioned on."""
+    return {
+        name: value for name, value in where.items() if name in labels.names or (name == "class" and labels.has_classes)
+    }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -18,6 +20,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from distgan.checkpoint import best_of
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking.charts import BUCKETS, draw_charts, show
 from distgan.tracking.records import REAL, LogEntry, read_log, read_metrics, sample_grids
@@ -91,7 +94,7 @@ def write_report(run: Path) -> Path:
         spec=spec,
         spec_text=(run / "spec.yaml").read_text(encoding="utf-8"),
         state=_state(log),
-        facts=_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime),
+        facts={**_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime), **_scores(run, metrics)},
         charts=draw_charts(metrics, spec.images_per_step),
         thinned=len(metrics) > BUCKETS,
         figures=_table(metrics),
@@ -153,6 +156,25 @@ def _facts(
         facts["Started"] = log[0].time[:16].replace("T", " ")
     facts["Last figures"] = datetime.fromtimestamp(changed).astimezone().strftime(_TIME)
     return facts
+
+
+def _scores(run: Path, metrics: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """The best score and the last one, and what they are computed from."""
+    scored = [line for line in metrics if any(name.startswith("score/") for name in line)]
+    if not scored:
+        return {}
+    found: dict[str, str] = {}
+    if best := best_of(run):
+        found["Best checkpoint"] = f"{best.path.name}: {best.metric} {best.value:.4g}"
+        if f"score/{best.metric}" in scored[-1]:
+            found["Last score"] = f"{best.metric} {scored[-1][f'score/{best.metric}']:.4g}"
+    with suppress(OSError, ValueError, KeyError):
+        about = json.loads((run / "evaluation.json").read_bytes())
+        found["Scores"] = (
+            f"{about['count']:,} generated and {about['real_count']:,} real images, "
+            f"{about.get('distance', 'no features')}, {about['where'] or 'no filter'}"
+        )
+    return found
 
 
 def _training_seconds(metrics: Sequence[Mapping[str, float]], images_per_step: int) -> float:

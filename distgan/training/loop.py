@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from distgan.checkpoint import Checkpoint, drop_generators, go_back, prune
+from distgan.checkpoint import Best, Checkpoint, best_of, drop_generators, go_back, mark_best, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.order import Ids, rank_slots
 from distgan.data.prefetch import Batches
@@ -26,6 +27,7 @@ from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
 from distgan.training.complete import complete
+from distgan.training.evaluation import Evaluation, improves
 from distgan.training.folder import open_run, precision_of
 from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity, thumbnails
 from distgan.training.learner import Learner
@@ -103,6 +105,10 @@ def train(
 
     patience = 0.0 if workers.world_size == 1 else LOCK_WITHIN_S
     learner, guard = begin(None)  # before anything is written: what does not fit together is said here
+    evaluation = None
+    with workers.together():
+        if spec.evaluation.every_images is not None:
+            evaluation = Evaluation(spec, index, index.transform.channels, workers)
     with ExitStack() as stack:
         place = open_run(spec, run, index.fingerprint, resume=resume, patience_s=patience)
         opened = workers.from_first(lambda: _path(stack.enter_context(place)))
@@ -125,9 +131,12 @@ def train(
                 if listener:
                     tracker.sinks.append(listener)
         ended: Literal["finished", "interrupted", "failed"] = "failed"
-        note = split_note(index, spec)
+        notes = [note] if (note := split_note(index, spec)) else []
         try:
-            if note:
+            with workers.together():
+                if workers.first and evaluation:
+                    notes += evaluation.describe(run)
+            for note in notes:
                 tracker.message(note)
             tracker.message(
                 f"training on {_where(workers)} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} "
@@ -152,7 +161,7 @@ def train(
                     batches = Batches(reader, kept, vectors, slots, spec, update, workers.device, dtype)
                     try:
                         with batches:
-                            _take_steps(learner, guard, batches, tracker, run, index.fingerprint, signals)
+                            _take_steps(learner, guard, batches, evaluation, tracker, run, index.fingerprint, signals)
                         break
                     except RollBack as rollback:
                         learner, guard = _roll_back(run, learner, rollback.trouble, begin, tracker)
@@ -193,12 +202,13 @@ def _take_steps(
     learner: Learner,
     guard: Guard,
     batches: Batches,
+    evaluation: Evaluation | None,
     tracker: Tracker,
     run: Path,
     fingerprint: str,
     signals: _Signals,
 ) -> None:
-    """The loop: critic, critic, …, generator; and now and then a figure, a picture, a checkpoint.
+    """The loop: critic, critic, …, generator; and now and then a figure, a score, a picture, a checkpoint.
 
     Raises:
         RollBack: Training should go back to before a trouble.
@@ -221,12 +231,18 @@ def _take_steps(
         wish = workers.agree(signals.wish)
         leaving = last or wish == LEAVE
         saving = leaving or wish == SAVE or learner.crossed(spec.training.checkpoint_every_images)
-        if last or learner.step % spec.tracking.log_every == 0:  # here the host waits for the device
+        evaluating = evaluation is not None and (last or learner.crossed(spec.evaluation.every_images))
+        best = None
+        if last or evaluating or learner.step % spec.tracking.log_every == 0:  # here the host waits for the device
             values = _to_host(figures, learner)
             if spec.training.batch_size > 1:
                 values["diversity"] = _diversity(learner, critic_loss.fake, real.images)
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
             values |= guard.means()
+            if evaluation and evaluating:
+                values |= evaluation.scores(learner)
+                best = workers.from_first(partial(_new_best, spec, run, values))
+                saving = saving or best is not None
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
             drawn = learner.step * spec.training.batch_size
@@ -247,8 +263,25 @@ def _take_steps(
             signals.save.clear()
             with workers.together():
                 if workers.first:
-                    learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
+                    saved = learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
+                    if best is not None:
+                        mark_best(run, best._replace(path=saved.path))
                     prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspects)
+
+
+def _new_best(spec: RunSpec, run: Path, values: dict[str, float]) -> Best | None:
+    """The best score of the run, where the one just made is it; its checkpoint is still to be written.
+
+    The best score so far is added to the values.
+    """
+    metric = spec.training.keep_best
+    if metric is None or f"score/{metric}" not in values:
+        return None
+    value, before = values[f"score/{metric}"], best_of(run)
+    known = before.value if before and before.metric == metric else None
+    better = improves(metric, value, known)
+    values[f"best/{metric}"] = value if better or known is None else known
+    return Best(run, metric, value) if better else None
 
 
 def _handle(troubles: list[Trouble], guard: Guard, learner: Learner, tracker: Tracker) -> None:

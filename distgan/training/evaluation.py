@@ -1,0 +1,114 @@
+"""Scores while training: every worker draws and reads its share, and the first writes down what comes of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from distgan.evaluation import Comparison, check_fits, held_out
+from distgan.evaluation.features import load_features
+from distgan.evaluation.metrics import BETTER_HIGHER, BETTER_LOWER
+from distgan.evaluation.scoring import add_up, scores
+from distgan.sampling.scored import asked_of, drawn_images
+from distgan.spec import RunSpec
+from distgan.training.learner import Learner
+from distgan.training.workers import Workers
+from shards.errors import InputError
+from shards.files import write_atomically
+from shards.index import Index
+from shards.names import near
+
+FACTS = "evaluation.json"
+"""In a run's folder: what its scores are computed from."""
+SEED = 0
+"""Of the latents: all evaluations of all runs draw from the same."""
+
+
+class Evaluation:
+    """The scores that a run has asked for.
+
+    Args:
+        spec: The run; ``evaluation.every_images`` is set.
+        index: The set that it is trained on.
+        channels: Of its images.
+        workers: This process and the others. All of them make one.
+
+    Raises:
+        InputError: The held-out images, the features, the metrics and the run do not fit each other.
+    """
+
+    def __init__(self, spec: RunSpec, index: Index, channels: int, workers: Workers) -> None:
+        asked = spec.evaluation
+        best = spec.training.keep_best
+        if best is not None and best not in BETTER_LOWER | BETTER_HIGHER:
+            raise InputError(
+                f"training.keep_best: no score is called {best!r}; {near(best, sorted(BETTER_LOWER | BETTER_HIGHER))}"
+            )
+        shards = Index.load(asked.shards) if asked.shards else index
+        where = {name: value for name, value in spec.data.where.items() if name != "split"}
+        chosen = where if asked.where is None else asked.where
+        try:
+            held = held_out(shards, chosen)
+            check_fits(held, channels, spec.data.image_size, "this run")
+            features = load_features(asked.features)
+            metrics = asked.metrics if features else ["wasserstein"]
+            self._comparison = Comparison(
+                held,
+                count=asked.count,
+                metrics=metrics,
+                features=features.to(workers.device) if features else None,
+                workers=workers,
+            )
+        except InputError as error:
+            raise InputError(f"evaluation: {error}") from None
+        self._where = chosen
+        self._spec = spec
+        self._workers = workers
+
+    def describe(self, run: Path) -> list[str]:
+        """Write down what the scores are computed from, and return what should be known of them, in sentences.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        facts = {**self._comparison.facts, "ema": True, "seed": SEED}
+        with write_atomically(run / FACTS) as file:
+            file.write(json.dumps(facts, indent=1).encode() + b"\n")
+        of = f"features {facts['features']}" if "features" in facts else "no features"
+        return [
+            f"scores every {self._spec.evaluation.every_images:,} images: {facts['count']:,} generated and "
+            f"{facts['real_count']:,} real images, {of}",
+            *self._comparison.notes,
+        ]
+
+    def scores(self, learner: Learner) -> dict[str, float]:
+        """Score the averaged generator. All workers call this.
+
+        Returns:
+            ``score/NAME`` by name and ``time/evaluation`` in seconds; nothing on other ranks than 0.
+
+        Raises:
+            InputError, DamageError, OSError: On all workers, where one of them could not do its share.
+        """
+        began = time.perf_counter()
+        workers = self._workers
+        with workers.together():
+            asked = learner.labels.given(asked_of(learner.labels, self._where))
+            generator = learner.averaged_generator()
+            drawn = drawn_images(generator, asked, self._spec.model, SEED, workers.device)
+            made = self._comparison.gather(drawn)
+        add_up(made, workers)
+        found: dict[str, float] = {}
+        with workers.together():
+            if workers.first:
+                found = {f"score/{name}": value for name, value in scores(made).items()}
+                found["time/evaluation"] = time.perf_counter() - began
+        return found
+
+
+def improves(metric: str, value: float, best: float | None) -> bool:
+    """Whether a score is better than the best so far."""
+    if best is None:
+        return True
+    return value < best if metric in BETTER_LOWER else value > best
