@@ -13,9 +13,11 @@ import fcntl
 import hashlib
 import io
 import json
+import pickle
 import re
 import shutil
 import tarfile
+import threading
 import time
 import zlib
 from collections import deque
@@ -624,13 +626,13 @@ def _columns(shard: int, rows: Sequence[Sequence[Any]], description: Description
 def _write_shards(
     job: Job, out: Path, shards: Sequence[int], workers: int, report: Callable[[int], None]
 ) -> dict[int, Note]:
-    """Write some shards here and, where there is enough to share out, in other processes as well.
+    """Write some shards here and, where there is enough to share out, in other threads or processes as well.
 
     Args:
         job: What is written.
         out: The set's folder.
         shards: Which.
-        workers: Processes at most, this one among them.
+        workers: Threads or processes at most, this one among them.
         report: Called in this thread with the number of items done.
 
     Returns:
@@ -645,6 +647,11 @@ def _write_shards(
 
 WORTH_STARTING_S = 1.0
 """Seconds of work for one process, from which on others are started; that takes a third of a second each."""
+HEAVY_S = 2e-4
+"""Seconds for an item, from which on nearly all of them are spent in decoders, which several threads run at once: those
+cost nothing to start."""
+MOST_THREADS = 4
+"""More hinder each other in what is Python."""
 LOOK_EVERY_S = 0.05
 """How often a process tells the others how far it is, and hears whether to stop."""
 
@@ -675,13 +682,15 @@ class _Ticker:
 
 
 class _Team:
-    """This process, and those that it starts as soon as it sees that they are worth it. Leaving the block ends them.
+    """This thread, and the threads or processes that it starts as soon as it sees that they are worth it.
+
+    Leaving the block ends them.
 
     Args:
         job: What is written.
         out: The set's folder.
         shards: Which.
-        others: How many other processes at most.
+        others: How many others at most.
         report: Called in this thread with the number of items done.
     """
 
@@ -727,8 +736,10 @@ class _Team:
                     future.result()
         elif self._others > 0 and self._taken < len(self._shards):
             elapsed = time.monotonic() - self._began
-            if (self._items - everywhere) * elapsed > WORTH_STARTING_S * everywhere:
-                self._start()
+            if elapsed >= HEAVY_S * everywhere and self._others < MOST_THREADS:
+                self._start_threads()
+            elif (self._items - everywhere) * elapsed > WORTH_STARTING_S * everywhere:
+                self._start_processes()
 
     def gather(self) -> dict[int, Note]:
         """Wait for the other processes. Returns the notes of their shards; raises what ended one of them."""
@@ -740,7 +751,16 @@ class _Team:
         self.hear(0)
         return {shard: note for future in running for shard, note in future.result().items()}
 
-    def _start(self) -> None:
+    def _start_threads(self) -> None:
+        shared = self._shared = _Shared(_Number(self._taken), _Number(0), threading.Event())
+        pool = self._ending.enter_context(ThreadPoolExecutor(self._others))
+        # A job of its own for each, as processes have: sources keep files open, and know where they are in them.
+        jobs = [pickle.loads(pickle.dumps(self._job)) for _ in range(self._others)]  # noqa: S301  (made here)
+        work = partial(_take_part, out=self._out, shards=self._shards, shared=shared)
+        self._starting = Future()
+        self._starting.set_result([pool.submit(work, job) for job in jobs])
+
+    def _start_processes(self) -> None:
         context = worker_context()
         self._shared = _Shared(context.Value("q", self._taken), context.Value("q", 0), context.Event())
         pool = self._ending.enter_context(
@@ -753,9 +773,21 @@ class _Team:
         self._starting = starter.submit(lambda: [pool.submit(_Worker.run) for _ in range(self._others)])
 
 
+class _Number:
+    """A number that threads have in common, as multiprocessing's Value is one of processes."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+        self._lock = threading.Lock()
+
+    def get_lock(self) -> threading.Lock:
+        """To be held while the number is changed."""
+        return self._lock
+
+
 @dataclass(frozen=True)
 class _Shared:
-    """What processes that write shards of one set have in common.
+    """What threads or processes that write shards of one set have in common.
 
     Attributes:
         taken: How many shards somebody has begun with.
@@ -804,10 +836,15 @@ class _Worker:
 
     @classmethod
     def run(cls) -> dict[int, Note]:
-        ticker = _Ticker(cls.shared.tell)
-        notes = _write_one_by_one(cls.job, cls.out, cls.shared.take(cls.shards), ticker.tick)
-        ticker.tell()
-        return notes
+        return _take_part(cls.job, cls.out, cls.shards, cls.shared)
+
+
+def _take_part(job: Job, out: Path, shards: Sequence[int], shared: _Shared) -> dict[int, Note]:
+    """Write shards that nobody else has taken. Returns their notes."""
+    ticker = _Ticker(shared.tell)
+    notes = _write_one_by_one(job, out, shared.take(shards), ticker.tick)
+    ticker.tell()
+    return notes
 
 
 def _shard_name(shard: int) -> str:

@@ -107,12 +107,19 @@ class SlowSource(FakeSource):
 
 
 class DyingSource(FakeSource):
+    others = True
+    """Whether other processes will come, and are waited for: they have to have had a shard to die of."""
+
     def sample(self, i: int) -> Any:
         if multiprocessing.parent_process() is not None:
             os._exit(1)  # as if for want of memory
-        deadline = time.monotonic() + 60
-        while multiprocessing.active_children() and time.monotonic() < deadline:
-            time.sleep(0.01)  # until the others have had a shard to die of
+        if self.others and i > 0:  # by then others are being started
+            deadline = time.monotonic() + 60
+            while not multiprocessing.active_children() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            while multiprocessing.active_children() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.others = False
         return super().sample(i)
 
 

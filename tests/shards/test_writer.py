@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -52,6 +54,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes are started however little there is to do."""
     monkeypatch.setattr(writer, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(writer, "WORTH_STARTING_S", 0.0)
+    monkeypatch.setattr(writer, "HEAVY_S", math.inf)
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads are started however little there is to do."""
+    monkeypatch.setattr(writer, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(writer, "HEAVY_S", 0.0)
 
 
 def read_all(root: Path | Index) -> np.ndarray:
@@ -64,6 +74,32 @@ def test_same_bytes_for_any_number_of_processes_and_twice(tmp_path: Path, pristi
     report = pack(FakeSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=2)
     assert report.skipped == []
     assert files_of(tmp_path / "set") == files_of(pristine)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_same_bytes_in_threads(tmp_path: Path, pristine: Path, in_threads: None, workers: int) -> None:
+    seen: list[tuple[int, int]] = []
+    report = pack(
+        FakeSource(),
+        tmp_path / "set",
+        TRANSFORM,
+        shard_samples=10,
+        workers=workers,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert report.skipped == []
+    assert files_of(tmp_path / "set") == files_of(pristine)
+    assert seen[-1] == (40, 40)
+    assert seen == sorted(seen)
+
+
+def test_what_fails_in_a_thread_ends_all(tmp_path: Path, pristine: Path, in_threads: None) -> None:
+    out = tmp_path / "set"
+    with pytest.raises(StopError):
+        pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=3, progress=stop_after(5))
+    assert not any("partial" in name for name in files_of(out))
+    pack(FakeSource(), out, TRANSFORM, shard_samples=10, workers=3)
+    assert files_of(out) == files_of(pristine)
 
 
 def test_members_in_order_and_owned_by_nobody(pristine: Path) -> None:
@@ -409,7 +445,9 @@ def test_an_error_in_a_process_ends_all_and_keeps_what_is_finished(tmp_path: Pat
 def test_a_process_that_dies_is_said_in_words(tmp_path: Path, pristine: Path, at_once: None) -> None:
     with pytest.raises(InputError, match="worker process was killed"):
         pack(DyingSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=2)
-    pack(DyingSource(), tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
+    alone = DyingSource()
+    alone.others = False
+    pack(alone, tmp_path / "set", TRANSFORM, shard_samples=10, workers=1)
     assert files_of(tmp_path / "set") == files_of(pristine)
 
 
@@ -547,14 +585,22 @@ def test_a_url_is_no_place_to_write_to(tmp_path: Path, monkeypatch: pytest.Monke
     assert not files_of(tmp_path)
 
 
-def test_processes_are_started_where_there_is_enough_to_do(tmp_path: Path) -> None:
+def test_others_are_started_where_there_is_enough_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[int] = set()
+    threads: set[int] = set()
 
     def progress(done: int, total: int) -> None:
         seen.update(child.pid or 0 for child in multiprocessing.active_children())
+        threads.add(threading.active_count())
 
     pack(FakeSource(400), tmp_path / "small", TRANSFORM, shard_samples=10, workers=2, progress=progress)
     assert not seen
+    few = max(threads)
+    # What takes long to decode is shared among threads, and else among processes.
+    pack(SlowSource(400), tmp_path / "heavy", TRANSFORM, shard_samples=10, workers=3, progress=progress)
+    assert not seen
+    assert max(threads) >= few + 2
+    monkeypatch.setattr(writer, "HEAVY_S", math.inf)
     pack(SlowSource(400), tmp_path / "large", TRANSFORM, shard_samples=10, workers=3, progress=progress)
     assert len(seen) == 2
-    assert files_of(tmp_path / "small") == files_of(tmp_path / "large")
+    assert files_of(tmp_path / "small") == files_of(tmp_path / "large") == files_of(tmp_path / "heavy")
