@@ -312,7 +312,7 @@ def test_folders_that_raise_a_question_are_asked_about_all_the_same(tmp_path):
     second = choices_at(path, **first[1])
     assert {"inner": True} in second
     for option in second:
-        assert open_source(path, **option).layout == "folder"
+        assert open_source(path, **{**first[1], **option}).layout == "folder"
 
 
 @pytest.mark.parametrize(
