@@ -28,10 +28,11 @@ from shards.sources.base import (
     Sample,
     Source,
     Wish,
+    choices,
     displayed,
+    quoted,
 )
 from shards.sources.chosen import Chosen
-from shards.sources.folder import choices, quoted
 from shards.sources.nested import UNPACK_FIRST, look_into, look_into_others
 from shards.sources.pictures import find_pictures, suffix
 from shards.trees import Excluding, Folder, Tree, below, folders_of, open_tree

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -216,6 +218,24 @@ def displayed(name: str) -> str:
     """A file name as it can be printed anywhere: bytes that are no UTF-8 and control characters are replaced."""
     text = os.fsencode(name).decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def some(names: Collection[str], between: str = ", ", most: int = 5) -> str:
+    """The first of some names, as they can be printed; ``between`` stands between two that are all."""
+    if len(names) <= 2:
+        return between.join(map(displayed, names))
+    return ", ".join(map(displayed, islice(names, most))) + (", …" if len(names) > most else "")
+
+
+def quoted(name: str) -> str:
+    """A name as a shell takes it."""
+    return shlex.quote(displayed(name))
+
+
+def choices(options: Sequence[tuple[str, str]]) -> str:
+    """Lines that list what can be said, and what it means."""
+    width = max(len(option) for option, _ in options)
+    return "".join(f"\n  {option:<{width}}  {meaning}".rstrip() for option, meaning in options)
 
 
 def sample_keys(names: Sequence[str]) -> list[str]:

@@ -6,7 +6,6 @@ splits, editions of the same pictures, bundles, classes. What cannot be decided 
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from itertools import combinations, takewhile
 from shards.errors import InputError
 from shards.names import canonical_split
 from shards.sources import alike, words
-from shards.sources.base import SPLITS, Found, Listed, Wish, displayed
+from shards.sources.base import SPLITS, Found, Listed, Wish, choices, displayed, quoted, some
 from shards.sources.pictures import PictureFiles, Pictures, evenly, stem
 from shards.trees import Tree
 
@@ -289,7 +288,7 @@ class Arrangement:
                 subs = [f"--sub {quoted('/'.join((*parent, each)))}" for each in shown[:5] if len(places) == 1]
                 raise InputError(
                     f"{displayed(called)} may hold masks of the pictures beside it"
-                    f"{f', in {_some(shown)}' if shown else ''}, or be a class: what is meant?"
+                    f"{f', in {some(shown)}' if shown else ''}, or be a class: what is meant?"
                     + choices(
                         [(f"--exclude {quoted(name)}", "masks"), ("--classes", "a class"), *((sub, "") for sub in subs)]
                     )
@@ -378,7 +377,7 @@ class Arrangement:
                 if doubtful == found
                 else "the same pictures"
             )
-            named = _some([name or "what lies beside folders" for name in sorted(found)], " and ")
+            named = some([name or "what lies beside folders" for name in sorted(found)], " and ")
             kept = "the folders, without what lies beside them" if LOOSE in found else "all, each folder as a class"
             options = [*self._keep_one(members, sorted(found)), *([("--classes", kept)] if level == 0 else [])]
             raise InputError(f"{named} hold {says}: which are meant?" + choices(options))
@@ -435,7 +434,7 @@ class Arrangement:
                     inner = inner[1:]
             self.folders[i] = path[:level] + ((rest,) if rest else ()) + inner
         said = [renamed[name] for name in sorted(renamed)]
-        self.notes.append(f"folders name the splits{': ' if said else ''}{_some(said)}")
+        self.notes.append(f"folders name the splits{': ' if said else ''}{some(said)}")
         for split in SPLITS:  # what wraps the classes may differ between them
             members = [i for i in here if self.splits[i] == split]
             while _wrapper(self.folders[i] for i in members):
@@ -474,7 +473,7 @@ class Arrangement:
             if place:
                 options.append((f"--sub {quoted(place)}", split or ""))
         raise InputError(
-            f"there are splits of a data set, and {_some(others)} beside them: what is meant?" + choices(options[:8])
+            f"there are splits of a data set, and {some(others)} beside them: what is meant?" + choices(options[:8])
         )
 
     # ---- classes ----
@@ -491,7 +490,7 @@ class Arrangement:
                 why = "bundle files by their names"
             else:
                 return
-            self.notes.append(f"folders {_some(sorted(files))} {why}: no classes (--classes takes them for such)")
+            self.notes.append(f"folders {some(sorted(files))} {why}: no classes (--classes takes them for such)")
             if words.is_by_hash(files):  # ab/cd/abcd….jpg
                 stems = [each.removeprefix(path[0]) for each, path in zip(stems, self.folders, strict=True)]
             self.folders = [path[1:] for path in self.folders]
@@ -535,14 +534,14 @@ class Arrangement:
         if not times or everywhere:
             return
         example = holding[0] if holding else next(name for name, each in sorted(inner.items()) if each)
-        shown = f"{displayed(example)} holds folders {_some(sorted(inner[example]))}"
+        shown = f"{displayed(example)} holds folders {some(sorted(inner[example]))}"
         if not shared and not (holding and flat):
             self.notes.append(
                 f"{shown}: they count to {displayed(example)}, and so on (--inner-classes takes the inner ones for "
                 "the classes)"
             )
             return
-        why = f"some lie in several ({_some(shared)})" if shared else f"others hold images alone ({_some(flat)})"
+        why = f"some lie in several ({some(shared)})" if shared else f"others hold images alone ({some(flat)})"
         options = [
             ("--classes", "the outer folders"),
             ("--inner-classes", "the inner folders, those of one name as one"),
@@ -566,10 +565,10 @@ class Arrangement:
                 set().union(*(of_split[name] for name in group))
             )
             if together:
-                self.notes.append(f"{_some(group, ' and ')} are two classes, as they lie side by side")
+                self.notes.append(f"{some(group, ' and ')} are two classes, as they lie side by side")
                 continue
             chosen = next((name for name in group if "train" in of_split[name]), group[0])
-            self.notes.append(f"{_some(group, ' and ')} of different splits are one class, {displayed(chosen)}")
+            self.notes.append(f"{some(group, ' and ')} of different splits are one class, {displayed(chosen)}")
             self.folders = [(chosen, *path[1:]) if path[:1] and path[0] in group else path for path in self.folders]
 
     def _note_classes_of_one_split(self) -> None:
@@ -584,7 +583,7 @@ class Arrangement:
             if not of_split[split]:
                 self.notes.append(f"the images of split {split} have no class")
             elif "train" in of_split and (missing := sorted(of_split[split] - known)):
-                self.notes.append(f"split {split} has classes that train has not: {_some(missing)}")
+                self.notes.append(f"split {split} has classes that train has not: {some(missing)}")
 
     def _refuse_loose(self, *, leave_out: bool) -> None:
         """See that in each split all images have a class, or none.
@@ -605,16 +604,10 @@ class Arrangement:
                 members.pop(LOOSE, None)
                 options.append((self._excluding(members), "those images alone"))
             raise InputError(
-                f"there are class folders ({_some(self.class_names)}), and {len(loose):,} images that are in none, "
+                f"there are class folders ({some(self.class_names)}), and {len(loose):,} images that are in none, "
                 f"such as {displayed(self.names[loose[0]])}: what is meant?" + choices(options)
             )
         self._take_out(dict.fromkeys(loose, "images beside the class folders"))
-
-
-def choices(options: Sequence[tuple[str, str]]) -> str:
-    """Lines that list what can be said, and what it means."""
-    width = max(len(option) for option, _ in options)
-    return "".join(f"\n  {option:<{width}}  {meaning}".rstrip() for option, meaning in options)
 
 
 def _wrapper(folders: Iterable[tuple[str, ...]]) -> str | None:
@@ -643,14 +636,3 @@ def _says_nothing(name: str) -> bool:
 
 def _is_container(name: str) -> bool:
     return name == LOOSE or words.is_container(name)
-
-
-def _some(names: Sequence[str], between: str = ", ") -> str:
-    if len(names) <= 2:
-        return between.join(map(displayed, names))
-    return ", ".join(map(displayed, names[:5])) + (", …" if len(names) > 5 else "")
-
-
-def quoted(name: str) -> str:
-    """A name as a shell takes it."""
-    return shlex.quote(displayed(name))

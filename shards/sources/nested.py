@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from shards.archives import ARCHIVE_HEAD, archive_kind, is_archive_name, without_suffix
 from shards.errors import InputError
 from shards.images import ImageError
 from shards.names import canonical_split
 from shards.sources import alike, cifar
-from shards.sources.base import Wish, displayed
-from shards.sources.folder import choices, quoted
+from shards.sources.base import Wish, choices, displayed, quoted, some
 from shards.sources.pictures import HEAD_BYTES, SUFFIXES, evenly, find_pictures, suffix
 from shards.trees import Mounted, Tree, below, folders_of, open_inside
 
@@ -178,11 +177,7 @@ def _refuse_one_place(tree: Tree, opened: Mapping[str, Tree]) -> None:
     inside = os.path.commonpath(set().union(*folders))
     if "/" in inside:
         raise InputError(
-            f"{tree.path} holds {len(opened):,} archives ({_some(opened)}), all of a folder {displayed(inside)}: "
-            "what is meant?"
+            f"{tree.path} holds {len(opened):,} archives ({some(opened, most=SOME)}), all of a folder "
+            f"{displayed(inside)}: what is meant?"
             + choices([("--classes", "each archive is a class"), ("--no-classes", "all images, without classes")])
         )
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(map(displayed, list(names)[:SOME])) + (", …" if len(names) > SOME else "")

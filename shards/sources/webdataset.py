@@ -33,11 +33,12 @@ from shards.sources.base import (
     Recognised,
     Sample,
     Wish,
+    choices,
     displayed,
     listed_identity,
     sample_keys,
 )
-from shards.sources.folder import Arrangement, choices
+from shards.sources.folder import Arrangement
 from shards.sources.pictures import look_notes, recognise
 from shards.sources.tarred import Tarred, at_urls, ending, is_image, read_tar, split_key, with_image
 from shards.trees import Tree, open_inside
