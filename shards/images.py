@@ -291,10 +291,10 @@ def decode(data: bytes, white: int | None = None) -> Image.Image:
     """
     file = _open(io.BytesIO(data))
     try:
-        deep_colour = _is_deep_colour(file, data)  # asked before the file is let go
+        rescaled = white is not None and _is_deep_colour(file, data)  # asked before the file is let go
         file.load()
         _check_size(file)  # again: a header may lie
-        image = file if white is None or not deep_colour else _with_white(file, data, white)
+        image = _with_white(file, data, white) if white is not None and rescaled else file
         if image.format == "TIFF" or not _ORIENTED.isdisjoint(image.info):
             with suppress(Exception):  # a photograph with a damaged EXIF block is still a photograph
                 ImageOps.exif_transpose(image, in_place=True)

@@ -152,11 +152,11 @@ class Arrangement:
             if len(inside) == len(self.names):
                 self.wrappers.append(wrapper)
 
-    def _by_folder(self) -> dict[str, list[int]]:
-        """The positions of the images in each of the folders that are now the first."""
+    def _by_folder(self, level: int = 0) -> dict[str, list[int]]:
+        """The positions of the images by the folders that are now the first, or by those in them, and so on."""
         groups: dict[str, list[int]] = defaultdict(list)
         for i, path in enumerate(self.folders):
-            groups[path[0] if path else LOOSE].append(i)
+            groups[path[level] if len(path) > level else LOOSE].append(i)
         return groups
 
     def _place_of(self, folder: str, members: Iterable[int]) -> str | None:
@@ -329,9 +329,7 @@ class Arrangement:
         Raises:
             InputError: They do, or may.
         """
-        members: dict[str, list[int]] = defaultdict(list)
-        for i, path in enumerate(self.folders):
-            members[path[level] if len(path) > level else LOOSE].append(i)
+        members = self._by_folder(level)
         if not 2 <= len(members) <= MOST_COMPARED:
             return
         groups: dict[str, dict[tuple[object, ...], int]] = {}  # folder: images in it, by what they show
@@ -484,14 +482,15 @@ class Arrangement:
             files: dict[str, list[str]] = defaultdict(list)
             for each, path in zip(stems, self.folders, strict=True):
                 files[path[0]].append(each)
+            by_hash = words.bundle_by_hash(files)
             if words.bundle_by_name(files):
                 why = "are parts of one thing by their names"
-            elif words.bundle_by_file_names(files):
+            elif by_hash or words.bundle_by_number(files):
                 why = "bundle files by their names"
             else:
                 return
             self.notes.append(f"folders {some(sorted(files))} {why}: no classes (--classes takes them for such)")
-            if words.is_by_hash(files):  # ab/cd/abcd….jpg
+            if by_hash:  # ab/cd/abcd….jpg
                 stems = [each.removeprefix(path[0]) for each, path in zip(stems, self.folders, strict=True)]
             self.folders = [path[1:] for path in self.folders]
             while _wrapper(self.folders):

@@ -241,19 +241,17 @@ def bundle_by_name(names: Collection[str]) -> bool:
     )
 
 
-def bundle_by_file_names(files: Mapping[str, Sequence[str]]) -> bool:
-    """Whether folders bundle files by their names alone, so that a file's name tells its folder.
+def bundle_by_number(files: Mapping[str, Sequence[str]]) -> bool:
+    """Whether folders bundle files by their numbers alone, so that a file's name tells its folder.
 
-    That is by number: a folder for each power of ten of them, whose name is the first file's (00000, 01000), or what is
-    left without the last digits, or the last digits themselves; by the first letters of a hash; or by the whole name.
-    Folders that are classes restart the numbers of their files, mix them, or hold but some of a range.
+    That is a folder for each power of ten of them, whose name is the first file's (00000, 01000), or what is
+    left without the last digits, or the last digits themselves; or by the whole name. Folders that are classes restart
+    the numbers of their files, mix them, or hold but some of a range.
 
     Args:
-        files: By folder, the names of its files without their ending; of a hash, without the letters of folders around.
+        files: By folder, the names of its files without their ending.
     """
     if len(files) > 1 and all(stems == [folder] for folder, stems in files.items()):
-        return True
-    if is_by_hash(files):
         return True
     if not all(re.fullmatch(r"[0-9]{1,18}", folder) for folder in files):
         return False
@@ -285,8 +283,12 @@ def bundle_by_file_names(files: Mapping[str, Sequence[str]]) -> bool:
     )
 
 
-def is_by_hash(files: Mapping[str, Sequence[str]]) -> bool:
-    """Whether folders are the first letters of the hashes that their files are called after."""
+def bundle_by_hash(files: Mapping[str, Sequence[str]]) -> bool:
+    """Whether folders are the first letters of the hashes that their files are called after.
+
+    Args:
+        files: By folder, the names of its files without their ending and without the letters of folders around.
+    """
     if len(files) < 2 or not all(re.fullmatch(r"[0-9a-f]{1,4}", folder) for folder in files):
         return False
     if all(stem.isdecimal() for stems in files.values() for stem in stems):  # numbers, which begin alike in a class
