@@ -255,11 +255,11 @@ class EvaluationSpec(Options):
     """Images between two evaluations; one more is made at the end. Unset, there are none."""
     count: Annotated[int, Field(ge=2, le=10**7)] = 1_000
     """Images to draw; at most as many real ones are taken."""
-    metrics: list[str] = ["frechet", "kernel", "neighbours", "inception"]
+    metrics: list[str] = ["frechet", "kernel", "neighbours", "inception", "wasserstein"]
     """Which scores: names in :data:`distgan.evaluation.metrics.METRICS`. What needs features is left out without."""
     features: str | None = None
     """What describes images, as ``distgan evaluate --features`` takes it. Unset: Inception where its weights are at
-    hand, else lite0 where it is installed, else none, and then the sliced Wasserstein distance is the score."""
+    hand, else lite0 where it is installed, else none."""
     shards: str | None = None
     """The packed set to compare with. Unset, that of ``data.shards``."""
     where: dict[str, Any] | None = None

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from distgan.data.order import Ids, Order
-from distgan.evaluation.features import Features
+from distgan.evaluation.features import Features, load_features
 from distgan.evaluation.kept import KeptVectors, default_folder
-from distgan.evaluation.metrics import METRICS, Metric
-from distgan.evaluation.scoring import Adder, Images, Progress, gather
+from distgan.evaluation.metrics import METRICS, Metric, build_metrics
+from distgan.evaluation.scoring import Adder, Images, Progress, gather, setting_of
+from distgan.spec import RunSpec
 from shards.errors import InputError
 from shards.index import Index
 from shards.names import near
@@ -140,8 +141,12 @@ class Comparison:
         workers: This process and the others.
         cache: Where features of real images are kept; None for the user's cache folder.
 
+    Attributes:
+        facts: What its scores depend on.
+        scores: The names of those that can be had.
+
     Raises:
-        InputError: An unknown metric, or fewer than two real images.
+        InputError: An unknown metric, none that can be had, or fewer than two real images.
     """
 
     def __init__(
@@ -155,19 +160,26 @@ class Comparison:
         cache: Path | None = None,
     ) -> None:
         check_metrics(metrics)
-        self._held, self._count, self._metrics = held, count, list(metrics)
-        self._features, self._workers = features, workers
-        self._real_count = min(count, len(held.ids))
-        if self._real_count < 2:
+        self._held, self._features, self._workers = held, features, workers
+        transform, real_count = held.index.transform, min(count, len(held.ids))
+        if real_count < 2:
             raise InputError(
                 f"scores need at least 2 real images, and {held.index.root} has {len(held.ids)} that match"
             )
+        self._setting = setting_of(count, real_count, transform.channels, transform.size, features)
+        self._metrics = list(metrics)
+        self.scores = [name for metric in build_metrics(metrics, self._setting) for name in metric.names]
+        if not self.scores:
+            raise InputError(
+                f"metrics: {', '.join(metrics)} cannot be had of these images"
+                + ("" if features else " without features: pip install 'distgan[lite0]', or ask for wasserstein")
+            )
         self.facts: dict[str, Any] = {
             "count": count,
-            "real_count": self._real_count,
+            "real_count": self._setting.real,
             "where": held.where,
             "shards": held.index.fingerprint,
-            "transform": held.index.transform.to_json(),
+            "transform": transform.to_json(),
         }
         self._kept = None
         if features:
@@ -179,13 +191,65 @@ class Comparison:
             }
             self._kept = KeptVectors(cache or default_folder(), self.facts)
 
+    @classmethod
+    def of_run(
+        cls,
+        spec: RunSpec,
+        channels: int,
+        index: Index,
+        where: Mapping[str, object] | None,
+        *,
+        whose: str,
+        count: int,
+        metrics: Sequence[str],
+        features: str | None,
+        workers: Adder,
+        cache: Path | None = None,
+    ) -> Comparison:
+        """What a run's generators are compared with.
+
+        Args:
+            spec: The run.
+            channels: Of its images.
+            index: The set to compare with.
+            where: The real images, as :meth:`shards.index.Index.select` takes it; None for those that the run is
+                trained on, of another split.
+            whose: What draws, for messages.
+            count: As above.
+            metrics: As above.
+            features: As :func:`distgan.evaluation.features.load_features` takes it.
+            workers: As above.
+            cache: As above.
+
+        Raises:
+            InputError: The set, the run, the features and the metrics do not fit each other.
+        """
+        check_metrics(metrics)
+        trained_on = {name: value for name, value in spec.data.where.items() if name != "split"}
+        held = held_out(index, trained_on if where is None else where)
+        check_fits(held, channels, spec.data.image_size, whose)
+        described = load_features(features)
+        return cls(
+            held,
+            count=count,
+            metrics=metrics,
+            features=described.to(workers.device) if described else None,
+            workers=workers,
+            cache=cache,
+        )
+
+    @property
+    def where(self) -> dict[str, object]:
+        """What the real images match, the split among it."""
+        return self._held.where
+
     @property
     def notes(self) -> list[str]:
         """What should be known of the scores, in sentences."""
         notes = [self._held.note] if self._held.note else []
-        if self._features and self._real_count < BIASED_BELOW:
+        if self._features and self._setting.real < BIASED_BELOW:
             notes.append(
-                f"a Fréchet distance of {self._real_count:,} images is too large, by an amount that depends on the "
+                f"a Fréchet distance of {self._setting.real:,} images is too large, by an amount that depends on the "
                 "images: compare equal numbers only, and the kernel distance first, which is not"
             )
         return notes
@@ -201,15 +265,11 @@ class Comparison:
             InputError: Wrong features, or a cache that cannot be written.
             DamageError: A real image is not what was packed.
         """
-        transform = self._held.index.transform
         with real_images(self._held, self._workers.device) as real:
             return gather(
                 generated,
                 real,
-                self._count,
-                self._real_count,
-                channels=transform.channels,
-                size=transform.size,
+                self._setting,
                 metrics=self._metrics,
                 features=self._features,
                 workers=self._workers,

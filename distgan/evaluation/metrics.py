@@ -18,7 +18,7 @@ from typing_extensions import override  # typing's from Python 3.12 on
 from distgan.evaluation import pictures
 from distgan.evaluation.distances import Entropy, KernelDistance, Moments, frechet_distance
 from distgan.evaluation.features import Described
-from distgan.evaluation.neighbours import neighbourhood
+from distgan.evaluation.neighbours import Neighbourhood, neighbourhood
 
 NEIGHBOURS_OF = 5_000
 """Precision, recall, density and coverage are of so many images of each side: their cost grows with the square."""
@@ -98,10 +98,12 @@ class Metric:
     """One score, or several of one making.
 
     Attributes:
+        names: Of its scores.
         of_features: Whether it needs features.
         sums: What of it is added up over the workers: float tensors of the same shapes on all of them.
     """
 
+    names: tuple[str, ...]
     of_features = True
 
     def __init__(self, setting: Setting) -> None:
@@ -128,6 +130,8 @@ class Metric:
 class Frechet(Metric):
     """The Fréchet distance of features."""
 
+    names = ("frechet",)
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._real, self._generated = Moments.zero(setting.width), Moments.zero(setting.width)
@@ -146,6 +150,8 @@ class Frechet(Metric):
 
 class Kernel(Metric):
     """The kernel distance of features, with the standard error of the mean over blocks."""
+
+    names = ("kernel", "kernel_error")
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -169,6 +175,8 @@ class Kernel(Metric):
 class Neighbours(Metric):
     """Precision, recall, density and coverage of features, of the first images of each side."""
 
+    names = Neighbourhood._fields
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._of = min(NEIGHBOURS_OF, setting.real)
@@ -188,6 +196,8 @@ class Neighbours(Metric):
 
 class Inception(Metric):
     """The inception score of the features' classes, of generated images and, to compare with, of real ones."""
+
+    names = ("inception",)
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -212,6 +222,7 @@ class Inception(Metric):
 class Wasserstein(Metric):
     """The sliced Wasserstein distance of patches, by level of the pyramid, and its mean."""
 
+    names = ("wasserstein",)
     of_features = False
 
     def __init__(self, setting: Setting) -> None:
@@ -252,6 +263,7 @@ class Wasserstein(Metric):
 class Likeness(Metric):
     """The mean MS-SSIM of pairs of images of one side: of generated ones, and of real ones to compare with."""
 
+    names = ("ms_ssim", "ms_ssim_of_real")
     of_features = False
 
     def __init__(self, setting: Setting) -> None:

@@ -56,14 +56,30 @@ def block_size(count: int) -> int:
     return min(LARGEST_BLOCK, max(2, count // 10))
 
 
+def setting_of(count: int, real_count: int, channels: int, size: int, features: Features | None) -> Setting:
+    """What scores are of.
+
+    Args:
+        count: How many images to draw.
+        real_count: How many real ones to take: at most ``count``.
+        channels: Of both.
+        size: Of both, in pixels.
+        features: What describes images.
+
+    Raises:
+        InputError: Too few images.
+    """
+    if not 2 <= real_count <= count:
+        raise InputError(f"scores need at least 2 real images and as many generated ones, not {real_count} and {count}")
+    width, classes = features.shape(size) if features else (0, 0)
+    return Setting(count, real_count, block_size(real_count), channels, size, width, classes)
+
+
 def gather(
     generated: Images,
     real: Images,
-    count: int,
-    real_count: int,
+    setting: Setting,
     *,
-    channels: int,
-    size: int,
     metrics: Sequence[str],
     features: Features | None,
     workers: Adder,
@@ -75,10 +91,7 @@ def gather(
     Args:
         generated: What is drawn.
         real: What it is to be like.
-        count: How many to draw.
-        real_count: How many real images to take: at most ``count``.
-        channels: Of both.
-        size: Of both, in pixels.
+        setting: How many of both, and what they are.
         metrics: Names in :data:`distgan.evaluation.metrics.METRICS`. What cannot be had is left out.
         features: What describes images; on the workers' device.
         workers: This process and the others: which share is this one's.
@@ -89,18 +102,14 @@ def gather(
         What :func:`add_up` wants.
 
     Raises:
-        InputError: Too few images, or features that give no vector of finite numbers for each.
+        InputError: Features that give no vector of finite numbers for each image.
     """
-    if not 2 <= real_count <= count:
-        raise InputError(f"scores need at least 2 real images and as many generated ones, not {real_count} and {count}")
-    width, classes = features.shape(size) if features else (0, 0)
-    setting = Setting(count, real_count, block_size(real_count), channels, size, width, classes)
     made = build_metrics(metrics, setting)
-    mine = range(workers.rank * setting.block, count, workers.world_size * setting.block)
+    mine = range(workers.rank * setting.block, setting.drawn, workers.world_size * setting.block)
     for done, block in enumerate(_blocks(generated, real, setting, mine, features, kept), start=1):
         for metric in made:
             metric.add(block)
-        progress(min(done * setting.block, count), len(mine) * setting.block)
+        progress(min(done * setting.block, setting.drawn), len(mine) * setting.block)
     return made
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import LabelDistribution
-from distgan.evaluation import Alone, Comparison, Evaluated, check_fits, check_metrics, held_out
-from distgan.evaluation.features import load_features
+from distgan.evaluation import Alone, Comparison, Evaluated
 from distgan.evaluation.metrics import METRICS
 from distgan.evaluation.scoring import Images, Progress, add_up, scores
 from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
@@ -56,50 +55,56 @@ def evaluate(
     """
     if count < 2 or seed < 0:
         raise InputError("--count is at least 2, --seed at least 0")
-    check_metrics(metrics)
     state = checkpoint.state
-    chosen = (
-        {name: value for name, value in state.spec.data.where.items() if name != "split"} if where is None else where
-    )
-    held = held_out(Index.load(shards or state.spec.data.shards), chosen)
-    check_fits(held, state.channels, state.spec.data.image_size, str(checkpoint.path))
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    labels = load_labels(checkpoint)
-    generator = load_generator(checkpoint, ema=ema).to(device)
-    described = load_features(features)
-    workers = Alone(device)
-    comparison = Comparison(
-        held,
+    workers = Alone(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    comparison = Comparison.of_run(
+        state.spec,
+        state.channels,
+        Index.load(shards or state.spec.data.shards),
+        where,
+        whose=str(checkpoint.path),
         count=count,
         metrics=metrics,
-        features=described.to(device) if described else None,
+        features=features,
         workers=workers,
         cache=cache,
     )
-    given = labels.given(asked_of(labels, chosen))
-    made = comparison.gather(drawn_images(generator, given, state.spec.model, seed, device), progress)
+    labels = load_labels(checkpoint)
+    generator = load_generator(checkpoint, ema=ema).to(workers.device)
+    drawn = drawn_images(generator, labels, comparison.where, state.spec.model, seed, workers.device)
+    made = comparison.gather(drawn, progress)
     add_up(made, workers)
     of_the_run = {"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint}
     return Evaluated(scores(made), {**comparison.facts, **of_the_run}, tuple(comparison.notes))
 
 
 def drawn_images(
-    generator: nn.Module, labels: LabelDistribution, model: ModelSpec, seed: int, device: torch.device
+    generator: nn.Module,
+    labels: LabelDistribution,
+    where: Mapping[str, object],
+    model: ModelSpec,
+    seed: int,
+    device: torch.device,
 ) -> Images:
-    """What a generator in evaluation mode draws, by position."""
+    """What a generator in evaluation mode draws, by position.
+
+    Args:
+        generator: On the device.
+        labels: How often each label vector occurs in its data.
+        where: What real images match; of that, what the generator is conditioned on is asked of it, too.
+        model: Its run's.
+        seed: Of the latents.
+        device: Where it computes.
+    """
     dtype = next(generator.parameters()).dtype
+    known = {
+        name: value for name, value in where.items() if name in labels.names or (name == "class" and labels.has_classes)
+    }
+    asked = labels.given(known)
 
     @torch.inference_mode()
     def images(first: int, count: int) -> Tensor:
         latents = sample_latents(seed, first, count, model, device).to(dtype)
-        wanted = sample_labels(labels, seed, first, count, device).to(dtype)
-        return as_uint8(generator(latents, wanted))
+        return as_uint8(generator(latents, sample_labels(asked, seed, first, count, device).to(dtype)))
 
     return images
-
-
-def asked_of(labels: LabelDistribution, where: Mapping[str, object]) -> dict[str, object]:
-    """What of a filter on real images can be asked of a generator, too: what it is conditioned on."""
-    return {
-        name: value for name, value in where.items() if name in labels.names or (name == "class" and labels.has_classes)
-    }

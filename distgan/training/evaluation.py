@@ -6,11 +6,10 @@ import json
 import time
 from pathlib import Path
 
-from distgan.evaluation import Comparison, check_fits, held_out
-from distgan.evaluation.features import load_features
+from distgan.evaluation import Comparison
 from distgan.evaluation.metrics import BETTER_HIGHER, BETTER_LOWER
 from distgan.evaluation.scoring import add_up, scores
-from distgan.sampling.scored import asked_of, drawn_images
+from distgan.sampling.scored import drawn_images
 from distgan.spec import RunSpec
 from distgan.training.learner import Learner
 from distgan.training.workers import Workers
@@ -46,23 +45,25 @@ class Evaluation:
                 f"training.keep_best: no score is called {best!r}; {near(best, sorted(BETTER_LOWER | BETTER_HIGHER))}"
             )
         shards = Index.load(asked.shards) if asked.shards else index
-        where = {name: value for name, value in spec.data.where.items() if name != "split"}
-        chosen = where if asked.where is None else asked.where
         try:
-            held = held_out(shards, chosen)
-            check_fits(held, channels, spec.data.image_size, "this run")
-            features = load_features(asked.features)
-            metrics = asked.metrics if features else ["wasserstein"]
-            self._comparison = Comparison(
-                held,
+            self._comparison = Comparison.of_run(
+                spec,
+                channels,
+                shards,
+                asked.where,
+                whose="this run",
                 count=asked.count,
-                metrics=metrics,
-                features=features.to(workers.device) if features else None,
+                metrics=asked.metrics,
+                features=asked.features,
                 workers=workers,
             )
         except InputError as error:
             raise InputError(f"evaluation: {error}") from None
-        self._where = chosen
+        if best is not None and best not in self._comparison.scores:
+            raise InputError(
+                f"training.keep_best is {best}, which these metrics, features and images do not give; they give "
+                f"{', '.join(self._comparison.scores)}"
+            )
         self._spec = spec
         self._workers = workers
 
@@ -94,9 +95,8 @@ class Evaluation:
         began = time.perf_counter()
         workers = self._workers
         with workers.together():
-            asked = learner.labels.given(asked_of(learner.labels, self._where))
-            generator = learner.averaged_generator()
-            drawn = drawn_images(generator, asked, self._spec.model, SEED, workers.device)
+            generator, where = learner.averaged_generator(), self._comparison.where
+            drawn = drawn_images(generator, learner.labels, where, self._spec.model, SEED, workers.device)
             made = self._comparison.gather(drawn)
         add_up(made, workers)
         found: dict[str, float] = {}

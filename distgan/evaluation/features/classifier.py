@@ -22,6 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from distgan.data.noise import Noise
 from distgan.data.order import Ids, Order
 from distgan.evaluation.features.base import Described, Features, frozen
+from distgan.evaluation.pictures import enlarged
 from shards.digests import file_digests
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -204,8 +205,6 @@ def load(argument: str) -> Features:
     Raises:
         InputError: As :func:`read`.
     """
-    from distgan.evaluation.pictures import enlarged
-
     path = Path(argument)
     network, known = read(path)
     (sha256,) = file_digests(path, "sha256")

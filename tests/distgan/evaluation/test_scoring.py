@@ -11,17 +11,30 @@ from distgan.evaluation import pictures as pictures_module
 from distgan.evaluation.features import Described, Features
 from distgan.evaluation.kept import KeptVectors
 from distgan.evaluation.metrics import METRICS
-from distgan.evaluation.scoring import add_up, block_size, gather, scores
+from distgan.evaluation.scoring import Images, add_up, block_size, gather, scores, setting_of
 from shards.errors import InputError
 
 SIZE = 16
 
 
-def score(*arguments: object, workers: "Member", **options: object) -> dict[str, float]:
+def score(
+    generated: Images,
+    real: Images,
+    count: int,
+    real_count: int,
+    member: "Member",
+    features: Features | None = None,
+    kept: KeptVectors | None = None,
+) -> dict[str, float]:
     """All three steps; the first worker has the scores."""
-    made = gather(*arguments, workers=workers, **options)  # type: ignore[arg-type]
-    add_up(made, workers)
-    return scores(made) if workers.rank == 0 else {}
+    setting = setting_of(count, real_count, 3, SIZE, features)
+    made = gather(generated, real, setting, metrics=list(METRICS), features=features, workers=member, kept=kept)
+    add_up(made, member)
+    return scores(made) if member.rank == 0 else {}
+
+
+def alone() -> "Member":
+    return Member(Together(1), 0)
 
 
 @pytest.fixture(autouse=True)
@@ -102,26 +115,15 @@ TINY = described()
 def scored(
     member: Member, count: int = 130, real_count: int = 110, kept: KeptVectors | None = None
 ) -> dict[str, float]:
-    return score(
-        pictures(10_000, 0.8),
-        pictures(0),
-        count,
-        real_count,
-        channels=3,
-        size=SIZE,
-        metrics=list(METRICS),
-        features=TINY,
-        workers=member,
-        kept=kept,
-    )
+    return score(pictures(10_000, 0.8), pictures(0), count, real_count, member, TINY, kept)
 
 
 def test_many_workers_find_the_scores_of_one():
-    (alone,) = Together(1).run(scored)
-    assert set(alone) >= {"frechet", "kernel", "kernel_error", "precision", "inception", "wasserstein", "ms_ssim"}
+    (one,) = Together(1).run(scored)
+    assert set(one) >= {"frechet", "kernel", "kernel_error", "precision", "inception", "wasserstein", "ms_ssim"}
     for count in (3, 16):  # the last has workers without a block
         first, *others = Together(count).run(scored)
-        assert first == pytest.approx(alone, rel=1e-6)
+        assert first == pytest.approx(one, rel=1e-6)
         assert not any(others)
 
 
@@ -140,17 +142,7 @@ def test_kept_vectors_give_the_same_and_are_asked_first(tmp_path):
 
 
 def test_equal_sets_score_as_equal():
-    found = score(
-        pictures(0),
-        pictures(0),
-        100,
-        100,
-        channels=3,
-        size=SIZE,
-        metrics=list(METRICS),
-        features=described(),
-        workers=Together(1) and Member(Together(1), 0),
-    )
+    found = score(pictures(0), pictures(0), 100, 100, alone(), TINY)
     assert found["frechet"] == pytest.approx(0, abs=1e-9)
     assert found["wasserstein"] == 0
     assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
@@ -158,36 +150,22 @@ def test_equal_sets_score_as_equal():
 
 
 def test_what_cannot_be_had_is_left_out():
-    found = score(
-        pictures(0),
-        pictures(5),
-        20,
-        20,
-        channels=3,
-        size=SIZE,
-        metrics=list(METRICS),
-        features=None,
-        workers=Member(Together(1), 0),
-    )
+    found = score(pictures(0), pictures(5), 20, 20, alone())
     assert set(found) == {"wasserstein", "wasserstein_16", "ms_ssim", "ms_ssim_of_real"}
+
+
+def test_metrics_name_their_scores():
+    found = score(pictures(0), pictures(5), 100, 100, alone(), TINY)
+    named = {name for metric in METRICS.values() for name in metric.names}
+    assert set(found) == named | {"wasserstein_16"}
 
 
 @pytest.mark.parametrize(("count", "real_count"), [(5, 1), (3, 5)])
 def test_too_few_images(count, real_count):
     with pytest.raises(InputError, match="at least 2 real images"):
-        scored(Member(Together(1), 0), count, real_count)
+        scored(alone(), count, real_count)
 
 
 def test_features_that_give_nonsense():
     with pytest.raises(InputError, match="not finite"):
-        score(
-            pictures(0),
-            pictures(5),
-            20,
-            20,
-            channels=3,
-            size=SIZE,
-            metrics=["frechet"],
-            features=described(float("nan")),
-            workers=Member(Together(1), 0),
-        )
+        score(pictures(0), pictures(5), 20, 20, alone(), described(float("nan")))
