@@ -170,7 +170,7 @@ def pack(
         encoding: "raw" (uint8 height × width × channels, row major), "png", "jpeg" (quality 95, 4:4:4), or "original":
             the source's own files, png where it has none.
         shard_samples: Source items a shard; None chooses shards of 64 to 128 MiB, smaller ones for small sets.
-        workers: Processes; None is one a core.
+        workers: Threads or processes at most, whichever suits the images; None is one a core.
         progress: Called as samples are done.
 
     Raises:

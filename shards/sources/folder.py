@@ -198,6 +198,8 @@ class Arrangement:
         That is all that is beside one (pets/pets/cat in pets, beside pets/cat), or a folder that is called a copy of
         the one beside it: data (1), pets - Copy, Train beside train.
         """
+        if not any(self.folders):
+            return
         counted: Counter[tuple[str, ...]] = Counter()
         inside: Counter[tuple[str, ...]] = Counter()  # sums of hashes of what is in a folder, named from there …
         around: Counter[tuple[str, ...]] = Counter()  # … and named from the folder around it
