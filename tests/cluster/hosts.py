@@ -124,7 +124,7 @@ class Host:
         for process in self._started:
             process.wait()
         wait_until(lambda: not _members(self._processes), 30, f"the end of all processes of {self.name}")
-        self._power, self._started = None, []
+        self._power, self._processes, self._started = None, "", []  # the kernel gives its namespaces' numbers to others
 
     def cut(self) -> None:
         """Take the network away: what is sent gets lost, in silence."""
