@@ -2,7 +2,8 @@
 
 A checkpoint is a folder ``RUN/checkpoints/step-00001234/`` of safetensors files and ``state.json``, which holds the
 counters, the specification and a SHA-256 of every file. It is written beside and renamed, so a folder under a real name
-is whole; loading never unpickles anything. ``RUN/generators/`` holds the same of the averaged generator alone.
+is whole; loading never unpickles anything. ``RUN/generators/`` holds the same of the averaged generator alone,
+``RUN/traces/`` of what averages of other lengths are made from, and ``RUN/averages/`` those that have been made.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ FORMAT_2 = "distgan-checkpoint-2"
 """Written before dcgan had ``max_width`` and dcgan_keras had ``order``: see :func:`_networks_of_format_2`."""
 CHECKPOINTS = "checkpoints"
 GENERATORS = "generators"
+TRACES = "traces"
+AVERAGES = "averages"
 BEST = "best.json"
 """In a run's folder: which checkpoint has scored best, and what."""
 STATE = "state.json"
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-(\d{8,})(-half-life-\d+)?")
 
 Tensors = Mapping[str, Tensor]
 
@@ -136,8 +139,8 @@ class Checkpoint:
         file = f"{name}.safetensors"
         if file not in self.state.sha256:
             raise InputError(
-                f"{self.path} holds no {file}: the averaged generator was kept alone "
-                f"(training.keep_generator_every_images); take one of the run's {CHECKPOINTS}/"
+                f"{self.path} holds no {file}: it was kept alone (training.keep_generator_every_images or "
+                f"keep_traces_every_images); take one of the run's {CHECKPOINTS}/"
             )
         try:
             data = (self.path / file).read_bytes()
@@ -175,16 +178,19 @@ def save_checkpoint(
     state: State,
     modules: Mapping[str, Tensors],
     optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
+    *,
+    kind: str = CHECKPOINTS,
+    suffix: str = "",
 ) -> Checkpoint:
     """Write a checkpoint; when this returns it is on disk, whole.
-
-    Without optimizers nothing can go on from it: it lies among those of generators alone.
 
     Args:
         run: The run's folder.
         state: The counters; ``parameter_groups`` and ``sha256`` are filled in here.
         modules: ``state_dict``s by file name.
-        optimizers: By side.
+        optimizers: By side. Without them nothing can go on from it.
+        kind: Which folder of the run's it lies in.
+        suffix: Of its name, for several of one step.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
@@ -198,7 +204,7 @@ def save_checkpoint(
             groups[side] = saved["param_groups"]
             for index, entry in saved["state"].items():
                 moments.update({f"{side}.{index}.{key}": tensor for key, tensor in entry.items()})
-    final = run / (GENERATORS if optimizers is None else CHECKPOINTS) / f"step-{state.step:08d}"
+    final = run / kind / f"step-{state.step:08d}{suffix}"
     if final.exists():  # the same step of the same run holds the same state
         return Checkpoint(final)
     partial = final.with_name(f".{final.name}.partial")
@@ -232,11 +238,30 @@ def generators(run: Path) -> list[Path]:
     return _folders(run / GENERATORS)
 
 
-def drop_generators(run: Path, after: int) -> None:
-    """Remove the generators of steps later than one that training goes on from: those steps are done again."""
-    for path in generators(run):
-        if _step(path) > after:
-            shutil.rmtree(path)
+def traces(run: Path) -> list[Path]:
+    """The folders of what averages of other lengths can be made from, oldest first."""
+    return _folders(run / TRACES)
+
+
+def save_average(run: Path, state: State, modules: Mapping[str, Tensors]) -> Checkpoint:
+    """Write a generator whose weights are averaged over another length than training's.
+
+    Raises:
+        OSError: It could not be written; nothing is left behind.
+    """
+    suffix = f"-half-life-{state.spec.training.ema_half_life_images}"
+    return save_checkpoint(run, state, modules, kind=AVERAGES, suffix=suffix)
+
+
+def drop_later(run: Path, step: int) -> None:
+    """Remove what was kept beside checkpoints at steps later than one that training goes on from.
+
+    Those steps are done again, and may come otherwise.
+    """
+    for kind in (GENERATORS, TRACES, AVERAGES):
+        for path in _folders(run / kind):
+            if _step(path) > step:
+                shutil.rmtree(path)
 
 
 class Best(NamedTuple):
@@ -325,7 +350,7 @@ def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspects: Col
 def go_back(run: Path, suspect_from: int) -> Checkpoint | None:
     """Remove the checkpoints of a step and later, and return the newest from before, if there is one.
 
-    The generators that were kept alone and are newer than that one go too.
+    What was kept beside checkpoints and is newer than that one goes too.
 
     Raises:
         InputError: That one is damaged.
@@ -335,7 +360,7 @@ def go_back(run: Path, suspect_from: int) -> Checkpoint | None:
         if _step(path) >= suspect_from:
             shutil.rmtree(path)
     good = [path for path in found if _step(path) < suspect_from]
-    drop_generators(run, _step(good[-1]) if good else 0)
+    drop_later(run, _step(good[-1]) if good else 0)
     return Checkpoint(good[-1]) if good else None
 
 

@@ -26,6 +26,8 @@ from shards.errors import DamageError, InputError
 from shards.progress import Progress as OnProgress
 
 if TYPE_CHECKING:
+    from distgan.checkpoint import Checkpoint
+    from distgan.evaluation import Evaluated
     from distgan.launch.submit import Cluster, Line
     from distgan.spec import RunSpec
     from distgan.training.loop import Outcome
@@ -591,66 +593,145 @@ def sample(
     console.print(f"{count} images of step {checkpoint.state.step} in {out}")
 
 
+ComparedWith = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--shards", help="The packed set to compare with; the run's own when not given."),
+]
+DrawnCount = Annotated[
+    int, typer.Option("--count", help="How many images to draw, and at most as many real ones to compare with.")
+]
+Metrics = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="frechet,kernel,neighbours,inception,wasserstein,ms_ssim or some of them; all that can be had when not "
+        "given."
+    ),
+]
+FeaturesOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--features",
+        metavar="NAME|FILE",
+        help="inception, lite0, inception:FILE, lite0:SIZE, a file (of distgan classifier train, TorchScript, "
+        "torch.export), or none. When not given: Inception where its weights are at hand, else lite0 where it is "
+        "installed, else none.",
+    ),
+]
+LatentSeed = Annotated[int, typer.Option("--seed", help="Of the latents.")]
+RealWhere = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--where",
+        metavar="NAME=VALUE,...",
+        help=f"The real images to compare with; those that the run was trained on when not given. {_CONDITIONS}"
+        "the split test, else val, is taken where none is named.",
+    ),
+]
+
+
 @app.command()
 def evaluate(
     run: Run,
-    shards: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The packed set to compare with; the run's own when not given."),
-    ] = None,
-    count: Annotated[int, typer.Option(help="How many images to draw, and at most as many real ones.")] = 10_000,
-    metrics: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="frechet,kernel,neighbours,inception,wasserstein,ms_ssim or some of them; all that can be had when "
-            "not given."
-        ),
-    ] = None,
-    features: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="NAME|FILE",
-            help="inception, lite0, inception:FILE, lite0:SIZE, a file (of distgan classifier train, TorchScript, "
-            "torch.export), or none. When not given: Inception where its weights are at hand, else lite0 where it is "
-            "installed, else none.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the latents.")] = 0,
+    shards: ComparedWith = None,
+    count: DrawnCount = 10_000,
+    metrics: Metrics = None,
+    features: FeaturesOption = None,
+    seed: LatentSeed = 0,
     weights: Annotated[
         Weights, typer.Option(help="The averaged weights, or those that training goes on with.")
     ] = Weights.ema,
-    where: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            metavar="NAME=VALUE,...",
-            help=f"The real images to compare with; those that the run was trained on when not given. {_CONDITIONS}"
-            "the split test, else val, is taken where none is named.",
-        ),
-    ] = None,
+    where: RealWhere = None,
     best: Best = False,
     as_json: AsJson = False,
 ) -> None:
     """Score a generator against real images that it has not learnt from."""
     from distgan.checkpoint import find_checkpoint
-    from distgan.evaluation.metrics import METRICS, names_of_scores
+
+    checkpoint = find_checkpoint(run, best=best)
+    found = _scored(checkpoint, shards, count, metrics, features, seed, where, ema=weights is Weights.ema)
+    if as_json:
+        console.print_json(json.dumps(found.to_json()))
+    else:
+        _print_scores(found)
+
+
+@app.command()
+def average(
+    run: Run,
+    half_lives: Annotated[
+        list[int],
+        typer.Option(
+            "--half-life", min=1, metavar="IMAGES", help="Images by which a step's weight has halved. Repeatable."
+        ),
+    ],
+    score: Annotated[bool, typer.Option("--score/--no-score", help="Score each of them, as evaluate does.")] = True,
+    shards: ComparedWith = None,
+    count: DrawnCount = 10_000,
+    metrics: Metrics = None,
+    features: FeaturesOption = None,
+    seed: LatentSeed = 0,
+    where: RealWhere = None,
+    best: Best = False,
+    as_json: AsJson = False,
+) -> None:
+    """Average a run's generator over another length of training, in RUN/averages/, its score beside it.
+
+    The run needs training.keep_traces_every_images.
+    """
+    from distgan.checkpoint import find_checkpoint
+    from distgan.sampling.averaging import average as make
+    from distgan.sampling.scored import write_scores
+
+    checkpoint = find_checkpoint(run, best=best)
+    made = [make(checkpoint, half_life) for half_life in half_lives]  # all, before the first is scored
+    rows: list[dict[str, object]] = []
+    for half_life, generator in zip(half_lives, made, strict=True):
+        rows.append({"half_life": half_life, "path": str(generator.path)})
+        if not as_json:
+            console.print(f"half-life {half_life:,} images, at step {checkpoint.state.step:,}: {generator.path}")
+        if score:
+            found = _scored(generator, shards, count, metrics, features, seed, where)
+            write_scores(generator.path, found)
+            rows[-1] |= found.to_json()
+            if not as_json:
+                _print_scores(found)
+    if as_json:
+        console.print_json(json.dumps(rows))
+
+
+def _scored(
+    checkpoint: Checkpoint,
+    shards: str | None,
+    count: int,
+    metrics: str | None,
+    features: str | None,
+    seed: int,
+    where: list[str] | None,
+    *,
+    ema: bool = True,
+) -> Evaluated:
+    """Score a checkpoint as the options say."""
+    from distgan.evaluation.metrics import METRICS
     from distgan.sampling.scored import evaluate as score
     from shards.names import parse_where
 
     with _progress("scoring") as progress:
-        found = score(
-            find_checkpoint(run, best=best),
+        return score(
+            checkpoint,
             shards,
             count=count,
             seed=seed,
             metrics=metrics.split(",") if metrics is not None else tuple(METRICS),
             features=features,
             where=parse_where(where) if where else None,
-            ema=weights is Weights.ema,
+            ema=ema,
             progress=progress,
         )
-    if as_json:
-        console.print_json(json.dumps({"scores": found.scores, "facts": found.facts, "notes": list(found.notes)}))
-        return
+
+
+def _print_scores(found: Evaluated) -> None:
+    from distgan.evaluation.metrics import names_of_scores
+
     for line in names_of_scores(found.scores, str(found.facts.get("distance", ""))):
         console.print(line)
     described = f"features {found.facts['features']}" if "features" in found.facts else "no features"

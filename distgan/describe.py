@@ -101,6 +101,7 @@ class Memory:
     gradients: int
     optimizer_state: int
     ema: int
+    """Averages of the generator: the EMA and, where they are kept, two traces."""
     batch: int
     activations: dict[str, int]
     """What each side keeps for its backward pass."""
@@ -198,7 +199,7 @@ def describe(spec: RunSpec) -> Description:
             _optimizer_bytes(side, network)
             for side, network in zip((spec.optimizer.generator, spec.optimizer.critic), networks, strict=True)
         ),
-        "ema": _bytes_of(networks[0]),
+        "ema": _bytes_of(networks[0]) * (3 if spec.training.keep_traces_every_images else 1),
         "batch": real.images.nbytes + real.labels.nbytes,
     }
     activations = {"critic": critic_update[1], "generator": generator_update[1]}
@@ -289,7 +290,7 @@ def description_text(description: Description) -> str:
         "weights": memory.weights,
         "gradients": memory.gradients,
         "optimizer state": memory.optimizer_state,
-        "average (EMA)": memory.ema,
+        "averages": memory.ema,
         "batch": memory.batch,
         **{f"activations, {side}": size for side, size in memory.activations.items() if size},
         "total": memory.total,

@@ -229,6 +229,10 @@ class TrainingSpec(Options):
     keep_generator_every_images: Count | None = None
     """Also keep, for good, the averaged generator alone, each time that so many images have been shown: in
     ``generators/`` of the run's folder, to draw with. Nothing goes on from there."""
+    keep_traces_every_images: Count | None = None
+    """Also keep two further averages, twice the generator's size, each time that so many images have been shown: in
+    ``traces/`` of the run's folder. ``distgan average`` makes averages of other lengths than the EMA's from them. A
+    twentieth of the run is often enough."""
 
     @model_validator(mode="before")
     @classmethod
@@ -463,6 +467,7 @@ FREE_ON_RESUME = (
     "training.keep_best",
     "training.keep_every_images",
     "training.keep_generator_every_images",
+    "training.keep_traces_every_images",
     "data.shards",
     "data.cache",
     "data.prefetch_batches",

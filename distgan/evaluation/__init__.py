@@ -58,6 +58,10 @@ class Evaluated:
     facts: dict[str, Any]
     notes: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as ``--json`` prints it."""
+        return {"scores": self.scores, "facts": self.facts, "notes": list(self.notes)}
+
 
 class Alone:
     """The one process that scores, where no others do."""

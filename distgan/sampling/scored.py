@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,11 @@ from distgan.evaluation.scoring import Images, Progress, add_up, scores
 from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
 from distgan.spec import ModelSpec
 from shards.errors import InputError
+from shards.files import write_atomically
 from shards.index import Index
+
+SCORES = "scores.json"
+"""In a checkpoint's folder: what ``distgan average`` has scored it with."""
 
 
 def evaluate(
@@ -76,6 +81,19 @@ def evaluate(
     add_up(made, workers)
     of_the_run = {"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint}
     return Evaluated(scores(made), {**comparison.facts, **of_the_run}, tuple(comparison.notes))
+
+
+def write_scores(path: Path, found: Evaluated) -> None:
+    """Write scores beside the checkpoint that they are of.
+
+    Raises:
+        InputError: They cannot be written.
+    """
+    try:
+        with write_atomically(path / SCORES) as file:
+            file.write(json.dumps(found.to_json(), indent=1).encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path / SCORES}: {error.strerror or error}") from None
 
 
 def drawn_images(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distgan.tracking.tracker import Outcome, Sink
 from shards.errors import InputError
@@ -16,6 +16,11 @@ from shards.files import write_atomically
 
 REAL = "real.png"
 """The grid of real images among the sample grids. Runs of earlier versions have none."""
+
+SCORE = "score/"
+"""How the names of scores begin."""
+FACTS = "evaluation"
+"""The entry of a line of ``metrics.jsonl`` that is no figure: what the line's scores are computed from."""
 
 # JSON has no NaN and no infinity; as these strings every JSON parser reads the line.
 _NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -47,6 +52,7 @@ class Records(Sink):
         self._log = run / "log.txt"
         self._samples = run / "samples"
         self._images_per_step = images_per_step
+        self._facts: Mapping[str, Any] = {}
         if resume_step is not None:
             self.rewind(resume_step)
         elif self._metrics.exists() and self._metrics.stat().st_size:
@@ -57,8 +63,16 @@ class Records(Sink):
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Append one line."""
         line = {"step": step, **figures}
-        writable = {name: value if math.isfinite(value) else str(float(value)) for name, value in line.items()}
+        writable: dict[str, Any] = {
+            name: value if math.isfinite(value) else str(float(value)) for name, value in line.items()
+        }
+        if self._facts and any(name.startswith(SCORE) for name in figures):
+            writable[FACTS] = self._facts
         _append(self._metrics, json.dumps(writable, allow_nan=False) + "\n")
+
+    def scores_of(self, facts: Mapping[str, Any]) -> None:
+        """Write them into each line that has scores."""
+        self._facts = facts
 
     def message(self, text: str) -> None:
         """Append a message."""
@@ -94,6 +108,20 @@ def read_metrics(run: Path | str) -> list[dict[str, float]]:
         InputError: There is no such file, or a line in it is damaged; the message names the line.
     """
     return [figures for _, figures in _lines(Path(run) / "metrics.jsonl")]
+
+
+def read_facts(run: Path | str) -> list[tuple[int, dict[str, Any]]]:
+    """What the scores of a run are computed from: from which step on, and what; oldest first, each once.
+
+    Raises:
+        InputError: As :func:`read_metrics`.
+    """
+    found: list[tuple[int, dict[str, Any]]] = []
+    for line, figures in _lines(Path(run) / "metrics.jsonl"):
+        facts = json.loads(line).get(FACTS)
+        if isinstance(facts, dict) and (not found or found[-1][1] != facts):
+            found.append((int(figures["step"]), facts))
+    return found
 
 
 def read_log(run: Path) -> list[LogEntry]:
@@ -147,7 +175,8 @@ def _parse(line: bytes) -> dict[str, float]:
     tree = json.loads(line)
     if not isinstance(tree, dict) or not isinstance(tree.get("step"), int):
         raise ValueError
-    return {name: _NONFINITE[value] if isinstance(value, str) else _number(value) for name, value in tree.items()}
+    figures = {name: value for name, value in tree.items() if name != FACTS}
+    return {name: _NONFINITE[value] if isinstance(value, str) else _number(value) for name, value in figures.items()}
 
 
 def _number(value: object) -> float:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import jinja2
 import numpy as np
@@ -23,7 +21,7 @@ from PIL import Image
 from distgan.checkpoint import best_of
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking.charts import BUCKETS, draw_charts, show
-from distgan.tracking.records import REAL, LogEntry, read_log, read_metrics, sample_grids
+from distgan.tracking.records import REAL, SCORE, LogEntry, read_facts, read_log, read_metrics, sample_grids
 from distgan.tracking.tracker import Outcome
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -160,7 +158,7 @@ def _facts(
 
 def _scores(run: Path, metrics: Sequence[Mapping[str, float]]) -> dict[str, str]:
     """The best score and the last one, and what they are computed from."""
-    scored = [line for line in metrics if any(name.startswith("score/") for name in line)]
+    scored = [line for line in metrics if any(name.startswith(SCORE) for name in line)]
     if not scored:
         return {}
     found: dict[str, str] = {}
@@ -168,13 +166,22 @@ def _scores(run: Path, metrics: Sequence[Mapping[str, float]]) -> dict[str, str]
         found["Best checkpoint"] = f"{best.path.name}: {best.metric} {best.value:.4g}"
         if f"score/{best.metric}" in scored[-1]:
             found["Last score"] = f"{best.metric} {scored[-1][f'score/{best.metric}']:.4g}"
-    with suppress(OSError, ValueError, KeyError):
-        about = json.loads((run / "evaluation.json").read_bytes())
-        found["Scores"] = (
-            f"{about['count']:,} generated and {about['real_count']:,} real images, "
-            f"{about.get('distance', 'no features')}, {about['where'] or 'no filter'}"
-        )
+    said = [(step, _said_of_scores(facts)) for step, facts in read_facts(run)]
+    for step, text in said:
+        found["Scores" if len(said) == 1 else f"Scores from step {step:,} on"] = text
     return found
+
+
+def _said_of_scores(facts: Mapping[str, Any]) -> str:
+    """What scores are computed from, for people."""
+    parts = [f"{facts['count']:,} generated and {facts['real_count']:,} real images"]
+    parts.append(", ".join(f"{name} {value}" for name, value in facts["where"].items()) or "no filter")
+    if "features" in facts:
+        parts.append(f"{facts['distance']} ({facts['features']}, weights {facts['features_sha256'][:12]})")
+    else:
+        parts.append("no features")
+    parts += [", ".join(f"{name} {value}" for name, value in facts["transform"].items() if value is not None)]
+    return "; ".join([*parts, "EMA" if facts["ema"] else "training weights"])
 
 
 def _training_seconds(metrics: Sequence[Mapping[str, float]], images_per_step: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Outcome = Literal["finished", "interrupted", "failed"]
 
@@ -18,6 +18,9 @@ class Sink:
 
     def progress(self, step: int) -> None:
         """Take note that a step is done. Called at every step, so it must cost microseconds."""
+
+    def scores_of(self, facts: Mapping[str, Any]) -> None:
+        """Take note of what all ``score/…`` from now on are computed from."""
 
     def picture(self, step: int, images: int, path: Path) -> None:
         """Take a sample grid that lies under ``path``, drawn after ``images`` images."""
@@ -68,6 +71,15 @@ class Tracker(Sink):
         """
         for sink in self.sinks:
             sink.progress(step)
+
+    def scores_of(self, facts: Mapping[str, Any]) -> None:
+        """Write down beside all scores from now on what they are computed from.
+
+        Args:
+            facts: By name, as JSON has them: counts, filters, features and the hash of their weights.
+        """
+        for sink in self.sinks:
+            sink.scores_of(facts)
 
     def picture(self, step: int, images: int, path: Path) -> None:
         """Show a sample grid that training has written.

@@ -1,13 +1,15 @@
-"""The exponential moving average (EMA) of the generator's weights."""
+"""Averages of the generator's weights: the exponential one that draws, and traces from which others are made later."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from distgan.checkpoint import Checkpoint
+from distgan.sampling.averaging import TRACES, has_traces
+from shards.errors import InputError
 
 
 class EMA:
@@ -41,25 +43,46 @@ class EMA:
         keep = 0.5 ** (images_per_step / half_life)
         torch._foreach_lerp_(self._averages, self._weights, 1.0 - keep)
 
-    def calibrated(self, inputs: Callable[[int], tuple[Tensor, Tensor]], batches: int = 8) -> nn.Module:
-        """The averaged generator in evaluation mode, with BatchNorm statistics of its own.
 
-        The statistics that training gathers belong to the training weights. The averaged weights produce other
-        activations, so their mean and variance are measured anew, over latents of their own.
+class Traces:
+    """Two averages in which the weights of step s count as a power of s, beside the one that draws.
 
-        Args:
-            inputs: Batch number to latents (N, latent_dim) and labels (N, K).
-            batches: How many to average over.
+    Kept now and then, they give the average of any length between them after training:
+    :mod:`distgan.sampling.averaging`.
+
+    Args:
+        generator: The network whose weights are averaged.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        self._names = [name for name, _ in generator.named_parameters()]
+        self._weights = tuple(generator.parameters())
+        self._traces = {trace: [weight.detach().clone() for weight in self._weights] for trace in TRACES}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after a step; the first is 1."""
+        for trace, exponent in TRACES.items():
+            keep = (1.0 - 1.0 / step) ** (exponent + 1.0)
+            torch._foreach_lerp_(self._traces[trace], self._weights, 1.0 - keep)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The averages by trace and parameter, as a checkpoint has them."""
+        return {trace: dict(zip(self._names, weights, strict=True)) for trace, weights in self._traces.items()}
+
+    @torch.no_grad()
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Become what a checkpoint holds.
+
+        Raises:
+            InputError: It is damaged, or of a run that has kept none.
         """
-        norms = [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain average over all batches
-        self.network.train()
-        with torch.no_grad():
-            for batch in range(batches if norms else 0):
-                self.network(*inputs(batch))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        return self.network.eval()
+        if not has_traces(checkpoint):
+            raise InputError(
+                f"{checkpoint.path} holds no traces: training.keep_traces_every_images is set from the beginning of a "
+                "run or not at all"
+            )
+        for trace, weights in self._traces.items():
+            saved = checkpoint.tensors(trace)
+            for name, weight in zip(self._names, weights, strict=True):
+                weight.copy_(saved[name])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
+from typing import Any
 
 from distgan.evaluation import Comparison
 from distgan.evaluation.metrics import BETTER_HIGHER, BETTER_LOWER
@@ -14,12 +13,9 @@ from distgan.spec import RunSpec
 from distgan.training.learner import Learner
 from distgan.training.workers import Workers
 from shards.errors import InputError
-from shards.files import write_atomically
 from shards.index import Index
 from shards.names import near
 
-FACTS = "evaluation.json"
-"""In a run's folder: what its scores are computed from."""
 SEED = 0
 """Of the latents: all evaluations of all runs draw from the same."""
 
@@ -67,15 +63,15 @@ class Evaluation:
         self._spec = spec
         self._workers = workers
 
-    def describe(self, run: Path) -> list[str]:
-        """Write down what the scores are computed from, and return what should be known of them, in sentences.
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the scores are computed from."""
+        return {**self._comparison.facts, "ema": True, "seed": SEED}
 
-        Raises:
-            OSError: The folder cannot be written.
-        """
-        facts = {**self._comparison.facts, "ema": True, "seed": SEED}
-        with write_atomically(run / FACTS) as file:
-            file.write(json.dumps(facts, indent=1).encode() + b"\n")
+    @property
+    def notes(self) -> list[str]:
+        """What should be known of the scores, in sentences."""
+        facts = self.facts
         of = f"features {facts['features']}" if "features" in facts else "no features"
         return [
             f"scores every {self._spec.evaluation.every_images:,} images: {facts['count']:,} generated and "

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distgan.checkpoint import Checkpoint, State, save_checkpoint
+from distgan.checkpoint import CHECKPOINTS, GENERATORS, TRACES, Checkpoint, State, save_checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
 from distgan.networks.normalisation import synchronise
-from distgan.objectives import Batch, Draw, Loss, Side, build_game, draw_latents
-from distgan.sampling import BATCH
+from distgan.objectives import Batch, Draw, Loss, Side, build_game
+from distgan.sampling.calibration import calibrate, calibration_inputs
 from distgan.spec import RunSpec
-from distgan.training.ema import EMA
+from distgan.training.ema import EMA, Traces
 from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
 from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
@@ -75,6 +75,7 @@ class Learner:
         self._norms: dict[str, Tensor] = {}
         # Before BatchNorm is synchronised: any process may measure the average's statistics without the others.
         self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up)
+        self._traces = Traces(self.generator) if spec.training.keep_traces_every_images else None
         self._averaged_at: int | None = None  # the step that the average's BatchNorm statistics are of
         self._forwards: dict[Side, nn.Module] = {side: side for side in self._game if side}
         if workers.world_size > 1:
@@ -122,6 +123,8 @@ class Learner:
             loss = self._descend(self._game.generator, self.step, self.images, labels, draw)
         self.step += 1
         self._ema.update(self.images, self.spec.images_per_step)
+        if self._traces:
+            self._traces.update(self.step)
         return loss
 
     def gradient_norms(self) -> dict[str, Tensor]:
@@ -155,15 +158,9 @@ class Learner:
         if self._averaged_at == self.step:
             return self._ema.network
         self._averaged_at = self.step
-        slots = torch.arange(BATCH, device=self.precision.device)
-
-        def inputs(batch: int) -> tuple[Tensor, Tensor]:
-            noise = Noise(self.spec.seed, slots, f"calibration/{batch}", self.precision.dtype)
-            labels = self.labels.draw(noise.uniform("labels"))
-            model = self.spec.model
-            return draw_latents(noise, model.latent_dim, model.latent), labels.to(self.precision.dtype)
-
-        return self._ema.calibrated(inputs)
+        precision, spec = self.precision, self.spec
+        inputs = calibration_inputs(spec.model, spec.seed, self.labels, precision.dtype, precision.device)
+        return calibrate(self._ema.network, inputs)
 
     def set_back(self, rollbacks: int, rate_scale: float) -> None:
         """Go on from here with other noise and other learning rates than before.
@@ -191,7 +188,11 @@ class Learner:
             OSError: It could not be written; nothing is left behind.
         """
         networks = {"generator": self.generator, "generator_ema": self.averaged_generator(), "critic": self.critic}
-        return self._save(run, networks, self._optimizers, fingerprint, wandb_run_id, guard)
+        files: dict[str, Mapping[str, Tensor]] = {name: network.state_dict() for name, network in networks.items()}
+        if self._traces:
+            files |= self._traces.tensors()
+        state = self._state(fingerprint, wandb_run_id, guard)
+        return save_checkpoint(run, state, self._with_labels(files), self._optimizers, kind=CHECKPOINTS)
 
     def save_generator(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
         """Write the averaged generator alone into a run's folder; the arguments are those of :meth:`save`.
@@ -199,18 +200,23 @@ class Learner:
         Raises:
             OSError: It could not be written; nothing is left behind.
         """
-        return self._save(run, {"generator_ema": self.averaged_generator()}, None, fingerprint, wandb_run_id)
+        files = self._with_labels({"generator_ema": self.averaged_generator().state_dict()})
+        return save_checkpoint(run, self._state(fingerprint, wandb_run_id), files, kind=GENERATORS)
 
-    def _save(
-        self,
-        run: Path,
-        networks: Mapping[str, nn.Module],
-        optimizers: Mapping[str, torch.optim.Optimizer] | None,
-        fingerprint: str,
-        wandb_run_id: str | None,
-        guard: Mapping[str, Any] | None = None,
-    ) -> Checkpoint:
-        state = State(
+    def save_traces(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
+        """Write what averages are made from later into a run's folder; the arguments are those of :meth:`save`.
+
+        Raises:
+            OSError: It could not be written; nothing is left behind.
+        """
+        assert self._traces is not None
+        return save_checkpoint(run, self._state(fingerprint, wandb_run_id), self._traces.tensors(), kind=TRACES)
+
+    def _with_labels(self, files: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Mapping[str, Tensor]]:
+        return {**files, "labels": self.labels.tensors()} if self.labels.width else dict(files)
+
+    def _state(self, fingerprint: str, wandb_run_id: str | None, guard: Mapping[str, Any] | None = None) -> State:
+        return State(
             step=self.step,
             images=self.images,
             position=self.images,
@@ -224,10 +230,6 @@ class Learner:
             fingerprint=fingerprint,
             wandb_run_id=wandb_run_id,
         )
-        files = {name: network.state_dict() for name, network in networks.items()}
-        if self.labels.width:
-            files["labels"] = self.labels.tensors()
-        return save_checkpoint(run, state, files, optimizers)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Become what a checkpoint of the same specification holds.
@@ -238,6 +240,8 @@ class Learner:
         checkpoint.load_into(self.generator, "generator")
         checkpoint.load_into(self.critic, "critic")
         checkpoint.load_into(self._ema.network, "generator_ema")
+        if self._traces:
+            self._traces.load(checkpoint)
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
             for parameter, moments in optimizer.state.items():

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distgan.checkpoint import Best, Checkpoint, best_of, drop_generators, go_back, mark_best, prune
+from distgan.checkpoint import Best, Checkpoint, best_of, drop_later, go_back, mark_best, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.order import Ids, rank_slots
 from distgan.data.prefetch import Batches
@@ -119,7 +119,7 @@ def train(
         tracker = Tracker()
         with workers.together():
             if workers.first:
-                drop_generators(run, learner.step)
+                drop_later(run, learner.step)
                 tracker = open_tracker(
                     spec,
                     run,
@@ -133,9 +133,9 @@ def train(
         ended: Literal["finished", "interrupted", "failed"] = "failed"
         notes = [note] if (note := split_note(index, spec)) else []
         try:
-            with workers.together():
-                if workers.first and evaluation:
-                    notes += evaluation.describe(run)
+            if evaluation:
+                tracker.scores_of(evaluation.facts)
+                notes += evaluation.notes
             for note in notes:
                 tracker.message(note)
             tracker.message(
@@ -252,13 +252,16 @@ def _take_steps(
         if leaving and not last:
             tracker.message("stopping: saving a checkpoint; another signal ends the run at once")
         keeping = learner.crossed(spec.training.keep_generator_every_images)
-        if saving or keeping:
+        tracing = learner.crossed(spec.training.keep_traces_every_images)
+        if saving or keeping or tracing:
             finite = bool(workers.from_first(learner.finite))
             _handle(guard.check_state(learner.step, finite), guard, learner, tracker)
-        if keeping:
+        if keeping or tracing:
             with workers.together():
-                if workers.first:
+                if workers.first and keeping:
                     learner.save_generator(run, fingerprint, tracker.wandb_run_id)
+                if workers.first and tracing:
+                    learner.save_traces(run, fingerprint, tracker.wandb_run_id)
         if saving:
             signals.save.clear()
             with workers.together():

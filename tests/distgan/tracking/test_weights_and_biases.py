@@ -46,7 +46,9 @@ def test_offline_holds_the_same_figures_and_grids_and_is_resumed(run, capfd):
     tracker.close("interrupted")
     resumed = open_run(run, spec, resume_step=20, wandb_run_id=run_id)
     assert resumed.wandb_run_id == run_id
-    resumed.log(40, figures(40))
+    facts = {"count": 20, "where": {"split": "test"}, "features_sha256": "ab" * 32}
+    resumed.scores_of(facts)
+    resumed.log(40, figures(40) | {"score/frechet": 3.5})
     resumed.close("finished")
     assert capfd.readouterr() == ("", "")
 
@@ -64,6 +66,8 @@ def test_offline_holds_the_same_figures_and_grids_and_is_resumed(run, capfd):
     assert (started["run_id"], started["display_name"], started["tags"]) == (run_id, "faces", ["small"])
     assert [record["exit"]["exit_code"] for record in first if record["type"] == "exit"] == [255]  # as for Ctrl-C
     assert sorted(history(second)) == [40]
+    assert history(second)[40]["score/frechet"] == 3.5
+    assert facts in [record["config"]["update"].get("scores_of") for record in second if record["type"] == "config"]
     assert next(record["run"] for record in second if record["type"] == "run")["run_id"] == run_id
     assert any("wandb sync" in entry.text for entry in read_log(run))
     # Nothing of the user's repository or terminal goes along.

@@ -9,7 +9,7 @@ from distgan.checkpoint import best_of, checkpoints, find_checkpoint
 from distgan.evaluation import pictures
 from distgan.launch.local import train_locally
 from distgan.spec import RunSpec
-from distgan.tracking.records import read_metrics
+from distgan.tracking.records import read_facts, read_metrics
 from distgan.training.loop import train
 from distgan.training.workers import Workers
 from shards.errors import InputError
@@ -46,8 +46,11 @@ def test_scores_are_written_down_and_the_best_is_kept(tiny, tmp_path):
     assert best.path in checkpoints(run)
     assert len(checkpoints(run)) <= 2  # the last and the best
     assert lines[-1]["best/wasserstein"] == best.value
-    facts = json.loads((run / "evaluation.json").read_text())
+    ((step, facts),) = read_facts(run)
+    assert step == 4
     assert (facts["count"], facts["real_count"], facts["ema"]) == (20, 20, True)
+    for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        assert line.get("evaluation") == (facts if "score/wasserstein" in line else None)
     assert "wasserstein" in (run / "report.html").read_text()
 
 
@@ -64,6 +67,18 @@ def test_a_resumed_run_knows_its_best(tiny, tmp_path):
     train_locally(scored(tiny, training__images=64), run, console=False)
     train_locally(scored(tiny), run, resume=True, console=False)
     assert best_of(run) == best_of(tmp_path / "whole")._replace(path=best_of(run).path)
+
+
+def test_scores_of_other_settings_keep_what_they_were_computed_from(tiny, tmp_path):
+    run = tmp_path / "run"
+    train_locally(scored(tiny, training__images=64), run, console=False)
+    other = scored(tiny)
+    other = other.model_copy(update={"evaluation": other.evaluation.model_copy(update={"count": 12})})
+    train_locally(other, run, resume=True, console=False)
+    assert [(step, facts["count"]) for step, facts in read_facts(run)] == [(4, 20), (12, 12)]
+    page = (run / "report.html").read_text()
+    assert "Scores from step 4 on" in page
+    assert "12 generated and 12 real images" in page
 
 
 @pytest.mark.parametrize(
