@@ -604,7 +604,8 @@ Metrics = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
         help="frechet,kernel,neighbours,inception,wasserstein,ms_ssim or some of them; all that can be had when not "
-        "given."
+        "given. c2st, too: it trains networks to tell what is drawn from real images, for minutes, and leaves them for "
+        "distgan detect."
     ),
 ]
 FeaturesOption = Annotated[
@@ -648,7 +649,8 @@ def evaluate(
     from distgan.checkpoint import find_checkpoint
 
     checkpoint = find_checkpoint(run, best=best)
-    found = _scored(checkpoint, shards, count, metrics, features, seed, where, ema=weights is Weights.ema)
+    ema = weights is Weights.ema
+    found = _scored(checkpoint, shards, count, metrics, features, seed, where, ema=ema, learnt_in=run)
     if as_json:
         console.print_json(json.dumps(found.to_json()))
     else:
@@ -690,7 +692,7 @@ def average(
         if not as_json:
             console.print(f"half-life {half_life:,} images, at step {checkpoint.state.step:,}: {generator.path}")
         if score:
-            found = _scored(generator, shards, count, metrics, features, seed, where)
+            found = _scored(generator, shards, count, metrics, features, seed, where, learnt_in=generator.path)
             write_scores(generator.path, found)
             rows[-1] |= found.to_json()
             if not as_json:
@@ -709,8 +711,10 @@ def _scored(
     where: list[str] | None,
     *,
     ema: bool = True,
+    learnt_in: Path,
 ) -> Evaluated:
-    """Score a checkpoint as the options say."""
+    """Score a checkpoint as the options say; what a test has learnt goes into a folder."""
+    from distgan.evaluation.detector import DETECTOR
     from distgan.evaluation.metrics import METRICS
     from distgan.sampling.scored import evaluate as score
     from shards.names import parse_where
@@ -725,6 +729,7 @@ def _scored(
             features=features,
             where=parse_where(where) if where else None,
             ema=ema,
+            detector=learnt_in / DETECTOR,
             progress=progress,
         )
 
@@ -741,6 +746,48 @@ def _print_scores(found: Evaluated) -> None:
     )
     for note in found.notes:
         console.print(f"note: {note}")
+
+
+@app.command()
+def detect(
+    detector: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|FILE",
+            help="A run or checkpoint that distgan evaluate --metrics c2st has tested, or a detector's file.",
+            show_default=False,
+        ),
+    ],
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGES...", help="Image files, folders, zips or tars.", show_default=False),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say of pictures how likely a run's generator has drawn them."""
+    from distgan.evaluation.detector import detect as judge
+    from distgan.evaluation.detector import read
+
+    known = read(detector)
+    verdicts = []
+    for verdict in judge(known, pictures):
+        verdicts.append(verdict)
+        if not as_json:
+            console.print(
+                f"{verdict.reason:>10}  {verdict.name}"
+                if verdict.generated is None
+                else f"{verdict.generated:>10.3f}  {verdict.name}"
+            )
+    judged = [verdict.generated for verdict in verdicts if verdict.generated is not None]
+    flagged = sum(chance > 0.5 for chance in judged)
+    if as_json:
+        rows = [verdict._asdict() for verdict in verdicts]
+        console.print_json(json.dumps({"facts": known.facts, "pictures": rows}))
+    else:
+        console.print(
+            f"{flagged} of {len(judged)} look generated; on held-out images the detector is right in "
+            f"{known.facts['c2st']:.1%}"
+        )
 
 
 classifier_app = typer.Typer(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distgan.data.order import Ids, Order
+from distgan.evaluation.detector import C2ST, Detector, count_of, two_sample_test
 from distgan.evaluation.features import Features, load_features
 from distgan.evaluation.kept import KeptVectors, default_folder
 from distgan.evaluation.metrics import METRICS, Metric, build_metrics
@@ -99,11 +100,13 @@ def check_metrics(names: Sequence[str]) -> None:
     """See that all scores are known.
 
     Raises:
-        InputError: One is not.
+        InputError: One is not, or is none of those that are sums over images.
     """
     for name in names:
+        if name == C2ST:
+            raise InputError(f"metrics: {C2ST} trains networks of its own: distgan evaluate RUN --metrics {C2ST}")
         if name not in METRICS:
-            raise InputError(f"metrics: there is no {name!r}; {near(name, METRICS)}")
+            raise InputError(f"metrics: there is no {name!r}; {near(name, [*METRICS, C2ST])}")
 
 
 def check_fits(held: HeldOut, channels: int, size: int, whose: str) -> None:
@@ -140,7 +143,7 @@ class Comparison:
     Args:
         held: The real images.
         count: How many to draw; as many real ones are taken, if there are.
-        metrics: Names in METRICS.
+        metrics: Names in METRICS; none where another test alone is wanted.
         features: What describes images, on the workers' device.
         workers: This process and the others.
         cache: Where features of real images are kept; None for the user's cache folder.
@@ -173,7 +176,7 @@ class Comparison:
         self._setting = setting_of(count, real_count, transform.channels, transform.size, features)
         self._metrics = list(metrics)
         self.scores = [name for metric in build_metrics(metrics, self._setting) for name in metric.names]
-        if not self.scores:
+        if metrics and not self.scores:
             raise InputError(
                 f"metrics: {', '.join(metrics)} cannot be had of these images"
                 + ("" if features else " without features: pip install 'distgan[lite0]', or ask for wasserstein")
@@ -257,6 +260,33 @@ class Comparison:
                 "images: compare equal numbers only, and the kernel distance first, which is not"
             )
         return notes
+
+    def test(
+        self,
+        generated: Images,
+        facts: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[dict[str, float], Detector]:
+        """Train networks to tell what is drawn from held-out images, as distgan.evaluation.detector says.
+
+        Args:
+            generated: What is drawn.
+            facts: Of what draws, beside this comparison's own.
+            seed: Of the networks and of the order of images.
+            progress: Told how far it is.
+
+        Raises:
+            InputError: Too few images.
+            DamageError: A real image is not what was packed.
+        """
+        transform = self._held.index.transform
+        count = count_of(self._setting.real, transform)
+        with real_images(self._held, self._workers.device) as real:
+            return two_sample_test(
+                real, generated, count, transform, {**self.facts, **facts}, seed=seed, progress=progress
+            )
 
     def gather(self, generated: Images, progress: Progress = lambda done, total: None) -> list[Metric]:
         """Draw, read and describe this worker's share: what :func:`distgan.evaluation.scoring.add_up` wants.

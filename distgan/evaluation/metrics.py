@@ -319,6 +319,8 @@ _SAYS = {
     "wasserstein": "sliced Wasserstein distance of patches × 1000",
     "ms_ssim": "MS-SSIM of pairs: the lower, the more varied",
     "ms_ssim_of_real": "the same of real images",
+    "c2st": "c2st: held-out images told right by a network trained to; 0.5 is chance",
+    "c2st_error": "its standard error",
 }
 _SHOWN_TIMES_1000 = frozenset({"kernel", "kernel_error"})
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import LabelDistribution
 from distgan.evaluation import Alone, Comparison, Evaluated
+from distgan.evaluation.detector import C2ST, write
 from distgan.evaluation.metrics import METRICS
 from distgan.evaluation.scoring import Images, Progress, add_up, scores
 from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
@@ -36,6 +37,7 @@ def evaluate(
     ema: bool = True,
     device: torch.device | None = None,
     cache: Path | None = None,
+    detector: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluated:
     """Score a checkpoint against real images.
@@ -45,13 +47,14 @@ def evaluate(
         shards: The packed set to compare with; None for the run's own.
         count: Images to draw.
         seed: Of the latents.
-        metrics: Names in METRICS.
+        metrics: Names in METRICS, and "c2st".
         features: As :func:`distgan.evaluation.features.load_features` takes it.
         where: The real images to compare with, as :meth:`shards.index.Index.select` takes it; None for those that the
             run was trained on, of another split. What the run is conditioned on of it is asked of the generator, too.
         ema: The averaged weights, else those that training goes on with.
         device: None for a GPU where there is one.
         cache: Where features of real images are kept; None for the user's cache folder.
+        detector: Where what "c2st" has learnt is written; None for nowhere.
         progress: Told how far it is.
 
     Raises:
@@ -69,18 +72,24 @@ def evaluate(
         where,
         whose=str(checkpoint.path),
         count=count,
-        metrics=metrics,
-        features=features,
+        metrics=[name for name in metrics if name != C2ST],
+        features=None if set(metrics) == {C2ST} and features is None else features,
         workers=workers,
         cache=cache,
     )
     labels = load_labels(checkpoint)
     generator = load_generator(checkpoint, ema=ema).to(workers.device)
     drawn = drawn_images(generator, labels, comparison.where, state.spec.model, seed, workers.device)
+    of_the_run = {"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint}
     made = comparison.gather(drawn, progress)
     add_up(made, workers)
-    of_the_run = {"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint}
-    return Evaluated(scores(made), {**comparison.facts, **of_the_run}, tuple(comparison.notes))
+    found = scores(made)
+    if C2ST in metrics:
+        tested, learnt = comparison.test(drawn, of_the_run, progress=progress)
+        found |= tested
+        if detector:
+            write(learnt, detector)
+    return Evaluated(found, {**comparison.facts, **of_the_run}, tuple(comparison.notes))
 
 
 def write_scores(path: Path, found: Evaluated) -> None:

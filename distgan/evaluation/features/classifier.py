@@ -131,21 +131,15 @@ def train(
     classes = index.class_names if len(index.class_names) > 1 else ()
     torch.manual_seed(seed)
     network = Classifier(transform.channels, transform.size, len(index.attribute_names) + len(classes))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    steps = max(1, images // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     order = Order(len(learnt), seed)
     with Reader(index) as reader:
-        for step in range(steps):
-            positions = np.arange(step * BATCH, (step + 1) * BATCH)
+
+        def loss(positions: Ids) -> Tensor:
             ids = learnt[order(positions)]
-            pictures = _flipped(_pictures(reader, ids), seed, positions)
-            loss = _loss(network(pictures), index, ids, classes)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            progress((step + 1) * BATCH, steps * BATCH)
+            pictures = flipped(_pictures(reader, ids), seed, positions)
+            return _loss(network(pictures), index, ids, classes)
+
+        fit(network, loss, images, progress)
         accuracy = _accuracy(frozen(network), reader, index, held_out, classes)
     chance = _chance(index, held_out, classes)
     known = Known(
@@ -165,6 +159,27 @@ def train(
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
     return known
+
+
+def fit(network: nn.Module, loss: Callable[[Ids], Tensor], images: int, progress: Progress) -> None:
+    """Train a small network: AdamW, the learning rate of one cycle (Smith and Topin 2018, arXiv:1708.07120).
+
+    Args:
+        network: In training mode, on any device.
+        loss: From positions int64 (n,) in the stream of images to the mean loss of those.
+        images: How many it is shown.
+        progress: Told how far it is.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
+    steps = max(1, images // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    for step in range(steps):
+        value = loss(np.arange(step * BATCH, (step + 1) * BATCH))
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        progress((step + 1) * BATCH, steps * BATCH)
 
 
 def is_classifier(path: Path) -> bool:
@@ -236,8 +251,9 @@ def _pictures(reader: Reader, ids: Ids) -> Tensor:
     return torch.from_numpy(reader.read(ids)).permute(0, 3, 1, 2)
 
 
-def _flipped(pictures: Tensor, seed: int, positions: Ids) -> Tensor:
-    turn = Noise(seed, torch.from_numpy(positions), "classifier").uniform("flip")
+def flipped(pictures: Tensor, seed: int, positions: Ids) -> Tensor:
+    """Pictures (n, c, s, s) that stand at positions of the stream, each mirrored with probability one half."""
+    turn = Noise(seed, torch.from_numpy(positions).to(pictures.device), "classifier").uniform("flip")
     return torch.where((turn < 0.5)[:, None, None, None], pictures, pictures.flip(-1))
 
 
