@@ -24,6 +24,7 @@ ROOMS = [
     "launch",
     "bench",
     "scaling",
+    "commands",
     "cli",
     "__main__",
 ]

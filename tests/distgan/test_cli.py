@@ -15,6 +15,7 @@ from PIL import Image
 
 from distgan import cli
 from distgan.checkpoint import find_checkpoint
+from distgan.commands.shards import skipped_text
 from distgan.errors import RunError
 from distgan.spec import dump_spec
 from distgan.training.loop import train
@@ -449,7 +450,7 @@ def test_pack_says_what_is_wrong(distgan, images, arguments, said):
 
 
 def test_many_images_that_are_left_out_are_counted():
-    lines = list(cli.skipped_text([(f"{i}.jpg", "no face was found") for i in range(500)] + [("a.jpg", "broken")]))
+    lines = list(skipped_text([(f"{i}.jpg", "no face was found") for i in range(500)] + [("a.jpg", "broken")]))
     assert lines[0] == "left out 0.jpg: no face was found"
     assert lines[-2:] == ["left out 480 more: no face was found", "left out a.jpg: broken"]
 

@@ -1,0 +1,161 @@
+"""Commands that begin a run, say what it would be, and show it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from distgan.commands.base import (
+    SPEAKS,
+    SPEC_HELP,
+    AsJson,
+    Changes,
+    Overrides,
+    Spec,
+    Workers,
+    console,
+    fewest_and_most,
+    load,
+    print_rows,
+    progress_bar,
+)
+from shards.errors import InputError
+
+if TYPE_CHECKING:
+    from distgan.training.loop import Outcome
+
+
+def recipes(
+    name: Annotated[Optional[str], typer.Argument(help="Print this one.", show_default=False)] = None,  # noqa: UP045
+) -> None:
+    """List the specifications that distgan ships, which other commands take by name; or print one, to start one's own.
+
+    distgan recipes dcgan64 > mine.yaml
+    """
+    from jobs import SWEEP, read
+    from jobs import recipes as shipped
+    from shards.names import near
+
+    known = {**shipped(), SWEEP: "No run but a sweep of Weights & Biases over one: wandb sweep FILE"}
+    if name is None:
+        width = max(map(len, known))
+        for each, line in known.items():
+            console.print(f"{each:<{width}}  {line}")
+    elif name in known:
+        typer.echo(read(name), nl=False)
+    else:
+        raise InputError(f"distgan ships no recipe {name!r}; {near(name, known)}")
+
+
+def train(
+    spec: Spec,
+    changes: Changes = None,
+    overrides: Overrides = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="The run's folder; NAME in cluster.storage, or in runs, when not given. In a sweep, the folder of the "
+            "trials' folders."
+        ),
+    ] = None,
+    workers: Workers = None,
+    address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A Ray cluster; auto in a Ray job. Without it, several workers run on this machine."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+) -> None:
+    """Train what a specification says. Ctrl-C or SIGTERM saves and ends; --resume goes on as if it never had.
+
+    Several workers are Ray's, on this machine or on the cluster at --address; or torchrun's, when it starts this.
+    """
+    from distgan.launch import launch, run_folder
+
+    run_spec = load(spec, changes, overrides, workers)
+    run = run_folder(run_spec, out)
+    outcome = launch(run_spec, run, resume=resume, address=address)
+    if SPEAKS:
+        _print_outcome(outcome, run, "the same command and --resume")
+
+
+def describe(
+    spec: Annotated[Optional[Path], typer.Argument(help=f"{SPEC_HELP}.", show_default=False)] = None,  # noqa: UP045
+    changes: Changes = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    options: Annotated[bool, typer.Option("--options", help="Every field, its value and what it means.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="The JSON schema of specifications, for editors; needs no SPEC.")
+    ] = False,
+    workers: Workers = None,
+    bandwidth: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=1e-3, help="GB/s between workers: predict steps of up to --workers from it and --speed."),
+    ] = None,
+    speed: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=1e-3, help="Images/s of one worker, as distgan bench step says."),
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0.0, help="Microseconds for a word between workers.")] = 20.0,
+) -> None:
+    """Say what a specification asks for: layers, parameters, FLOPs, memory, steps. Trains nothing, reads no images.
+
+    With --bandwidth and --speed, predict step time and efficiency of 1, 2, 4, … up to --workers instead.
+    """
+    from distgan import describe as describer
+
+    if schema:
+        console.print_json(json.dumps(describer.schema()))
+        return
+    if spec is None:
+        raise InputError("describe needs a SPEC; only --schema does without one")
+    if bandwidth is not None or speed is not None:
+        if bandwidth is None or speed is None:
+            raise InputError("a prediction needs both --bandwidth and --speed (distgan bench step measures the latter)")
+        from distgan.scaling import as_rows, predict
+
+        run_spec = load(spec, changes, overrides)
+        # Not a field of the run here: a cluster may be planned that is too large for this global batch.
+        count = fewest_and_most(workers)[1] if workers else run_spec.cluster.most_workers
+        described, batch_size = describer.describe(run_spec), run_spec.training.batch_size
+        print_rows(as_rows(predict(described, batch_size, count, speed, bandwidth * 1e9, latency * 1e-6)), as_json)
+        return
+    run_spec = load(spec, changes, overrides, workers)
+    if options:
+        found = describer.options(run_spec)
+        text = describer.to_json(found) if as_json else describer.options_text(found)
+    else:
+        described = describer.describe(run_spec)
+        text = describer.to_json(described) if as_json else describer.description_text(described)
+    if as_json:
+        console.print_json(text)
+    else:
+        console.print(text)
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]) -> None:
+    """Write RUN/report.html: curves, grids over time, the specification; one file that opens without a network."""
+    from distgan.tracking import write_report
+
+    console.print(str(write_report(run)))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
+    overrides: Overrides = None,
+) -> None:
+    """Invented faces → shards → training → report, on a CPU in minutes, with no network and no account."""
+    from distgan.launch.demo import demo as run_demo
+
+    _print_outcome(run_demo(out, overrides or [], console.print, progress_bar), out / "run", "the same command")
+
+
+def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:
+    console.print(f"{outcome.ended} at step {outcome.step:,} ({outcome.images:,} images): {run}")
+    if (run / "report.html").exists():
+        console.print(f"Look at {run / 'report.html'}")
+    if outcome.ended == "interrupted":
+        console.print(f"Go on with {go_on}.")
