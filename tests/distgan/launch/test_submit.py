@@ -140,7 +140,7 @@ def test_a_cluster_that_is_just_starting_is_waited_for(send, monkeypatch):
 def test_the_package_is_the_code_and_nothing_else(send, monkeypatch, tmp_path):
     client = Client()
     send(client)
-    assert {"distgan/cli.py", "distgan/commands/base.py", "distgan/tracking/report.html", "shards/writer.py", "jobs/dcgan64.yaml"} <= set(
+    assert {"distgan/commands/base.py", "distgan/tracking/report.html", "shards/writer.py", "jobs/dcgan64.yaml"} <= set(
         client.packages
     )
     for name in client.packages:
@@ -447,7 +447,7 @@ def test_ray_s_own_command_sends_the_code_alone_and_trains_the_same(head, tiny, 
     assert done.returncode == 0, text
     assert "finished at step 12" in text
     sent = set(re.findall(r"^\./(\S+)$", text, re.M))
-    assert {"run.yaml", "distgan/cli.py", "distgan/commands/base.py", "distgan/tracking/report.html", "shards/writer.py"} <= sent
+    assert {"run.yaml", "distgan/commands/base.py", "distgan/tracking/report.html", "shards/writer.py"} <= sent
     assert {name.split("/")[0] for name in sent} <= {"run.yaml", "distgan", "shards", "jobs"}
     train_locally(spec, tmp_path / "alone", console=False)
     assert len(steps(tmp_path / "run")) == 12
