@@ -303,7 +303,9 @@ class _Window(io.RawIOBase):
 
 def without_suffix(name: str) -> str:
     """An archive's name without what says that it is one: "pets" for "pets.tar.gz"."""
-    ending = max((ending for ending in ARCHIVES if name.lower().endswith(ending)), key=len, default="")
+    if not is_archive_name(name):
+        return name
+    ending = max((ending for ending in ARCHIVES if name.lower().endswith(ending)), key=len)
     return name[: len(name) - len(ending)]
 
 

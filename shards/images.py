@@ -229,7 +229,7 @@ def readable(format: str) -> str | None:  # noqa: A002 (what it is)
         except ImportError:
             return "install distgan[heif] to read them"
     codec = _CODECS.get(format)
-    if codec is None or codec in features.get_supported():
+    if codec is None or features.check(codec):  # not get_supported, which looks for all there are, tkinter too
         return None
     return f"install a Pillow that has {codec} to read them" + (" (11.3 and newer do)" if format == "AVIF" else "")
 
