@@ -71,7 +71,7 @@ def reach(kept: Sequence[tuple[int, float]], end: int) -> tuple[float, float] | 
 
     The arguments are those of :func:`mix`.
     """
-    lengths = [end * 2.0 ** (-i / 8) for i in range(8 * 14)]
+    lengths = [end * 2.0 ** (-i / 4) for i in range(4 * 14)]
     fit = [length for length in lengths if mix(kept, end, length).misfit <= MISFIT]
     return (fit[-1], fit[0]) if fit else None
 

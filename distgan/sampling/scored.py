@@ -68,7 +68,7 @@ def evaluate(
     comparison = Comparison.of_run(
         state.spec,
         state.channels,
-        Index.load(shards or state.spec.data.shards),
+        _index(shards, state.spec.data.shards),
         where,
         whose=str(checkpoint.path),
         count=count,
@@ -90,6 +90,20 @@ def evaluate(
         if detector:
             write(learnt, detector)
     return Evaluated(found, {**comparison.facts, **of_the_run}, tuple(comparison.notes))
+
+
+def _index(asked: str | None, trained_on: str) -> Index:
+    """The set that somebody asks for, or the run's own.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if asked:
+        return Index.load(asked)
+    try:
+        return Index.load(trained_on)
+    except InputError as error:
+        raise InputError(f"{error} (the run's data.shards; --shards says where its set lies now)") from None
 
 
 def write_scores(path: Path, found: Evaluated) -> None:

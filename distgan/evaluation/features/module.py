@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -30,9 +32,11 @@ def load(argument: str) -> Features:
         if path.suffix == ".pt2":
             network: nn.Module = torch.export.load(path).module()
         else:
-            network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # torch would rather have .pt2; people have both
+                network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever torch makes of a file that is something else
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        first = next(iter(re.split(r"\n|\. ", str(error).strip())), "") or type(error).__name__
         kind = "a torch.export module" if path.suffix == ".pt2" else "a TorchScript module"
         raise InputError(f"features {argument}: not {kind}: {first}") from None
 

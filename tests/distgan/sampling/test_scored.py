@@ -1,12 +1,15 @@
 """From a checkpoint and a packed set to scores, by the command that people use."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from distgan.checkpoint import find_checkpoint
 from distgan.cli import app
 from distgan.evaluation import pictures
+from distgan.launch.local import train_locally
 from distgan.sampling.scored import evaluate
 from shards.errors import InputError
 from shards.index import Index
@@ -63,3 +66,14 @@ def test_images_of_another_kind_are_named(pack_discs, tmp_path):
     checkpoint = saved(tmp_path / "run", 1)
     with pytest.raises(InputError, match=r"16 pixels and 1 channel.*hold 16 pixels and 3: pack the images again"):
         evaluate(checkpoint, str(pack_discs(count=10, size=16)))
+
+
+def test_a_set_that_lies_elsewhere_now(tiny, tmp_path, monkeypatch):
+    shards = Path(tiny().data.shards)
+    monkeypatch.chdir(shards.parent)
+    train_locally(tiny(data__shards=shards.name), tmp_path / "run", console=False)
+    monkeypatch.chdir(tmp_path)
+    checkpoint = find_checkpoint(tmp_path / "run")
+    with pytest.raises(InputError, match=r"does not exist.*the run's data\.shards; --shards says where"):
+        evaluate(checkpoint, count=10, metrics=["wasserstein"], features="none")
+    assert evaluate(checkpoint, str(shards), count=10, metrics=["wasserstein"], features="none").scores
