@@ -277,6 +277,11 @@ class Best(NamedTuple):
     metric: str
     value: float
 
+    @property
+    def step(self) -> int:
+        """That it was written after."""
+        return _step(self.path)
+
 
 def mark_best(run: Path, best: Best) -> None:
     """Write down which checkpoint of a run has scored best.

@@ -35,6 +35,7 @@ _TITLES = (
     ("score/ms_ssim*", "MS-SSIM of pairs"),
     ("score/inception", "Inception score"),
     ("score/*", "Precision, recall, density and coverage"),
+    ("best/images", "Images at the best score so far"),
     ("best/*", "Best score so far"),
     ("time/evaluation", "Seconds of an evaluation"),
     ("diversity", "Diversity of the images, share of the data's"),

@@ -92,7 +92,10 @@ def write_report(run: Path) -> Path:
         spec=spec,
         spec_text=(run / "spec.yaml").read_text(encoding="utf-8"),
         state=_state(log),
-        facts={**_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime), **_scores(run, metrics)},
+        facts={
+            **_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime),
+            **_scores(run, metrics, spec.images_per_step),
+        },
         charts=draw_charts(metrics, spec.images_per_step),
         thinned=len(metrics) > BUCKETS,
         figures=_table(metrics),
@@ -156,16 +159,21 @@ def _facts(
     return facts
 
 
-def _scores(run: Path, metrics: Sequence[Mapping[str, float]]) -> dict[str, str]:
+def _scores(run: Path, metrics: Sequence[Mapping[str, float]], images_per_step: int) -> dict[str, str]:
     """The best score and the last one, and what they are computed from."""
     scored = [line for line in metrics if any(name.startswith(SCORE) for name in line)]
     if not scored:
         return {}
     found: dict[str, str] = {}
     if best := best_of(run):
-        found["Best checkpoint"] = f"{best.path.name}: {best.metric} {best.value:.4g}"
+        images = best.step * images_per_step
+        found["Best checkpoint"] = f"{best.path.name} ({images:,} images): {best.metric} {best.value:.4g}"
         if f"score/{best.metric}" in scored[-1]:
-            found["Last score"] = f"{best.metric} {scored[-1][f'score/{best.metric}']:.4g}"
+            last = scored[-1]
+            found["Last score"] = (
+                f"step {last['step']:,.0f} ({last['images']:,.0f} images): "
+                f"{best.metric} {last[f'score/{best.metric}']:.4g}"
+            )
     said = [(step, _said_of_scores(facts)) for step, facts in read_facts(run)]
     for step, text in said:
         found["Scores" if len(said) == 1 else f"Scores from step {step:,} on"] = text

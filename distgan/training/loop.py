@@ -241,7 +241,7 @@ def _take_steps(
             values |= guard.means()
             if evaluation and evaluating:
                 values |= evaluation.scores(learner)
-                best = workers.from_first(partial(_new_best, spec, run, values))
+                best = workers.from_first(partial(_new_best, learner, run, values))
                 saving = saving or best is not None
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
@@ -272,19 +272,20 @@ def _take_steps(
                     prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspects)
 
 
-def _new_best(spec: RunSpec, run: Path, values: dict[str, float]) -> Best | None:
+def _new_best(learner: Learner, run: Path, values: dict[str, float]) -> Best | None:
     """The best score of the run, where the one just made is it; its checkpoint is still to be written.
 
-    The best score so far is added to the values.
+    The best score so far, and the images that it is of, are added to the values.
     """
-    metric = spec.training.keep_best
-    if metric is None or f"score/{metric}" not in values:
+    metric = learner.spec.training.keep_best
+    if metric is None or not math.isfinite(values.get(f"score/{metric}", math.nan)):
         return None
     value, before = values[f"score/{metric}"], best_of(run)
-    known = before.value if before and before.metric == metric else None
-    better = improves(metric, value, known)
-    values[f"best/{metric}"] = value if better or known is None else known
-    return Best(run, metric, value) if better else None
+    if before and before.metric == metric and not improves(metric, value, before.value):
+        values |= {f"best/{metric}": before.value, "best/images": before.step * learner.spec.images_per_step}
+        return None
+    values |= {f"best/{metric}": value, "best/images": learner.images}
+    return Best(run, metric, value)
 
 
 def _handle(troubles: list[Trouble], guard: Guard, learner: Learner, tracker: Tracker) -> None:

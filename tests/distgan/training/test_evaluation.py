@@ -46,6 +46,10 @@ def test_scores_are_written_down_and_the_best_is_kept(tiny, tmp_path):
     assert best.path in checkpoints(run)
     assert len(checkpoints(run)) <= 2  # the last and the best
     assert lines[-1]["best/wasserstein"] == best.value
+    assert lines[-1]["best/images"] == min(found, key=lambda images: found[images])
+    assert (
+        f"{best.path.name} ({lines[-1]['best/images']:,.0f} images): wasserstein" in (run / "report.html").read_text()
+    )
     ((step, facts),) = read_facts(run)
     assert step == 4
     assert (facts["count"], facts["real_count"], facts["ema"]) == (20, 20, True)
