@@ -154,8 +154,12 @@ def demo(
 
 
 def _print_outcome(outcome: Outcome, run: Path, go_on: str) -> None:
+    from distgan.checkpoint import best_of
+
     console.print(f"{outcome.ended} at step {outcome.step:,} ({outcome.images:,} images): {run}")
     if (run / "report.html").exists():
         console.print(f"Look at {run / 'report.html'}")
+    if best := best_of(run):
+        console.print(f"Best: step {best.step:,}, {best.metric} {best.value:.4g}; distgan sample --best draws from it")
     if outcome.ended == "interrupted":
         console.print(f"Go on with {go_on}.")

@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 
 from distgan import cli
-from distgan.checkpoint import find_checkpoint
+from distgan.checkpoint import best_of, find_checkpoint
 from distgan.commands.shards import skipped_text
 from distgan.errors import RunError
 from distgan.spec import dump_spec
@@ -465,3 +465,17 @@ def test_16_bit_pictures_of_12_bits(distgan, tmp_path):
     with Reader(Index.load(tmp_path / "out")) as reader:
         pixels = reader.read(np.array([0]))[0, :, :, 0]
     assert np.abs(pixels - np.round(values / 4095 * 255)).max() <= 1
+
+
+def test_the_best_is_named_and_drawn_from(distgan, tiny, tmp_path):
+    run, spec = tmp_path / "run", tmp_path / "tiny.yaml"
+    scored = {"every_images": 32, "count": 10, "features": "none", "metrics": ["wasserstein"]}
+    spec.write_text(dump_spec(tiny(evaluation=scored, training__keep_best="wasserstein")))
+    status, text = distgan("train", spec, "--out", run)
+    assert status == 0, text
+    best = best_of(run)
+    assert best is not None
+    assert f"Best: step {best.step}, wasserstein {best.value:.4g}" in text
+    status, text = distgan("sample", run, "--best", "--out", tmp_path / "best.png", "--count", 4)
+    assert status == 0
+    assert f"4 images of step {best.step} in" in text
