@@ -139,7 +139,7 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2
             for repeat in range(spec.objective.n_critic if critic else 0):
                 learner.update_critic(real, repeat)
             if generator:
-                learner.update_generator(real.labels)
+                learner.update_generator(real)
         _synchronise(device)
 
     steps = 1

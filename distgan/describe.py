@@ -408,11 +408,10 @@ def _update(side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], prec
             saved[storage._cdata] = storage  # held, so that no other gets its address
         return tensor
 
-    inputs = real if "critic" in side.trains else real.labels
     draw = Noise(0, torch.arange(len(real.images)), "description", precision.dtype)
     with _FLOPs() as flops:  # type: ignore[no-untyped-call]
         with saved_tensors_hooks(keep, lambda tensor: tensor), precision.autocast():
-            loss = side(inputs, draw)
+            loss = side(real, draw)
         loss.value.backward()
     return flops.total, sum(storage.nbytes() for storage in saved.values())
 

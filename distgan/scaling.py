@@ -231,7 +231,7 @@ def _rounds(learner: Learner) -> list[float]:
         began = time.perf_counter()
         for repeat in range(spec.objective.n_critic):
             learner.update_critic(real, repeat)
-        learner.update_generator(real.labels)
+        learner.update_generator(real)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)

@@ -19,6 +19,7 @@ from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, Im
 from distgan.networks.layers import Layers
 from distgan.networks.normalisation import Normalisation, normalisation_layer
 from distgan.networks.sizes import doublings
+from distgan.networks.spectral import SpectralConv2d
 from distgan.spec import Options, Width
 
 LEAK = 0.2
@@ -70,9 +71,10 @@ class GeneratorOptions(_WidthOptions):
 class CriticOptions(_WidthOptions):
     """Options of the ``dcgan`` critic and of the ``dcgan_encoder``."""
 
-    normalisation: Normalisation = "batch"
-    """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance`` or
-    ``none``: BatchNorm mixes the images that it treats one by one."""
+    normalisation: Normalisation | Literal["spectral"] = "batch"
+    """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance``,
+    ``spectral`` or ``none``: BatchNorm mixes the images that it treats one by one. ``spectral`` divides the weights of
+    all layers by their largest singular value (Miyato et al. 2018)."""
 
 
 class DCGANGenerator(Generator):
@@ -108,7 +110,7 @@ class DCGANGenerator(Generator):
 def dcgan_critic(options: CriticOptions, image: ImageShape, labels: int) -> Critic:
     """Images to logits: strided convolutions, normalisation but on the first, LeakyReLU(0.2)."""
     features, channels = _features(options, image)
-    head = nn.Conv2d(channels, 1, kernel_size=4, bias=False)  # fully connected: the map is 4×4
+    head = _convolution(options)(channels, 1, kernel_size=4, bias=False)  # fully connected: the map is 4×4
     return Critic(features, head, channels, labels)
 
 
@@ -118,17 +120,22 @@ def dcgan_encoder(options: CriticOptions, image: ImageShape, labels: int, latent
     return Encoder(features, nn.Conv2d(channels, 2 * latent_dim, kernel_size=4), latent_dim, labels)
 
 
+def _convolution(options: CriticOptions) -> type[nn.Conv2d]:
+    return SpectralConv2d if options.normalisation == "spectral" else nn.Conv2d
+
+
 def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential, int]:
     """Images to 4×4 maps, and how many channels these have."""
     channels = options.channels(image.size)
+    convolution, normalisation = _convolution(options), options.normalisation
     layers: list[nn.Module] = [
-        nn.Conv2d(image.channels, channels[0], kernel_size=4, stride=2, padding=1, bias=False),
+        convolution(image.channels, channels[0], kernel_size=4, stride=2, padding=1, bias=False),
         nn.LeakyReLU(LEAK, inplace=True),
     ]
     for before, after in pairwise(channels):
         layers += [
-            nn.Conv2d(before, after, 4, stride=2, padding=1, bias=options.normalisation == "none"),
-            *normalisation_layer(options.normalisation, after),
+            convolution(before, after, 4, stride=2, padding=1, bias=normalisation in ("none", "spectral")),
+            *([] if normalisation == "spectral" else normalisation_layer(normalisation, after)),
             nn.LeakyReLU(LEAK, inplace=True),
         ]
     return nn.Sequential(*layers), channels[-1]

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from distgan.networks.spectral import SpectralConv2d
+
 
 @torch.no_grad()
 def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
@@ -27,6 +29,8 @@ def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
             continue
         if module.bias is not None:
             module.bias.zero_()
+        if isinstance(module, SpectralConv2d):
+            module.begin(random)
 
 
 @torch.no_grad()

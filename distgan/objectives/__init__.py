@@ -16,6 +16,7 @@ from distgan.objectives.bce import BCECritic, BCEGenerator, BCEOptions
 from distgan.objectives.elbo import ELBO, ELBOOptions
 from distgan.objectives.hinge import HingeCritic, HingeGenerator, HingeOptions
 from distgan.objectives.least_squares import LeastSquaresCritic, LeastSquaresGenerator, LeastSquaresOptions
+from distgan.objectives.relativistic import RelativisticCritic, RelativisticGenerator, RelativisticOptions
 from distgan.objectives.side import Batch, Draw, Loss, Side, draw_latents
 from distgan.objectives.wasserstein import (
     ClippedCritic,
@@ -32,7 +33,7 @@ __all__ = ["OBJECTIVES", "Batch", "Draw", "Game", "Loss", "Side", "build_game", 
 
 
 class Game(NamedTuple):
-    """The two sides: ``critic(batch, draw)`` and ``generator(labels, draw)`` are their losses.
+    """The two sides: ``critic(batch, draw)`` and ``generator(batch, draw)`` are their losses.
 
     Where the critic's side trains both networks there is no other.
     """
@@ -52,6 +53,7 @@ class _Entry(NamedTuple):
 OBJECTIVES: dict[str, _Entry] = {
     "bce": _Entry(BCEOptions, BCECritic, BCEGenerator),
     "hinge": _Entry(HingeOptions, HingeCritic, HingeGenerator),
+    "relativistic": _Entry(RelativisticOptions, RelativisticCritic, RelativisticGenerator),
     "least_squares": _Entry(LeastSquaresOptions, LeastSquaresCritic, LeastSquaresGenerator),
     "wasserstein_clip": _Entry(ClippedOptions, ClippedCritic, WassersteinGenerator),
     "wasserstein_gp": _Entry(PenalisedOptions, PenalisedCritic, WassersteinGenerator),

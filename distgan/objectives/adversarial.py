@@ -16,6 +16,8 @@ class AdversarialOptions(Options):
 
     r1: Weight = 0.0
     """Weight γ of the R1 penalty: γ/2 · mean ‖∇D(x)‖² over real images (Mescheder, Geiger and Nowozin 2018)."""
+    r2: Weight = 0.0
+    """Weight of the R2 penalty: the same over generated images."""
 
 
 class CriticSide(Side):
@@ -30,7 +32,7 @@ class CriticSide(Side):
     @property
     def penalised(self) -> bool:
         """Whether the loss holds gradients for single images."""
-        return self.options.r1 > 0
+        return self.options.r1 > 0 or self.options.r2 > 0
 
     def loss(self, real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
         """The scalar to go down.
@@ -43,11 +45,16 @@ class CriticSide(Side):
         raise NotImplementedError
 
     def penalty(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """What is added to the loss for slopes that are not as they should be, and the figure of it, without weight."""
-        if not self.options.r1:
-            return 0.0, {}
-        squares = self.squared_slopes(real.images, real.labels, draw, "real").mean()  # of the D(x) that is judged
-        return self.options.r1 / 2 * squares, {"critic/penalty": squares.detach()}
+        """What is added to the loss for slopes that are not as they should be, and figures of it, without weights."""
+        value: Tensor | float = 0.0
+        figures: dict[str, Tensor] = {}
+        if self.options.r1:
+            squares = self.squared_slopes(real.images, real.labels, draw, "real").mean()  # of the D(x) that is judged
+            value, figures["critic/penalty"] = self.options.r1 / 2 * squares, squares.detach()
+        if self.options.r2:
+            squares = self.squared_slopes(fake, real.labels, draw, "fake").mean()
+            value, figures["critic/penalty_fake"] = value + self.options.r2 / 2 * squares, squares.detach()
+        return value, figures
 
     def both(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Outputs (N,) for the real and for the generated images."""
@@ -98,9 +105,9 @@ class GeneratorSide(Side):
         """The scalar to go down, given the critic's outputs (N,) for generated images."""
         raise NotImplementedError
 
-    def forward(self, labels: Tensor, draw: Draw) -> Loss:
+    def forward(self, real: Batch, draw: Draw) -> Loss:
         """The loss of one generator update."""
-        images = self.trained(self.latents(draw), labels)
+        images = self.trained(self.latents(draw), real.labels)
         with frozen(self.opponent) as critic:
-            outputs = self.judge(critic, images, labels, draw, "fake")
+            outputs = self.judge(critic, images, real.labels, draw, "fake")
         return Loss(self.loss(outputs), {}, images.detach())

@@ -53,8 +53,8 @@ class Side(nn.Module):
     """One side of the game: the networks it trains are submodules, the opponent is not.
 
     So ``side.parameters()`` are what this side moves, and DistributedDataParallel around a side reduces exactly those,
-    once for the one backward of the one forward. A critic's side is called with (Batch, Draw), a generator's side with
-    (labels, Draw): the labels of the last real batch, which have the data's own distribution.
+    once for the one backward of the one forward. Both sides are called with (Batch, Draw): the critic's with a real
+    batch, the generator's with the last one of these, whose labels have the data's own distribution.
     """
 
     trains: ClassVar[tuple[str, ...]]

@@ -65,7 +65,7 @@ class PenalisedCritic(WassersteinCritic):
         return self.options.penalty > 0 or super().penalised
 
     def penalty(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """The gradient penalty, beside R1's; the figure is the gradient penalty's."""
+        """The gradient penalty, beside R1's and R2's; its figure takes the place of R1's."""
         value, figures = super().penalty(real, fake, draw)
         if not self.options.penalty:
             return value, figures
@@ -73,7 +73,7 @@ class PenalisedCritic(WassersteinCritic):
         between = epsilon * real.images + (1 - epsilon) * fake
         norms = (self.squared_slopes(between, real.labels, draw, "between") + TINY).sqrt()
         penalty = (norms - 1).square().mean()
-        return value + self.options.penalty * penalty, {"critic/penalty": penalty.detach()}
+        return value + self.options.penalty * penalty, {**figures, "critic/penalty": penalty.detach()}
 
 
 class WassersteinGenerator(GeneratorSide):

@@ -26,7 +26,7 @@ _TITLES = (
     ("mean/*", "Other means of the intervals"),
     ("critic/accuracy*", "Critic accuracy"),
     ("critic/ranking", "Pairs that the critic ranks right"),
-    ("critic/penalty", "Gradient penalty"),
+    ("critic/penalty*", "Gradient penalties"),
     ("critic/*", "Critic outputs, mean"),
     ("elbo/*", "Terms of the ELBO"),
     ("score/frechet", "Fréchet distance to held-out images"),

@@ -108,11 +108,11 @@ class Learner:
         images = update * self.spec.training.batch_size
         return self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
 
-    def update_generator(self, labels: Tensor) -> Loss | None:
+    def update_generator(self, real: Batch) -> Loss | None:
         """One generator update, which ends the step.
 
         Args:
-            labels: (n, K), of the last real batch.
+            real: The last batch that the critic has seen.
 
         Returns:
             None where the critic's update has trained both networks.
@@ -120,7 +120,7 @@ class Learner:
         loss = None
         if self._game.generator:
             draw = self._draw(f"generator/{self.step}")
-            loss = self._descend(self._game.generator, self.step, self.images, labels, draw)
+            loss = self._descend(self._game.generator, self.step, self.images, real, draw)
         self.step += 1
         self._ema.update(self.images, self.spec.images_per_step)
         if self._traces:
@@ -254,7 +254,7 @@ class Learner:
     def _draw(self, update: str) -> Draw:
         return Noise(self.noise_seed, self._slots, update, self.precision.dtype)
 
-    def _descend(self, side: Side, updates: int, images: int, *inputs: Batch | Tensor | Draw) -> Loss:
+    def _descend(self, side: Side, updates: int, images: int, *inputs: Batch | Draw) -> Loss:
         """One step of a side down its own loss, after so many updates and images."""
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)

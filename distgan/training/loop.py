@@ -222,7 +222,7 @@ def _take_steps(
         for repeat in range(spec.objective.n_critic):
             real = next(batches)
             critic_loss = learner.update_critic(real, repeat)
-        generator_loss = learner.update_generator(real.labels)
+        generator_loss = learner.update_generator(real)
         figures = _figures(spec, critic_loss, generator_loss, learner.gradient_norms())
         guard.observe(figures)
         tracker.progress(learner.step)

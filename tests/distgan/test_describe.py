@@ -169,7 +169,7 @@ def test_memory_is_what_real_tensors_take(sections):
 
     kept = {
         "critic": kept_by(game.critic, real, precision, (*weights, *real)),
-        "generator": kept_by(game.generator, real.labels, precision, (*weights, *real)) if game.generator else 0,
+        "generator": kept_by(game.generator, real, precision, (*weights, *real)) if game.generator else 0,
     }
     # Under autocast, the statistics of fake normalisation layers are in bfloat16, those of real ones in float32.
     assert memory.activations == pytest.approx(kept, rel=5e-3 if precision.name == "bfloat16" else 0, abs=0)

@@ -239,7 +239,7 @@ def test_critics_that_judge_single_images_can_be_differentiated_twice(name, opti
         ({"critic": {"name": "dcgan", "widht": 3}}, ["model.critic", "widht", "did you mean 'width'"]),
         ({"generator": {"width": 0}}, ["model.generator", "width"]),
         ({"generator": {"activation": "gelu"}}, ["model.generator", "activation", "leaky_relu"]),
-        ({"critic": {"normalisation": "spectral"}}, ["model.critic", "normalisation", "instance"]),
+        ({"critic": {"normalisation": "group"}}, ["model.critic", "normalisation", "instance"]),
         ({"critic": {"name": "dcgan_encoder", "dropout": 0.1}}, ["model.critic", "dropout"]),
         ({"generator": {"name": "dcgan_keras", "leak": 1.0}}, ["model.generator", "leak", "1.0"]),
         ({"generator": {"name": "gan_rmsprop", "width": 3}}, ["model.generator", "width", "multiple of 2"]),

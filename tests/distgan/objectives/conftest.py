@@ -27,13 +27,16 @@ ADVERSARIAL: list[dict[str, Any]] = [
     {"kind": "bce", "generator": "saturating", "r1": 2.0},
     {"kind": "hinge"},
     {"kind": "hinge", "r1": 3.0},
+    {"kind": "hinge", "r1": 1.0, "r2": 2.0},
+    {"kind": "relativistic"},
+    {"kind": "relativistic", "r1": 2.0, "r2": 3.0},
     {"kind": "least_squares"},
     {"kind": "least_squares", "r1": 0.5},
     {"kind": "wasserstein_clip"},
     {"kind": "wasserstein_gp"},
     {"kind": "wasserstein_gp", "penalty": 1.0, "r1": 2.0},
 ]
-PENALISED = [tree for tree in ADVERSARIAL if tree.get("r1") or tree["kind"] == "wasserstein_gp"]
+PENALISED = [tree for tree in ADVERSARIAL if tree.get("r1") or tree.get("r2") or tree["kind"] == "wasserstein_gp"]
 
 
 class SmallGenerator(Generator):

@@ -48,7 +48,7 @@ def test_each_side_leaves_gradients_on_its_own_network_alone(objective):
     assert gradient(duel.critic).abs().max() > 0
     assert all(parameter.grad is None for parameter in duel.generator.parameters())
     duel.critic.zero_grad(set_to_none=True)
-    duel.game.generator(batch().labels, draw()).value.backward()
+    duel.game.generator(batch(), draw()).value.backward()
     assert gradient(duel.generator).abs().max() > 0
     assert all(parameter.grad is None and parameter.requires_grad for parameter in duel.critic.parameters())
 
@@ -74,7 +74,7 @@ def test_both_sides_hand_out_the_generator_s_images_without_gradient(objective):
     duel = Duel(objective)
     real = batch()
     expected = duel.fakes(real.labels).detach()
-    for loss in (duel.game.critic(real, draw()), duel.game.generator(real.labels, draw())):
+    for loss in (duel.game.critic(real, draw()), duel.game.generator(real, draw())):
         assert not loss.fake.requires_grad
         torch.testing.assert_close(loss.fake, expected)
 
@@ -122,7 +122,7 @@ def test_accuracy_is_the_share_of_right_answers(objective, threshold, real_is_ab
     assert right not in (0, COUNT, 2 * COUNT)  # which a wrong threshold or a wrong side would give as well
 
 
-@pytest.mark.parametrize("kind", ["wasserstein_clip", "wasserstein_gp"])
+@pytest.mark.parametrize("kind", ["wasserstein_clip", "wasserstein_gp", "relativistic"])
 def test_a_score_without_threshold_has_no_accuracy(kind):
     """What it has instead is how often a real image's is above the generated one's of the same slot."""
     duel, real = Duel({"kind": kind}), batch()
@@ -144,7 +144,7 @@ def test_ranks_average_to_the_whole_batch(objective, split):
         def turn(slots, side=side, network=network):
             network.zero_grad(set_to_none=True)
             real = batch(slots)
-            loss = side(real if side is duel.game.critic else real.labels, draw(slots))
+            loss = side(real, draw(slots))
             loss.value.backward()
             return loss.value.detach(), gradient(network), loss.figures
 
@@ -172,14 +172,16 @@ def test_random_numbers_are_keyed_by_what_they_are_for(objective):
     expected = ["dropout/0/real", "dropout/0/fake"]
     if objective.get("r1"):
         expected += ["dropout/0/real"]  # the slope of the very D(x) that is judged
+    if objective.get("r2"):
+        expected += ["dropout/0/fake"]
     if objective["kind"] == "wasserstein_gp":
         expected += ["epsilon", "dropout/0/between"]
     if objective.get("label_noise"):
         expected += ["label_noise/real", "label_noise/fake"]
     assert sorted(asked) == sorted(expected)
     asked.clear()
-    duel.game.generator(batch().labels, recorder)
-    assert asked == ["dropout/0/fake"]
+    duel.game.generator(batch(), recorder)
+    assert asked == (["dropout/0/real"] if objective["kind"] == "relativistic" else []) + ["dropout/0/fake"]
 
 
 @every_objective
@@ -210,7 +212,7 @@ def test_labels_reach_both_networks(objective, networks):
             parameter.data.zero_()
     fakes = [deaf.game.critic(each, draw()).fake for each in (real, other)]
     assert torch.equal(*fakes)
-    values = [deaf.game.generator(each.labels, draw()).value for each in (real, other)]
+    values = [deaf.game.generator(each, draw()).value for each in (real, other)]
     assert (values[0] - values[1]).abs() > 1e-6
 
 
@@ -219,7 +221,7 @@ def test_without_a_condition_labels_are_empty(objective):
     duel = Duel(objective, small_networks(labels=0))
     real = batch(labels=0)
     assert real.labels.shape == (COUNT, 0)
-    for loss in (duel.game.critic(real, draw()), duel.game.generator(real.labels, draw())):
+    for loss in (duel.game.critic(real, draw()), duel.game.generator(real, draw())):
         assert torch.isfinite(loss.value)
 
 
@@ -233,7 +235,7 @@ def test_extreme_outputs_stay_finite(objective, output, dtype):
     real, noise = batch(dtype=dtype), draw(dtype=dtype)
     for loss, network in (
         (duel.game.critic(real, noise), duel.critic),
-        (duel.game.generator(real.labels, noise), duel.generator),
+        (duel.game.generator(real, noise), duel.generator),
     ):
         assert torch.isfinite(loss.value)
         loss.value.backward()
@@ -267,8 +269,8 @@ def test_under_autocast_losses_are_float32_and_near_the_exact_ones(objective):
     duel = Duel(objective, tuple(network.float() for network in small_networks()))
     real, noise = batch(dtype=torch.float32), draw(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        losses = duel.game.critic(real, noise), duel.game.generator(real.labels, noise)
-    expected = exact.game.critic(batch(), draw()), exact.game.generator(batch().labels, draw())
+        losses = duel.game.critic(real, noise), duel.game.generator(real, noise)
+    expected = exact.game.critic(batch(), draw()), exact.game.generator(batch(), draw())
     for loss, there, network in zip(losses, expected, (duel.critic, duel.generator), strict=True):
         assert loss.value.dtype == torch.float32
         assert loss.value.item() == pytest.approx(there.value.item(), rel=0.05, abs=0.02)
@@ -394,4 +396,4 @@ def test_the_losses_of_an_undecided_game_are_what_theory_says():
     ):
         game = build_game(ObjectiveSpec(kind=kind), generator, critic, LATENT)
         assert game.critic(batch(), draw()).value.item() == pytest.approx(ours, abs=1e-4)
-        assert game.generator(batch().labels, draw()).value.item() == pytest.approx(theirs)
+        assert game.generator(batch(), draw()).value.item() == pytest.approx(theirs)

@@ -101,7 +101,7 @@ def test_the_generator_s_loss_and_gradient_are_the_paper_s(generator, inverted):
     labels = {"real_label": 0.2, "fake_label": 0.7} if inverted else {"real_label": 0.9}
     duel = Duel({"kind": "bce", "generator": generator, "label_noise": 0.5, **labels}, dcgan_networks())
     real = batch(size=16)
-    loss = duel.game.generator(real.labels, draw())
+    loss = duel.game.generator(real, draw())
     loss.value.backward()
     logits = duel.plain_critic(duel.fakes(real.labels), real.labels)
     probabilities = 1 / (1 + torch.exp(logits if inverted else -logits))  # of being real

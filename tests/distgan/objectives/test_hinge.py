@@ -41,8 +41,9 @@ def test_the_critic_s_gradient_is_the_paper_s():
 
 def test_the_generator_s_gradient_is_the_paper_s():
     duel = Duel({"kind": "hinge"}, dcgan_networks())
-    labels = batch().labels
-    loss = duel.game.generator(labels, draw())
+    real = batch()
+    labels = real.labels
+    loss = duel.game.generator(real, draw())
     loss.value.backward()
     expected = -sum(duel.plain_critic(duel.fakes(labels), labels)) / COUNT
     expected.backward()

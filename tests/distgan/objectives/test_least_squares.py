@@ -40,8 +40,9 @@ def test_the_critic_s_gradient_is_the_paper_s():
 
 def test_the_generator_s_gradient_is_the_paper_s():
     duel = Duel({"kind": "least_squares"}, dcgan_networks())
-    labels = batch().labels
-    loss = duel.game.generator(labels, draw())
+    real = batch()
+    labels = real.labels
+    loss = duel.game.generator(real, draw())
     loss.value.backward()
     expected = sum((output - C) ** 2 for output in duel.plain_critic(duel.fakes(labels), labels)) / COUNT / 2
     expected.backward()

@@ -96,7 +96,7 @@ def test_an_autoencoder_has_no_critic_updates_of_its_own():
         ({"kind": "least_square"}, ["objective.kind", "did you mean 'least_squares'"]),
         ({"kind": "vampire"}, ["objective.kind", *OBJECTIVES]),
         ({"kind": "bce", "term": "sum"}, ["objective", "term", "did you mean 'terms'"]),
-        ({"kind": "hinge", "r2": 1.0}, ["objective", "r2", "there are r1"]),
+        ({"kind": "hinge", "r3": 1.0}, ["objective", "r3", "there are r1, r2"]),
         ({"kind": "hinge", "r1": "much"}, ["objective", "r1", "number"]),
         ({"kind": "hinge", "r1": -1.0}, ["objective", "r1", "greater than or equal to 0"]),
     ],

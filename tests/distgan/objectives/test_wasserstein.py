@@ -93,8 +93,9 @@ def test_the_penalised_critic_s_loss_and_gradient_are_the_paper_s(networks, weig
 def test_the_generator_s_loss_and_gradient_are_the_paper_s(kind, networks):
     build, size = NETWORKS[networks]
     duel = Duel({"kind": kind}, build())
-    labels = batch(size=size, labels=0 if "no condition" in networks else 2).labels
-    loss = duel.game.generator(labels, draw())
+    real = batch(size=size, labels=0 if "no condition" in networks else 2)
+    labels = real.labels
+    loss = duel.game.generator(real, draw())
     loss.value.backward()
     expected = -sum(duel.judged(duel.fakes(labels), labels)) / COUNT
     expected.backward()

@@ -67,8 +67,8 @@ def traced(tiny, tmp_path_factory):
     weights = []
     update = Learner.update_generator
 
-    def noted(self, labels):
-        loss = update(self, labels)
+    def noted(self, real):
+        loss = update(self, real)
         weights.append({name: weight.detach().double().clone() for name, weight in self.generator.named_parameters()})
         return loss
 

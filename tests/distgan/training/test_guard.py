@@ -371,8 +371,8 @@ def spoil(monkeypatch, step: int, spoiling, times: int = 1) -> None:
     """Have something happen to the learner after a step, the first so many times that it is taken."""
     update, left = Learner.update_generator, itertools.repeat(None, times)
 
-    def spoiled(self, labels):
-        loss = update(self, labels)
+    def spoiled(self, real):
+        loss = update(self, real)
         if self.step == step and next(left, "none left") is None:
             with torch.no_grad():
                 spoiling(self)

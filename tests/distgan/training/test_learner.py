@@ -53,7 +53,7 @@ def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
             loss.backward()
             optimizer_d.step()
             images, update = images + 8, update + 1
-        ours.update_generator(real_batch.labels)
+        ours.update_generator(real_batch)
         optimizer_g.zero_grad()
         logits = critic(generator(latents(f"generator/{step}")))
         F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)).backward()
@@ -76,13 +76,13 @@ def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
     for number in range(3):
         batch = real(spec, number, torch.float32)
         one.update_critic(batch, 0)
-        one.update_generator(batch.labels)
+        one.update_generator(batch)
     other = learner(spec)
     other.load(one.save(tmp_path, "f", None))
     for each in (one, other):
         batch = real(spec, 3, torch.float32)
         each.update_critic(batch, 0)
-        each.update_generator(batch.labels)
+        each.update_generator(batch)
     for a, b in zip(one.generator.parameters(), other.generator.parameters(), strict=True):
         assert torch.equal(a, b)
     assert one.gradient_norms() == other.gradient_norms()
@@ -95,7 +95,7 @@ def test_what_was_loaded_lies_in_memory_as_what_never_ended(tiny, tmp_path, name
     one, other = learner(spec), learner(spec)
     batch = real(spec, 0, torch.float32)
     one.update_critic(batch, 0)
-    one.update_generator(batch.labels)
+    one.update_generator(batch)
     other.load(one.save(tmp_path, "f", None))
 
     def strides(of: Learner) -> dict[str, tuple[int, ...]]:
@@ -117,7 +117,7 @@ def test_gradient_norms_are_of_the_last_update_of_each_side(tiny):
     batch = real(spec, 0)
     trainee.update_critic(batch, 0)
     critic = torch.cat([p.grad.flatten() for p in trainee.critic.parameters()]).norm()
-    trainee.update_generator(batch.labels)
+    trainee.update_generator(batch)
     generator = torch.cat([p.grad.flatten() for p in trainee.generator.parameters()]).norm()
     norms = trainee.gradient_norms()
     torch.testing.assert_close(norms["critic"], critic)

@@ -48,12 +48,12 @@ def stop_after(monkeypatch):
         event, steps = threading.Event(), 0
         update = Learner.update_generator
 
-        def counted(self, labels):
+        def counted(self, real):
             nonlocal steps
             steps += 1
             if steps == n:
                 event.set()
-            return update(self, labels)
+            return update(self, real)
 
         monkeypatch.setattr(Learner, "update_generator", counted)
         return event
@@ -310,8 +310,8 @@ def poison(monkeypatch):
     def make(network: str, after: int) -> None:
         update = Learner.update_generator
 
-        def poisoned(self, labels):
-            loss = update(self, labels)
+        def poisoned(self, real):
+            loss = update(self, real)
             if self.step == after:
                 next(getattr(self, network).parameters()).data[0, 0, 0, 0] = float("inf")
             return loss

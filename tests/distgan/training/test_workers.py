@@ -174,6 +174,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "optimizer": {side: {"name": "rmsprop", "lr": 5e-5} for side in ("generator", "critic")},
     },
     "hinge with R1": {"objective": {"kind": "hinge", "r1": 1.0}, "model__critic__normalisation": "instance"},
+    "relativistic, spectral": {
+        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 2.0},
+        "model__critic__normalisation": "spectral",
+    },
     "conditional": {"model__condition": {"attributes": ["Male"], "classes": True, "generator": "batchnorm"}},
     "dcgan_keras": {
         "data__image_size": 32,
@@ -210,10 +214,10 @@ def train(rank, world_size, spec, run, stop_at=None, device=CPU, **options):
             super().__init__(*arguments)
             learners.append(self)
 
-        def update_generator(self, labels):
+        def update_generator(self, real):
             if self.step + 1 == stop_at:
                 stop.set()
-            return super().update_generator(labels)
+            return super().update_generator(real)
 
     def noted(self, ids, **rest):
         if threading.current_thread().name == "prefetch":  # the grid of real images feeds nobody
@@ -291,7 +295,7 @@ def losses(rank, world_size, spec, steps):
             for repeat in range(spec.objective.n_critic):
                 real = next(batches)
                 critic = learner.update_critic(real, repeat)
-            generator = learner.update_generator(real.labels)
+            generator = learner.update_generator(real)
             values = [critic.value] if generator is None else [critic.value, generator.value]
             found.append(learner.average(torch.stack(values).detach().double()).tolist())
     return found
@@ -394,8 +398,8 @@ def struck(rank, world_size, spec, run):
     """A weight becomes infinite once, after step 5."""
     strikes, update = [5], loop.Learner.update_generator
 
-    def hit(self, labels):
-        loss = update(self, labels)
+    def hit(self, real):
+        loss = update(self, real)
         if strikes and self.step == strikes[0]:
             strikes.clear()
             next(self.generator.parameters()).data.fill_(float("inf"))

@@ -1,0 +1,62 @@
+"""Spectral normalisation (Miyato et al. 2018, https://arxiv.org/abs/1802.05957): a layer that stretches nothing.
+
+A weight, as a matrix with a row for each output channel, is divided by its largest singular value σ = uᵀWv. The vectors
+come from one power iteration a forward pass in training, beginning where the last one ended. u is a buffer: it is in
+checkpoints, and depends on the weights alone, so that it is the same in all processes. The gradient takes u and v for
+constants, and goes through W in σ.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FIRST_ITERATIONS = 32
+"""Power iterations that an initialised layer begins with."""
+
+
+class SpectralConv2d(nn.Conv2d):
+    """A convolution whose weight is divided by its largest singular value; arguments are those of ``nn.Conv2d``."""
+
+    left: Tensor
+    """u, (out_channels,), of length 1."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register_buffer("left", F.normalize(torch.ones(self.out_channels), dim=0))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)
+        """Maps (N, out_channels, …) of maps (N, in_channels, …)."""
+        with torch.autocast(input.device.type, enabled=False):  # a singular value in bfloat16 would be off by percents
+            weight = self.weight / self.largest_singular_value(iterate=self.training)
+        maps: Tensor = self._conv_forward(input, weight, self.bias)
+        return maps
+
+    def largest_singular_value(self, *, iterate: bool = False) -> Tensor:
+        """σ of the weight, a scalar, as near as the vectors are.
+
+        Args:
+            iterate: Bring the vectors nearer first, and keep that.
+        """
+        matrix = self.weight.flatten(1)
+        with torch.no_grad():
+            right = F.normalize(matrix.T @ self.left, dim=0)
+            left = F.normalize(matrix @ right, dim=0)
+            if iterate:
+                self.left.copy_(left)
+        value: Tensor = left @ matrix @ right
+        return value
+
+    @torch.no_grad()
+    def begin(self, random: torch.Generator) -> None:
+        """Have the vectors belong to the weights that there are now.
+
+        Args:
+            random: The CPU generator to draw the first one from.
+        """
+        self.left.copy_(F.normalize(torch.empty(self.out_channels).normal_(generator=random), dim=0))
+        for _ in range(FIRST_ITERATIONS):
+            self.largest_singular_value(iterate=True)
