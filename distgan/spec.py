@@ -263,7 +263,7 @@ class EvaluationSpec(Options):
     """Which scores: names in :data:`distgan.evaluation.metrics.METRICS`. What needs features is left out without."""
     features: str | None = None
     """What describes images, as ``distgan evaluate --features`` takes it. Unset: Inception where its weights are at
-    hand, else lite0 where it is installed, else none."""
+    hand, else ``lite0:112`` where it is installed, else none."""
     shards: str | None = None
     """The packed set to compare with. Unset, that of ``data.shards``."""
     where: dict[str, Any] | None = None

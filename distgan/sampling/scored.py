@@ -73,7 +73,7 @@ def evaluate(
         whose=str(checkpoint.path),
         count=count,
         metrics=[name for name in metrics if name != C2ST],
-        features=None if set(metrics) == {C2ST} and features is None else features,
+        features="none" if set(metrics) == {C2ST} and features is None else features,
         workers=workers,
         cache=cache,
     )

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from distgan.evaluation import Comparison
+from distgan.evaluation.features import while_training
 from distgan.evaluation.metrics import BETTER_HIGHER, BETTER_LOWER
 from distgan.evaluation.scoring import add_up, scores
 from distgan.sampling.scored import drawn_images
@@ -50,7 +51,7 @@ class Evaluation:
                 whose="this run",
                 count=asked.count,
                 metrics=asked.metrics,
-                features=asked.features,
+                features=asked.features or while_training(),
                 workers=workers,
             )
         except InputError as error:

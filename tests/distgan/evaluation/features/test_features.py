@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distgan.evaluation.features import inception, lite0, load_features, module
+from distgan.evaluation.features import inception, lite0, load_features, module, while_training
 from shards.errors import InputError
 
 
@@ -66,3 +66,13 @@ def test_nothing_but_the_standard_weights_of_inception_is_opened(tmp_path):
     assert not Path("opened").exists()
     with pytest.raises(InputError, match="cannot read"):
         inception.load(str(tmp_path / "nowhere.pth"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "installed", "expected"),
+    [(True, True, None), (True, False, None), (False, True, "lite0:112"), (False, False, None)],
+)
+def test_a_run_that_asks_for_none_takes_the_cheaper_lite0(monkeypatch, weights, installed, expected):
+    monkeypatch.setattr(inception, "at_hand", lambda: weights)
+    monkeypatch.setattr(lite0, "installed", lambda: installed)
+    assert while_training() == expected
