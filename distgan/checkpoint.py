@@ -167,10 +167,11 @@ class Checkpoint:
         return {"state": state, "param_groups": groups}
 
     def _damaged(self, file: str, reason: str) -> InputError:
-        return InputError(
-            f"the checkpoint {self.path} is damaged: {file}: {reason}. "
-            "Remove its folder to go on from the checkpoint before it."
-        )
+        remedy = {
+            CHECKPOINTS: "Remove its folder to go on from the checkpoint before it.",
+            AVERAGES: "Make it again with distgan average.",
+        }.get(self.path.resolve().parent.name, "Remove its folder.")
+        return InputError(f"the checkpoint {self.path} is damaged: {file}: {reason}. {remedy}")
 
 
 def save_checkpoint(
@@ -204,7 +205,7 @@ def save_checkpoint(
             groups[side] = saved["param_groups"]
             for index, entry in saved["state"].items():
                 moments.update({f"{side}.{index}.{key}": tensor for key, tensor in entry.items()})
-    final = run / kind / f"step-{state.step:08d}{suffix}"
+    final = run / kind / f"{_step_name(state.step)}{suffix}"
     if final.exists():  # the same step of the same run holds the same state
         return Checkpoint(final)
     partial = final.with_name(f".{final.name}.partial")
@@ -250,6 +251,7 @@ def save_average(run: Path, state: State, modules: Mapping[str, Tensors]) -> Che
         OSError: It could not be written; nothing is left behind.
     """
     suffix = f"-half-life-{state.spec.training.ema_half_life_images}"
+    shutil.rmtree(run / AVERAGES / f"{_step_name(state.step)}{suffix}", ignore_errors=True)  # it may be damaged
     return save_checkpoint(run, state, modules, kind=AVERAGES, suffix=suffix)
 
 
@@ -271,11 +273,13 @@ class Best(NamedTuple):
         path: Its folder.
         metric: The score's name.
         value: The score.
+        of: A digest of what the score is computed from: others cannot be compared with it.
     """
 
     path: Path
     metric: str
     value: float
+    of: str
 
     @property
     def step(self) -> int:
@@ -290,7 +294,7 @@ def mark_best(run: Path, best: Best) -> None:
         OSError: The folder cannot be written.
     """
     with write_atomically(run / BEST) as file:
-        document = {"checkpoint": best.path.name, "metric": best.metric, "value": best.value}
+        document = {"checkpoint": best.path.name, "metric": best.metric, "value": best.value, "of": best.of}
         file.write(json.dumps(document).encode() + b"\n")
 
 
@@ -298,11 +302,11 @@ def best_of(run: Path) -> Best | None:
     """The checkpoint of a run that has scored best, if it is known and still there: a roll-back may have removed it."""
     try:
         document = json.loads((run / BEST).read_bytes())
-        name, metric, value = document["checkpoint"], document["metric"], document["value"]
+        name, metric, value, of = (document[key] for key in ("checkpoint", "metric", "value", "of"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     path = run / CHECKPOINTS / str(name)
-    return Best(path, str(metric), float(value)) if path in checkpoints(run) else None
+    return Best(path, str(metric), float(value), str(of)) if path in checkpoints(run) else None
 
 
 def find_checkpoint(path: Path, *, best: bool = False) -> Checkpoint:
@@ -313,6 +317,8 @@ def find_checkpoint(path: Path, *, best: bool = False) -> Checkpoint:
     Raises:
         InputError: There is none.
     """
+    if best and (path / STATE).exists():
+        raise InputError(f"{path} is a checkpoint: --best is asked of the run's folder")
     if best:
         found_best = best_of(path)
         if found_best is None:
@@ -397,6 +403,10 @@ def _seal(state: Mapping[str, Any]) -> str:
     """The SHA-256 of what a state says, but for the one of itself."""
     others = {name: digest for name, digest in state["sha256"].items() if name != STATE}
     return hashlib.sha256(json.dumps({**state, "sha256": others}, sort_keys=True).encode()).hexdigest()
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _step(path: Path) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from distgan.commands.base import CONDITIONS, AsJson, Best, Run, Weights, Where, console, progress_bar
+from shards.errors import InputError
 
 if TYPE_CHECKING:
     from distgan.checkpoint import Checkpoint
@@ -96,7 +97,8 @@ def evaluate(
 
     checkpoint = find_checkpoint(run, best=best)
     ema = weights is Weights.ema
-    found = _scored(checkpoint, shards, count, metrics, features, seed, where, ema=ema, learnt_in=run)
+    options = _options(count, metrics, features, where)
+    found = _scored(checkpoint, shards, seed, options, ema=ema, learnt_in=run)
     if as_json:
         console.print_json(json.dumps(found.to_json()))
     else:
@@ -108,7 +110,11 @@ def average(
     half_lives: Annotated[
         list[int],
         typer.Option(
-            "--half-life", min=1, metavar="IMAGES", help="Images by which a step's weight has halved. Repeatable."
+            "--half-life",
+            min=1,
+            max=10**15,
+            metavar="IMAGES",
+            help="Images by which a step's weight has halved. Repeatable.",
         ),
     ],
     score: Annotated[bool, typer.Option("--score/--no-score", help="Score each of them, as evaluate does.")] = True,
@@ -125,57 +131,62 @@ def average(
 
     The run needs training.keep_traces_every_images.
     """
+    import torch
+
     from distgan.checkpoint import find_checkpoint
+    from distgan.evaluation import Alone
     from distgan.sampling.averaging import average as make
-    from distgan.sampling.scored import write_scores
+    from distgan.sampling.scored import compare, write_scores
 
     checkpoint = find_checkpoint(run, best=best)
-    made = [make(checkpoint, half_life) for half_life in half_lives]  # all, before the first is scored
+    options = _options(count, metrics, features, where)
+    if score:  # what is wrong with these is said before anything is made
+        compare(checkpoint, shards, **options, workers=Alone(torch.device("cpu")))
+    made = [make(checkpoint, half_life) for half_life in half_lives]
     rows: list[dict[str, object]] = []
     for half_life, generator in zip(half_lives, made, strict=True):
         rows.append({"half_life": half_life, "path": str(generator.path)})
         if not as_json:
             console.print(f"half-life {half_life:,} images, at step {checkpoint.state.step:,}: {generator.path}")
         if score:
-            found = _scored(generator, shards, count, metrics, features, seed, where, learnt_in=generator.path)
-            write_scores(generator.path, found)
+            found = _scored(generator, shards, seed, options, learnt_in=generator.path)
             rows[-1] |= found.to_json()
             if not as_json:
                 _print_scores(found)
+            write_scores(generator.path, found)
     if as_json:
         console.print_json(json.dumps(rows))
+
+
+def _options(count: int, metrics: str | None, features: str | None, where: list[str] | None) -> dict[str, Any]:
+    """What a score is to be of, as options say it."""
+    from distgan.evaluation.metrics import METRICS
+    from shards.names import parse_where
+
+    return {
+        "count": count,
+        "metrics": metrics.split(",") if metrics is not None else tuple(METRICS),
+        "features": features,
+        "where": parse_where(where) if where else None,
+    }
 
 
 def _scored(
     checkpoint: Checkpoint,
     shards: str | None,
-    count: int,
-    metrics: str | None,
-    features: str | None,
     seed: int,
-    where: list[str] | None,
+    options: dict[str, Any],
     *,
     ema: bool = True,
     learnt_in: Path,
 ) -> Evaluated:
     """Score a checkpoint as the options say; what a test has learnt goes into a folder."""
     from distgan.evaluation.detector import DETECTOR
-    from distgan.evaluation.metrics import METRICS
     from distgan.sampling.scored import evaluate as score
-    from shards.names import parse_where
 
     with progress_bar("scoring") as progress:
         return score(
-            checkpoint,
-            shards,
-            count=count,
-            seed=seed,
-            metrics=metrics.split(",") if metrics is not None else tuple(METRICS),
-            features=features,
-            where=parse_where(where) if where else None,
-            ema=ema,
-            detector=learnt_in / DETECTOR,
-            progress=progress,
+            checkpoint, shards, **options, seed=seed, ema=ema, detector=learnt_in / DETECTOR, progress=progress
         )
 
 
@@ -227,11 +238,14 @@ def detect(
     if as_json:
         rows = [verdict._asdict() for verdict in verdicts]
         console.print_json(json.dumps({"facts": known.facts, "pictures": rows}))
-    else:
+    elif judged:
+        weights = "averaged" if known.facts["ema"] else "training"
         console.print(
-            f"{flagged} of {len(judged)} look generated; on held-out images the detector is right in "
-            f"{known.facts['c2st']:.1%}"
+            f"{flagged} of {len(judged)} look generated; the detector, of step {known.facts['step']:,} ({weights} "
+            f"weights), is right about {known.facts['c2st']:.1%} of held-out images"
         )
+    if not judged:
+        raise InputError("none of these could be judged")
 
 
 classifier_app = typer.Typer(

@@ -261,6 +261,11 @@ class Comparison:
             )
         return notes
 
+    @property
+    def tested(self) -> int:
+        """Images of either side that :meth:`test` is of."""
+        return count_of(self._setting.real, self._held.index.transform)
+
     def test(
         self,
         generated: Images,
@@ -281,8 +286,7 @@ class Comparison:
             InputError: Too few images.
             DamageError: A real image is not what was packed.
         """
-        transform = self._held.index.transform
-        count = count_of(self._setting.real, transform)
+        transform, count = self._held.index.transform, self.tested
         with real_images(self._held, self._workers.device) as real:
             return two_sample_test(
                 real, generated, count, transform, {**self.facts, **facts}, seed=seed, progress=progress

@@ -41,7 +41,8 @@ SHOWN = 12_000
 """Images that the network of each fold is shown."""
 MOST = 2_000
 MOST_BYTES = 64 << 20
-"""Images of either side are at most so many, and take at most so much memory."""
+FEWEST = 16
+"""Images of either side are at most ``MOST``, and take at most so much memory; but ``FEWEST`` are taken anyhow."""
 FORMAT = "distgan-detector-1"
 BATCH = 64
 
@@ -75,7 +76,17 @@ class Detector:
 
 def count_of(count: int, transform: Transform) -> int:
     """How many images of either side are taken, where so many are at hand."""
-    return min(count, MOST, MOST_BYTES // (transform.channels * transform.size**2))
+    return min(count, MOST, max(FEWEST, MOST_BYTES // (transform.channels * transform.size**2)))
+
+
+def check_count(count: int) -> None:
+    """See that there are enough images of either side.
+
+    Raises:
+        InputError: There are not.
+    """
+    if count < FOLDS:
+        raise InputError(f"{C2ST} needs at least {FOLDS} real and as many generated images, not {count}")
 
 
 def two_sample_test(
@@ -107,8 +118,7 @@ def two_sample_test(
         InputError: Too few images.
         DamageError: A real image is not what was packed.
     """
-    if count < FOLDS:
-        raise InputError(f"{C2ST} needs at least {FOLDS} real images, not {count}")
+    check_count(count)
     pictures = torch.cat([images(start, min(BATCH, count - start)) for images in (real, generated)
                           for start in range(0, count, BATCH)])  # fmt: skip
     labels = torch.cat([torch.zeros(count), torch.ones(count)]).to(pictures.device)
@@ -124,7 +134,7 @@ def two_sample_test(
         networks.append(network)
     accuracy = right / (2 * count)
     scores = {C2ST: accuracy, f"{C2ST}_error": math.sqrt(accuracy * (1.0 - accuracy) / (2 * count))}
-    return scores, Detector(networks, transform, {**facts, "of": count, **scores})
+    return scores, Detector(networks, transform, {**facts, f"{C2ST}_of": count, **scores})
 
 
 def _trained(pictures: Tensor, labels: Tensor, learnt: Tensor, seed: int, progress: Progress) -> nn.Module:
@@ -182,7 +192,7 @@ def read(path: Path) -> Detector:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
-            raise InputError(f"{path} is not a detector that distgan evaluate --metrics {C2ST} has written")
+            raise ValueError("it is something else")
         about = json.loads(metadata["about"])
         transform = Transform.from_json(about["transform"])
         tensors = load_tensors(path.read_bytes())
@@ -194,9 +204,11 @@ def read(path: Path) -> Detector:
             networks.append(frozen(network))
         return Detector(networks, transform, dict(about["facts"]))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(f"cannot read {path}: {error.strerror or str(error).partition(': ')[0]}") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
+        raise InputError(
+            f"{path} is not a detector that distgan evaluate --metrics {C2ST} has written, or it is damaged: {error}"
+        ) from None
 
 
 class Verdict(NamedTuple):
@@ -224,6 +236,9 @@ def detect(detector: Detector, paths: Sequence[Path]) -> Iterator[Verdict]:
     Raises:
         InputError: There is no such path, or nothing in it is an image.
     """
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
     for path in paths:
         found = False
         for name, data in _files(path):

@@ -70,13 +70,16 @@ class Critic(nn.Module):
         head: Those maps to (N, 1), in any shape.
         channels: Of the maps.
         labels: Length of the label vector.
+        linear: The kind of layer that projects it.
     """
 
-    def __init__(self, features: nn.Module, head: nn.Module, channels: int, labels: int) -> None:
+    def __init__(
+        self, features: nn.Module, head: nn.Module, channels: int, labels: int, linear: type[nn.Linear] = nn.Linear
+    ) -> None:
         super().__init__()
         self.features = features
         self.head = head
-        self.projection = nn.Linear(labels, channels, bias=False) if labels else None
+        self.projection = linear(labels, channels, bias=False) if labels else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits or scores (N,) of images (N, C, S, S) and, where there is a condition, labels (N, K)."""

@@ -19,7 +19,7 @@ from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, Im
 from distgan.networks.layers import Layers
 from distgan.networks.normalisation import Normalisation, normalisation_layer
 from distgan.networks.sizes import doublings
-from distgan.networks.spectral import SpectralConv2d
+from distgan.networks.spectral import SpectralConv2d, SpectralLinear
 from distgan.spec import Options, Width
 
 LEAK = 0.2
@@ -74,7 +74,7 @@ class CriticOptions(_WidthOptions):
     normalisation: Normalisation | Literal["spectral"] = "batch"
     """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance``,
     ``spectral`` or ``none``: BatchNorm mixes the images that it treats one by one. ``spectral`` divides the weights of
-    all layers by their largest singular value (Miyato et al. 2018)."""
+    all layers (but the last of an encoder) by their largest singular value (Miyato et al. 2018)."""
 
 
 class DCGANGenerator(Generator):
@@ -111,7 +111,8 @@ def dcgan_critic(options: CriticOptions, image: ImageShape, labels: int) -> Crit
     """Images to logits: strided convolutions, normalisation but on the first, LeakyReLU(0.2)."""
     features, channels = _features(options, image)
     head = _convolution(options)(channels, 1, kernel_size=4, bias=False)  # fully connected: the map is 4×4
-    return Critic(features, head, channels, labels)
+    linear = SpectralLinear if options.normalisation == "spectral" else nn.Linear
+    return Critic(features, head, channels, labels, linear)
 
 
 def dcgan_encoder(options: CriticOptions, image: ImageShape, labels: int, latent_dim: int) -> Encoder:

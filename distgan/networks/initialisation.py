@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distgan.networks.spectral import SpectralConv2d
+from distgan.networks.spectral import Spectral
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
             continue
         if module.bias is not None:
             module.bias.zero_()
-        if isinstance(module, SpectralConv2d):
+        if isinstance(module, Spectral):
             module.begin(random)
 
 

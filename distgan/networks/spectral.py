@@ -18,22 +18,18 @@ FIRST_ITERATIONS = 32
 """Power iterations that an initialised layer begins with."""
 
 
-class SpectralConv2d(nn.Conv2d):
-    """A convolution whose weight is divided by its largest singular value; arguments are those of ``nn.Conv2d``."""
+class Spectral(nn.Module):
+    """What layers with such a weight have in common."""
 
+    weight: Tensor
     left: Tensor
-    """u, (out_channels,), of length 1."""
+    """u, (rows of the matrix,), of length 1."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.register_buffer("left", F.normalize(torch.ones(self.out_channels), dim=0))
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)
-        """Maps (N, out_channels, …) of maps (N, in_channels, …)."""
-        with torch.autocast(input.device.type, enabled=False):  # a singular value in bfloat16 would be off by percents
-            weight = self.weight / self.largest_singular_value(iterate=self.training)
-        maps: Tensor = self._conv_forward(input, weight, self.bias)
-        return maps
+    def normalised(self) -> Tensor:
+        """The weight, divided by its largest singular value; in training the vectors come nearer first."""
+        # A singular value in bfloat16 would be off by percents.
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return self.weight / self.largest_singular_value(iterate=self.training)
 
     def largest_singular_value(self, *, iterate: bool = False) -> Tensor:
         """σ of the weight, a scalar, as near as the vectors are.
@@ -57,6 +53,31 @@ class SpectralConv2d(nn.Conv2d):
         Args:
             random: The CPU generator to draw the first one from.
         """
-        self.left.copy_(F.normalize(torch.empty(self.out_channels).normal_(generator=random), dim=0))
+        self.left.copy_(F.normalize(torch.empty(len(self.weight)).normal_(generator=random), dim=0))
         for _ in range(FIRST_ITERATIONS):
             self.largest_singular_value(iterate=True)
+
+
+class SpectralConv2d(Spectral, nn.Conv2d):
+    """A convolution whose weight is divided by its largest singular value; arguments are those of ``nn.Conv2d``."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        nn.Conv2d.__init__(self, *arguments, **options)
+        self.register_buffer("left", F.normalize(torch.ones(self.out_channels), dim=0))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)
+        """Maps (N, out_channels, …) of maps (N, in_channels, …)."""
+        maps: Tensor = self._conv_forward(input, self.normalised(), self.bias)
+        return maps
+
+
+class SpectralLinear(Spectral, nn.Linear):
+    """A linear layer whose weight is divided by its largest singular value; arguments are those of ``nn.Linear``."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        nn.Linear.__init__(self, *arguments, **options)
+        self.register_buffer("left", F.normalize(torch.ones(self.out_features), dim=0))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """(…, out_features) of (…, in_features)."""
+        return F.linear(input, self.normalised(), self.bias)

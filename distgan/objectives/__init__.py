@@ -91,7 +91,7 @@ def build_game(
     if critic_side.penalised and any(isinstance(module, _BatchNorm) for module in critic.modules()):
         raise InputError(
             f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
-            "other images of the batch; set model.critic.normalisation to layer, instance or none"
+            "other images of the batch; set model.critic.normalisation to layer, instance, none or, for dcgan, spectral"
         )
     if entry.generator is None:
         return Game(critic_side, None)

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distgan.checkpoint import Checkpoint, State, save_average, traces
+from distgan.checkpoint import CHECKPOINTS, Checkpoint, State, save_average, traces
 from distgan.sampling import load_generator, load_labels
 from distgan.sampling.calibration import calibrate, calibration_inputs
+from distgan.spec import differences
 from shards.errors import InputError
 
 TRACES = {"trace_narrow": 16.97, "trace_wide": 6.94}
@@ -27,6 +28,8 @@ TRACES = {"trace_narrow": 16.97, "trace_wide": 6.94}
 
 MISFIT = 0.1
 """The largest relative distance between the wanted weights over training time and those of the mixture."""
+LONGEST = 10**15
+"""Images that a half-life may have at most."""
 RESOLUTION = 4_096
 """Pieces of equal length that training time is cut into to compare weights."""
 
@@ -95,13 +98,24 @@ def average(checkpoint: Checkpoint, half_life_images: int) -> Checkpoint:
         InputError: The run has kept no traces, they do not reach to such a length, a file is damaged, or the folder
             cannot be written.
     """
-    state, run = checkpoint.state, checkpoint.path.parent.parent
+    if not 1 <= half_life_images <= LONGEST:
+        raise InputError(f"a half-life is 1 to {LONGEST:,} images, not {half_life_images:,}")
+    state, path = checkpoint.state, checkpoint.path.resolve()
+    run = path.parent.parent
+    if path.parent.name != CHECKPOINTS or not (run / "spec.yaml").is_file():
+        raise InputError(
+            f"{checkpoint.path} does not lie in a run's {CHECKPOINTS}/: averages are made of a run's checkpoint and of "
+            "what the run has kept beside it"
+        )
     if not has_traces(checkpoint):
         raise InputError(
             f"{checkpoint.path} holds no traces: the length of an average can be chosen after training only where "
             "training.keep_traces_every_images was set"
         )
     kept = [*(each for path in traces(run) if (each := Checkpoint(path)).state.step < state.step), checkpoint]
+    for each in kept:
+        if each.state.fingerprint != state.fingerprint or differences(each.state.spec, state.spec):
+            raise InputError(f"{each.path} is of another run than {checkpoint.path}: averages are of one run alone")
     steps = [(each.state.step, exponent) for each in kept for exponent in TRACES.values()]
     per_step = state.spec.images_per_step
     mixture = mix(steps, state.step, half_life_images / per_step)

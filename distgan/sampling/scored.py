@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import LabelDistribution
 from distgan.evaluation import Alone, Comparison, Evaluated
-from distgan.evaluation.detector import C2ST, write
+from distgan.evaluation.detector import C2ST, check_count, write
 from distgan.evaluation.metrics import METRICS
-from distgan.evaluation.scoring import Images, Progress, add_up, scores
+from distgan.evaluation.scoring import Adder, Images, Progress, add_up, scores
 from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
 from distgan.spec import ModelSpec
 from shards.errors import InputError
@@ -61,10 +62,58 @@ def evaluate(
         InputError: The set, the checkpoint, the features and what is asked do not fit each other.
         DamageError: A real image is not what was packed.
     """
-    if count < 2 or seed < 0:
-        raise InputError("--count is at least 2, --seed at least 0")
+    if seed < 0:
+        raise InputError("--seed is at least 0")
     state = checkpoint.state
     workers = Alone(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    comparison = compare(
+        checkpoint, shards, count=count, metrics=metrics, features=features, where=where, workers=workers, cache=cache
+    )
+    labels = load_labels(checkpoint)
+    generator = load_generator(checkpoint, ema=ema).to(workers.device)
+    drawn = drawn_images(generator, labels, comparison.where, state.spec.model, seed, workers.device)
+    of_the_run: dict[str, Any] = {
+        "ema": ema,
+        "seed": seed,
+        "step": state.step,
+        "images": state.images,
+        "trained_on": state.fingerprint,
+    }
+    made = comparison.gather(drawn, progress)
+    add_up(made, workers)
+    found = scores(made)
+    notes = list(comparison.notes)
+    if C2ST in metrics:
+        tested, learnt = comparison.test(drawn, of_the_run, progress=progress)
+        found |= tested
+        of_the_run[f"{C2ST}_of"] = comparison.tested
+        notes.append(f"{C2ST} is of {comparison.tested:,} images of either side")
+        try:
+            if detector:
+                write(learnt, detector)
+        except InputError as error:  # the scores are there all the same
+            notes.append(f"nothing is left for distgan detect: {error}")
+    return Evaluated(found, {**comparison.facts, **of_the_run}, tuple(notes))
+
+
+def compare(
+    checkpoint: Checkpoint,
+    shards: str | None = None,
+    *,
+    count: int,
+    metrics: Sequence[str],
+    features: str | None,
+    where: Mapping[str, object] | None,
+    workers: Adder,
+    cache: Path | None = None,
+) -> Comparison:
+    """What a checkpoint is to be compared with: all that can be wrong with what is asked is said here.
+
+    Arguments and errors are those of :func:`evaluate`.
+    """
+    if count < 2:
+        raise InputError("--count is at least 2")
+    state = checkpoint.state
     comparison = Comparison.of_run(
         state.spec,
         state.channels,
@@ -77,19 +126,9 @@ def evaluate(
         workers=workers,
         cache=cache,
     )
-    labels = load_labels(checkpoint)
-    generator = load_generator(checkpoint, ema=ema).to(workers.device)
-    drawn = drawn_images(generator, labels, comparison.where, state.spec.model, seed, workers.device)
-    of_the_run = {"ema": ema, "seed": seed, "step": state.step, "images": state.images, "trained_on": state.fingerprint}
-    made = comparison.gather(drawn, progress)
-    add_up(made, workers)
-    found = scores(made)
     if C2ST in metrics:
-        tested, learnt = comparison.test(drawn, of_the_run, progress=progress)
-        found |= tested
-        if detector:
-            write(learnt, detector)
-    return Evaluated(found, {**comparison.facts, **of_the_run}, tuple(comparison.notes))
+        check_count(comparison.tested)
+    return comparison
 
 
 def _index(asked: str | None, trained_on: str) -> Index:

@@ -176,7 +176,8 @@ def _scores(run: Path, metrics: Sequence[Mapping[str, float]], images_per_step: 
             )
     said = [(step, _said_of_scores(facts)) for step, facts in read_facts(run)]
     for step, text in said:
-        found["Scores" if len(said) == 1 else f"Scores from step {step:,} on"] = text
+        all_of_them = len(said) == 1 and scored[0]["step"] == step
+        found["Scores" if all_of_them else f"Scores from step {step:,} on"] = text
     return found
 
 

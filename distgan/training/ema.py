@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint
-from distgan.sampling.averaging import TRACES, has_traces
-from shards.errors import InputError
+from distgan.sampling.averaging import TRACES
 
 
 class EMA:
@@ -75,13 +74,8 @@ class Traces:
         """Become what a checkpoint holds.
 
         Raises:
-            InputError: It is damaged, or of a run that has kept none.
+            InputError: It is damaged.
         """
-        if not has_traces(checkpoint):
-            raise InputError(
-                f"{checkpoint.path} holds no traces: training.keep_traces_every_images is set from the beginning of a "
-                "run or not at all"
-            )
         for trace, weights in self._traces.items():
             saved = checkpoint.tensors(trace)
             for name, weight in zip(self._names, weights, strict=True):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
+from pathlib import Path
 from typing import Any
 
+from distgan.checkpoint import best_of
 from distgan.evaluation import Comparison
 from distgan.evaluation.features import while_training
 from distgan.evaluation.metrics import BETTER_HIGHER, BETTER_LOWER
@@ -68,6 +72,20 @@ class Evaluation:
     def facts(self) -> dict[str, Any]:
         """What the scores are computed from."""
         return {**self._comparison.facts, "ema": True, "seed": SEED}
+
+    @property
+    def digest(self) -> str:
+        """Of the facts: scores of the same can be compared."""
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:32]
+
+    def other_best(self, run: Path) -> list[str]:
+        """What should be known of a best checkpoint whose score was computed from something else, in sentences."""
+        best = best_of(run)
+        if best is None or self._spec.training.keep_best is None:
+            return []
+        if (best.metric, best.of) == (self._spec.training.keep_best, self.digest):
+            return []
+        return [f"the best so far, {best.path.name}, was scored in another way: the best begins anew"]
 
     @property
     def notes(self) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from distgan.checkpoint import Checkpoint, checkpoints
+from distgan.sampling.averaging import has_traces
 from distgan.spec import PrecisionName, RunSpec, differences, dump_spec, load_spec
 from distgan.training.complete import complete
 from shards.errors import InputError
@@ -112,6 +113,11 @@ def _newest(spec: RunSpec, run: Path, fingerprint: str) -> Checkpoint | None:
             f"{run} cannot go on with this specification, because it would change the numbers:\n"
             + "\n".join(f"  {line}" for line in changed)
             + "\nSet these fields back, or begin a new run with --out."
+        )
+    if spec.training.keep_traces_every_images and checkpoint and not has_traces(checkpoint):
+        raise InputError(
+            f"{checkpoint.path} holds no traces: training.keep_traces_every_images is set from the beginning of a run "
+            "or not at all"
         )
     if checkpoint and checkpoint.state.fingerprint != fingerprint:
         raise InputError(

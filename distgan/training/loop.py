@@ -136,6 +136,8 @@ def train(
             if evaluation:
                 tracker.scores_of(evaluation.facts)
                 notes += evaluation.notes
+                if workers.first:
+                    notes += evaluation.other_best(run)
             for note in notes:
                 tracker.message(note)
             tracker.message(
@@ -241,7 +243,7 @@ def _take_steps(
             values |= guard.means()
             if evaluation and evaluating:
                 values |= evaluation.scores(learner)
-                best = workers.from_first(partial(_new_best, learner, run, values))
+                best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest))
                 saving = saving or best is not None
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
@@ -272,20 +274,21 @@ def _take_steps(
                     prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspects)
 
 
-def _new_best(learner: Learner, run: Path, values: dict[str, float]) -> Best | None:
+def _new_best(learner: Learner, run: Path, values: dict[str, float], of: str) -> Best | None:
     """The best score of the run, where the one just made is it; its checkpoint is still to be written.
 
-    The best score so far, and the images that it is of, are added to the values.
+    The best score so far, and the images that it is of, are added to the values. One that was computed from something
+    else, as ``of`` says, is none.
     """
     metric = learner.spec.training.keep_best
     if metric is None or not math.isfinite(values.get(f"score/{metric}", math.nan)):
         return None
     value, before = values[f"score/{metric}"], best_of(run)
-    if before and before.metric == metric and not improves(metric, value, before.value):
+    if before and (before.metric, before.of) == (metric, of) and not improves(metric, value, before.value):
         values |= {f"best/{metric}": before.value, "best/images": before.step * learner.spec.images_per_step}
         return None
     values |= {f"best/{metric}": value, "best/images": learner.images}
-    return Best(run, metric, value)
+    return Best(run, metric, value, of)
 
 
 def _handle(troubles: list[Trouble], guard: Guard, learner: Learner, tracker: Tracker) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from distgan.checkpoint import find_checkpoint
 from distgan.cli import app
 from distgan.evaluation import detector
 from distgan.evaluation.detector import C2ST, DETECTOR, count_of, detect, read, two_sample_test, write
 from distgan.launch.local import train_locally
+from distgan.sampling.scored import evaluate
 from shards.errors import InputError
 from shards.images import Transform
 
@@ -65,10 +67,11 @@ def test_memory_is_bounded():
     assert count_of(10**6, Transform(64, 3)) == 2_000
     assert count_of(10**6, Transform(1024, 3)) * 1024**2 * 3 <= 64 << 20
     assert count_of(30, GREY) == 30
+    assert count_of(10**6, Transform(4096, 3)) >= detector.FOLDS  # some, however large they are
 
 
 def test_too_few_images():
-    with pytest.raises(InputError, match="at least 3 real images, not 2"):
+    with pytest.raises(InputError, match="at least 3 real and as many generated images, not 2"):
         two_sample_test(noise(1), noise(2), 2, GREY, {})
 
 
@@ -98,7 +101,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"there is no .*detector\.safetensors.*evaluate .* --metrics c2st"):
         read(tmp_path)
     (tmp_path / DETECTOR).write_bytes(b"none")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=r"not a detector .* or it is damaged"):
         read(tmp_path)
     with pytest.raises(InputError, match="cannot read"):
         read(tmp_path / "missing.safetensors")
@@ -108,8 +111,12 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no image in it"):
         list(detect(known, [tmp_path / "empty"]))
-    with pytest.raises(InputError, match="cannot read"):
-        list(detect(known, [tmp_path / "missing"]))
+    verdicts = detect(known, [tmp_path / "empty", tmp_path / "missing"])
+    with pytest.raises(InputError, match="missing does not exist"):  # before anything is judged
+        next(verdicts)
+    (tmp_path / "notes.yaml").write_text("a: 1")
+    with pytest.raises(InputError, match=r"notes\.yaml is not a detector that distgan evaluate --metrics c2st"):
+        read(tmp_path / "notes.yaml")
 
 
 def command(capsys, *words: object) -> dict[str, Any]:
@@ -124,13 +131,45 @@ def test_evaluate_leaves_a_detector_that_detect_asks(tiny, tmp_path, capsys):
     train_locally(tiny(), run, console=False)
     found = command(capsys, "evaluate", run, "--metrics", "c2st", "--count", 40)
     assert list(found["scores"]) == ["c2st", "c2st_error"]
+    assert found["facts"]["c2st_of"] == 40
+    assert "c2st is of 40 images of either side" in found["notes"]
     assert found["scores"]["c2st"] > 0.9  # nobody takes a run of 12 steps for real
     with pytest.raises(SystemExit):
         app(["sample", str(run), "--out", str(tmp_path / "drawn"), "--count", "8"])
     capsys.readouterr()
     judged = command(capsys, "detect", run, tmp_path / "drawn")
     assert judged["facts"]["step"] == 12
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(InputError, match="none of these could be judged"):
+        app(["detect", str(run), str(tmp_path / "notes.txt")], standalone_mode=False)
     assert sum(each["generated"] > 0.5 for each in judged["pictures"]) >= 7
+
+
+def test_scores_are_there_although_the_detector_cannot_be_written(tiny, tmp_path):
+    train_locally(tiny(), tmp_path / "run", console=False)
+    found = evaluate(
+        find_checkpoint(tmp_path / "run"),
+        count=20,
+        metrics=["wasserstein", "c2st"],
+        features="none",
+        detector=tmp_path / "nowhere" / DETECTOR,
+    )
+    assert {"wasserstein", "c2st"} <= found.scores.keys()
+    assert any("nothing is left for distgan detect: cannot write" in note for note in found.notes)
+
+
+def test_too_few_images_are_said_before_the_work(tiny, tmp_path):
+    train_locally(tiny(), tmp_path / "run", console=False)
+    shown: list[int] = []
+    with pytest.raises(InputError, match="c2st needs at least 3 real and as many generated images, not 2"):
+        evaluate(
+            find_checkpoint(tmp_path / "run"),
+            count=2,
+            metrics=["wasserstein", "c2st"],
+            features="none",
+            progress=lambda done, total: shown.append(done),
+        )
+    assert shown == []
 
 
 def test_it_is_no_score_while_training(tiny, tmp_path):

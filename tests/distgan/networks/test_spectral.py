@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from distgan.checkpoint import find_checkpoint
 from distgan.launch.local import train_locally
 from distgan.networks import ImageShape, build_networks
-from distgan.networks.spectral import SpectralConv2d
+from distgan.networks.spectral import SpectralConv2d, SpectralLinear
 from distgan.spec import ModelSpec
 from tests.curves import assert_same, curve
 
@@ -117,6 +117,17 @@ def test_every_layer_of_the_critic_is_normalised_and_none_else_changes():
     }
     for module in convolutions:
         torch.testing.assert_close(module.largest_singular_value(), exact(module), rtol=2e-2, atol=0)
+
+
+def test_the_projection_of_labels_is_normalised_too():
+    model = {"critic": {"width": 2, "normalisation": "spectral"}, "condition": {"classes": True}}
+    critic = build_networks(ModelSpec.model_validate(model), ImageShape(3, 16), 0, labels=3)[1]
+    assert isinstance(critic.projection, SpectralLinear)
+    with torch.no_grad():
+        critic.projection.weight.mul_(50)
+    critic.projection.begin(torch.Generator().manual_seed(0))
+    stretched = torch.linalg.matrix_norm(critic.projection.normalised(), ord=2)
+    torch.testing.assert_close(stretched, torch.tensor(1.0), rtol=2e-2, atol=0)
 
 
 def spec(tiny, **changes):

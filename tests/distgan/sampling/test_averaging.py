@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distgan.checkpoint import Checkpoint, find_checkpoint, traces
+from distgan.cli import app
 from distgan.launch.local import train_locally
 from distgan.sampling.averaging import MISFIT, TRACES, average, mix, reach
 from distgan.sampling.scored import SCORES
@@ -125,8 +127,10 @@ def test_a_run_without_traces_says_what_they_need(tiny, tmp_path):
     with pytest.raises(InputError, match=r"holds no traces.*training\.keep_traces_every_images"):
         average(find_checkpoint(tmp_path / "run"), 50)
     later = tiny(training__images=120, training__keep_traces_every_images=8)
+    before = (tmp_path / "run" / "spec.yaml").read_bytes()
     with pytest.raises(InputError, match="from the beginning of a run or not at all"):
         train_locally(later, tmp_path / "run", resume=True, console=False)
+    assert (tmp_path / "run" / "spec.yaml").read_bytes() == before
 
 
 def test_traces_of_steps_that_are_done_again_are_the_same(tiny, tmp_path):
@@ -155,8 +159,6 @@ def test_traces_of_steps_that_are_done_again_are_the_same(tiny, tmp_path):
 
 
 def test_the_command_writes_scores_beside(traced, tmp_path, capsys):
-    from distgan.cli import app
-
     run, _ = traced
     command = ["average", str(run), "--half-life", "40", "--half-life", "80", "--count", "20"]
     command += ["--metrics", "wasserstein", "--features", "none"]
@@ -170,3 +172,51 @@ def test_the_command_writes_scores_beside(traced, tmp_path, capsys):
         assert written["scores"] == row["scores"]
         assert math.isfinite(written["scores"]["wasserstein"])
         assert written["facts"]["count"] == 20
+
+
+def test_it_is_made_of_a_run_s_own_checkpoint_wherever_one_stands(traced, tmp_path, monkeypatch):
+    run, _ = traced
+    newest = find_checkpoint(run).path
+    monkeypatch.chdir(newest.parent)
+    assert average(find_checkpoint(Path(newest.name)), 50).path.parent == run / "averages"
+    (tmp_path / "link").symlink_to(newest)
+    assert average(find_checkpoint(tmp_path / "link"), 50).path.parent == run / "averages"
+    shutil.copytree(newest, tmp_path / "some" / "copy")
+    with pytest.raises(InputError, match="does not lie in a run's checkpoints/"):
+        average(find_checkpoint(tmp_path / "some" / "copy"), 50)
+    with pytest.raises(InputError, match="does not lie in a run's checkpoints/"):
+        average(average(find_checkpoint(run), 50), 60)
+
+
+@pytest.mark.parametrize("length", [0, 10**15 + 1, 10**400])
+def test_a_length_that_is_none(traced, length):
+    with pytest.raises(InputError, match="a half-life is 1 to"):
+        average(find_checkpoint(traced[0]), length)
+
+
+def test_one_that_is_damaged_is_made_again(traced):
+    run, _ = traced
+    made = average(find_checkpoint(run), 45)
+    (made.path / "generator_ema.safetensors").write_bytes(b"none")
+    with pytest.raises(InputError, match=r"damaged.*Make it again with distgan average"):
+        made.tensors("generator_ema")
+    assert average(find_checkpoint(run), 45).tensors("generator_ema")
+
+
+def test_traces_of_another_run_are_refused(traced, tiny, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(traced[0], mixed)
+    train_locally(tiny(seed=4, **WHOLE), tmp_path / "other", console=False)
+    first = traces(mixed)[0]
+    shutil.rmtree(first)
+    shutil.copytree(traces(tmp_path / "other")[0], first)
+    with pytest.raises(InputError, match="is of another run than"):
+        average(find_checkpoint(mixed), 40)
+
+
+def test_what_is_wrong_with_scores_is_said_before_anything_is_made(traced, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(traced[0], run, ignore=shutil.ignore_patterns("averages"))
+    with pytest.raises(InputError, match="there is no 'bogus'"):
+        app(["average", str(run), "--half-life", "40", "--metrics", "bogus"], standalone_mode=False)
+    assert not (run / "averages").exists()

@@ -9,6 +9,7 @@ from distgan.checkpoint import best_of, checkpoints, find_checkpoint
 from distgan.evaluation import pictures
 from distgan.launch.local import train_locally
 from distgan.spec import RunSpec
+from distgan.tracking import write_report
 from distgan.tracking.records import read_facts, read_metrics
 from distgan.training.loop import train
 from distgan.training.workers import Workers
@@ -83,6 +84,16 @@ def test_scores_of_other_settings_keep_what_they_were_computed_from(tiny, tmp_pa
     page = (run / "report.html").read_text()
     assert "Scores from step 4 on" in page
     assert "12 generated and 12 real images" in page
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    best = best_of(run)
+    assert best is not None
+    assert best.path.name == "step-00000012"  # scores of other counts are not compared
+    assert lines[-1]["best/wasserstein"] == lines[-1]["score/wasserstein"]
+    assert "was scored in another way: the best begins anew" in (run / "log.txt").read_text()
+    for line in lines[:-1]:
+        line.pop("evaluation", None)  # as earlier versions wrote them
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "Scores from step 12 on" in write_report(run).read_text()
 
 
 @pytest.mark.parametrize(
