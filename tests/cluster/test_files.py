@@ -383,13 +383,13 @@ exec "$@"
     "hostname": "echo 10.0.0.1",
     "ray": """
 case $1 in
-  start) trap 'echo "$NODE: ended" >> "$LOG"; exit 0' TERM; while :; do sleep 0.1; done ;;
+  start) trap 'echo "$NODE: ended" >> "$LOG"; exit 0' TERM; echo "$NODE: up" >> "$LOG"; while :; do sleep 0.1; done ;;
   health-check) exit 0 ;;
 esac
 """,
     "python": """
 trap 'echo "saved" >> "$LOG"; exit 0' TERM
-until [ "$(grep -c 'ray start' "$LOG")" -eq 3 ]; do sleep 0.1; done
+until [ "$(grep -c ': up$' "$LOG")" -eq 3 ]; do sleep 0.1; done
 echo "training" >> "$LOG"
 i=0
 while [ -n "$LONG" ] && [ $i -lt 300 ]; do i=$((i + 1)); sleep 0.1; done
