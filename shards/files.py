@@ -41,6 +41,19 @@ def write_atomically(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
+def write_or_say(path: Path, data: bytes) -> None:
+    """Write a file that a person has asked for, as :func:`write_atomically` does.
+
+    Raises:
+        InputError: The folder cannot be written or the disk is full.
+    """
+    try:
+        with write_atomically(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
 def refuse_inside(out: str | Path, folder: str | Path) -> None:
     """See that what is written to ``out`` does not end up among what is read from ``folder``.
 

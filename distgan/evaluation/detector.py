@@ -26,7 +26,7 @@ from distgan.evaluation.features.base import frozen
 from distgan.evaluation.features.classifier import Classifier, Progress, fit, flipped
 from distgan.evaluation.scoring import Images
 from shards.errors import InputError
-from shards.files import write_atomically
+from shards.files import write_or_say
 from shards.images import ImageError, Transform, apply, decode
 from shards.sources.pictures import find_pictures
 from shards.trees import open_tree
@@ -169,11 +169,7 @@ def write(detector: Detector, path: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     about = {"transform": detector.transform.to_json(), "facts": detector.facts}
-    try:
-        with write_atomically(path) as file:
-            file.write(save_tensors(tensors, {"format": FORMAT, "about": json.dumps(about)}))
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    write_or_say(path, save_tensors(tensors, {"format": FORMAT, "about": json.dumps(about)}))
 
 
 def read(path: Path) -> Detector:

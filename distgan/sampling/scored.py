@@ -19,7 +19,7 @@ from distgan.evaluation.scoring import Adder, Images, Progress, add_up, scores
 from distgan.sampling import as_uint8, load_generator, load_labels, sample_labels, sample_latents
 from distgan.spec import ModelSpec
 from shards.errors import InputError
-from shards.files import write_atomically
+from shards.files import write_or_say
 from shards.index import Index
 
 SCORES = "scores.json"
@@ -151,11 +151,7 @@ def write_scores(path: Path, found: Evaluated) -> None:
     Raises:
         InputError: They cannot be written.
     """
-    try:
-        with write_atomically(path / SCORES) as file:
-            file.write(json.dumps(found.to_json(), indent=1).encode() + b"\n")
-    except OSError as error:
-        raise InputError(f"cannot write {path / SCORES}: {error.strerror or error}") from None
+    write_or_say(path / SCORES, json.dumps(found.to_json(), indent=1).encode() + b"\n")
 
 
 def drawn_images(

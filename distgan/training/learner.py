@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distgan.checkpoint import CHECKPOINTS, GENERATORS, TRACES, Checkpoint, State, save_checkpoint
+from distgan.checkpoint import GENERATORS, TRACES, Checkpoint, State, save_checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
@@ -192,7 +192,7 @@ class Learner:
         if self._traces:
             files |= self._traces.tensors()
         state = self._state(fingerprint, wandb_run_id, guard)
-        return save_checkpoint(run, state, self._with_labels(files), self._optimizers, kind=CHECKPOINTS)
+        return save_checkpoint(run, state, self._with_labels(files), self._optimizers)
 
     def save_generator(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
         """Write the averaged generator alone into a run's folder; the arguments are those of :meth:`save`.

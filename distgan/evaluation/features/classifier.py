@@ -25,7 +25,7 @@ from distgan.evaluation.features.base import Described, Features, frozen
 from distgan.evaluation.pictures import enlarged
 from shards.digests import file_digests
 from shards.errors import InputError
-from shards.files import write_atomically
+from shards.files import write_or_say
 from shards.index import Index
 from shards.reader import Reader
 
@@ -153,11 +153,7 @@ def train(
         index.fingerprint,
     )
     data = save_tensors(network.state_dict(), {"format": FORMAT, "known": json.dumps(asdict(known))})
-    try:
-        with write_atomically(out) as file:
-            file.write(data)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+    write_or_say(out, data)
     return known
 
 
