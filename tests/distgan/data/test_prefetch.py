@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distgan.data.conditions import label_vectors
-from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
 from distgan.objectives import Batch
 from shards.errors import DamageError
@@ -21,13 +20,10 @@ CPU = torch.device("cpu")
 CONDITION = {"attributes": ["Male", "Smiling"], "classes": True}
 
 
-def batches(
-    spec, reader, *, rank=0, world_size=1, first_update=0, kept=None, dtype=torch.float32, device=CPU
-) -> Batches:
-    slots = torch.from_numpy(rank_slots(spec.training.batch_size, rank, world_size))
+def batches(spec, reader, *, rank=0, world_size=1, first_step=0, kept=None, dtype=torch.float32, device=CPU) -> Batches:
     kept = np.arange(50) if kept is None else kept
     labels = label_vectors(spec.model.condition, reader.index, kept)
-    return Batches(reader, kept, labels, slots, spec, first_update, device, dtype)
+    return Batches(reader, kept, labels, spec, first_step, rank, world_size, device, dtype)
 
 
 def take(loader: Batches, count: int) -> list[Batch]:
@@ -87,9 +83,9 @@ def test_workers_share_the_batches_of_one_worker_exactly(tiny, reader):
 def test_starting_later_is_having_skipped(tiny, reader):
     spec = tiny()
     whole = take(batches(spec, reader), 12)
-    for first_update in (1, 7):
-        rest = take(batches(spec, reader, first_update=first_update), 12 - first_update)
-        assert all(torch.equal(a.images, b.images) for a, b in zip(rest, whole[first_update:], strict=True))
+    for first_step in (1, 7):
+        rest = take(batches(spec, reader, first_step=first_step), 12 - first_step)
+        assert all(torch.equal(a.images, b.images) for a, b in zip(rest, whole[first_step:], strict=True))
 
 
 def test_images_are_scaled_and_channels_last(tiny, reader):
@@ -122,11 +118,11 @@ def test_a_filter_limits_the_stream(tiny, discs, reader):
     world_size=st.sampled_from([1, 2, 3]),
     lanes=st.sampled_from([1, 2, 6]),
     block=st.none() | st.integers(1, 30),
-    first_update=st.integers(0, 30),
+    first_step=st.integers(0, 30),
     keep=st.sampled_from([{}, {"Smiling": 1}, {"class": ["cat", "emu"], "Eyeglasses": -1}]),
     flip=st.booleans(),
 )
-def test_labels_travel_with_their_images(tiny, labelled_reader, world_size, lanes, block, first_update, keep, flip):
+def test_labels_travel_with_their_images(tiny, labelled_reader, world_size, lanes, block, first_step, keep, flip):
     """For any workers, lanes, blocks and filter, and after a restart."""
     spec = tiny(
         model__condition=CONDITION,
@@ -139,7 +135,7 @@ def test_labels_travel_with_their_images(tiny, labelled_reader, world_size, lane
     everything = all_images(labelled_reader)
     for rank in range(world_size):
         options = {"rank": rank, "world_size": world_size, "kept": index.select(keep)}
-        for batch in take(batches(spec, labelled_reader, first_update=first_update, **options), 2):
+        for batch in take(batches(spec, labelled_reader, first_step=first_step, **options), 2):
             expected = label_vectors(spec.model.condition, index, np.array(samples_of(batch.images, everything)))
             assert torch.equal(batch.labels, torch.from_numpy(expected).float())
 

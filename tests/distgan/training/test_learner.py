@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def learner(spec) -> Learner:
-    return Learner(spec, IMAGE, Workers.alone(CPU), torch.arange(spec.training.batch_size))
+    return Learner(spec, IMAGE, Workers.alone(CPU))
 
 
 def real(spec, number: int, dtype: torch.dtype = torch.float64) -> Batch:
@@ -139,8 +139,8 @@ def test_crossing_is_noticed_once(tiny):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_gpu_takes_the_cpu_s_steps(tiny, precision):
     spec = tiny(training__precision=precision)
-    cpu = Learner(tiny(training__precision="float64"), IMAGE, Workers.alone(CPU), torch.arange(8))
-    gpu = Learner(spec, IMAGE, Workers.alone(torch.device("cuda")), torch.arange(8))
+    cpu = Learner(tiny(training__precision="float64"), IMAGE, Workers.alone(CPU))
+    gpu = Learner(spec, IMAGE, Workers.alone(torch.device("cuda")))
     batch = real(spec, 0)
     for each in (cpu, gpu):
         there = Batch(*(tensor.to(each.precision.device, each.precision.dtype) for tensor in batch))
