@@ -32,7 +32,7 @@ from distgan.data.selection import select_samples, split_note
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.growing import grow, train_what_is_in_use
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
-from distgan.spec import Options, RunSpec, SideOptimizerSpec, section_of
+from distgan.spec import Options, RunSpec, SideOptimizerSpec, item_of, section_of
 from distgan.stages import Stage, Timetable
 from distgan.training.complete import complete
 from distgan.training.optimizers import OPTIMIZERS, build_optimizer
@@ -141,6 +141,7 @@ class Run:
     flops: int | None
     samples: int | None
     steps_per_epoch: float | None
+    """As ``images_per_step``, of the last stage where the run grows."""
     epochs: float | None
 
 
@@ -371,8 +372,11 @@ def description_text(description: Description) -> str:
         "total": memory.total,
     }
     lines += _table([(name, _bytes(size)) for name, size in parts.items()])
+    in_which = " in the last stage" if description.stages else ""
     epochs = (
-        f"; {run.steps_per_epoch:,.1f} an epoch of {run.samples:,}, {run.epochs:,.1f} epochs" if run.samples else ""
+        f"; {run.steps_per_epoch:,.1f} an epoch of {run.samples:,}{in_which}, {run.epochs:,.1f} epochs"
+        if run.samples
+        else ""
     )
     if run.steps is None or run.images is None or run.flops is None:
         lines += ["", f"run: {run.epochs:,g} epochs; how many steps these are is known once the shards are there"]
@@ -534,7 +538,7 @@ def _optimizer_bytes(spec: SideOptimizerSpec, network: nn.Module) -> int:
 
 
 def _options(model: type[Options], value: Options | None, path: str) -> Iterator[Option]:
-    """The fields of a section and, below them, of its sections."""
+    """The fields of a section and, below them, of its sections; of a list of sections, those of one, without values."""
     fields = dict(model.model_fields)
     key, registry = _NAMED.get(path, ("", {}))
     if registry:
@@ -550,6 +554,9 @@ def _options(model: type[Options], value: Options | None, path: str) -> Iterator
             # Docstrings are written for Sphinx.
             plain = re.sub(r":\w+:`([^`]*)`", r"\1", field.description or "").replace("``", "`")
             yield Option(here, tree.get(name), plain + names)
+            item = item_of(field.annotation)
+            if item is not None and issubclass(item, Options):
+                yield from _options(item, None, f"{here}.N")
 
 
 def _reference(node: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -541,7 +541,7 @@ class RunSpec(Options):
         stage = self.timetable.stage(self.timetable.last(self.steps))
         return (
             f"training.images is {self.training.images:,}: the run ends in the stage of {stage.size} pixels, before "
-            f"the layers of {last.size} pixels have come in"
+            f"the layers of {last.size} pixels have faded in"
         )
 
     def full_size(self) -> RunSpec:
@@ -763,8 +763,10 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, beside: Iterable[str]
 def _fields(model: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
     """The field names at a path of nested models."""
     for part in path:
+        if part.isdecimal():  # a place in a list of models
+            continue
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = section_of(annotation)
+        inner = section_of(annotation) or item_of(annotation)
         if inner is None:
             return ()
         model = inner
@@ -774,9 +776,16 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The model that a field of this type holds, if it holds one: of ``ConditionSpec | None``, ``ConditionSpec``."""
     for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+        # Python 3.10 takes list[str] for a type, and then refuses to say what it is a subclass of.
+        if isinstance(candidate, type) and get_origin(candidate) is None and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def item_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of which a field of this type holds a list: of ``list[StageSpec] | None``, ``StageSpec``."""
+    lists = (each for each in (annotation, *get_args(annotation)) if get_origin(each) is list)
+    return next((section_of(get_args(each)[0]) for each in lists), None)
 
 
 def _parse(text: str, where: str, path: tuple[str, ...] = ()) -> Any:

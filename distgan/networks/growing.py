@@ -2,7 +2,7 @@
 
 A network that grows has all its layers from the beginning, so that checkpoints, averages and optimizers hold the same
 tensors all the time. Layers of sizes to come, and those that only a smaller size has, are not in use: they ask for no
-gradient and nothing changes them.
+gradient, and no optimizer moves them.
 
 While a size is new its layers fade in. With f from 0 to 1 the generator's image is (1 − f) · the image of the size
 before, each pixel doubled, + f · the new layers' image. The critic's maps are (1 − f) · those of the image at half its

@@ -242,6 +242,8 @@ def _take_steps(
             if stage.batch_size > 1:
                 values["diversity"] = _diversity(learner, critic_loss.fake, real.images)
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
+            if spec.training.stages:
+                values |= {"image_size": stage.size, "fade": spec.timetable.fade(learner.step - 1)}
             values |= guard.means()
             if evaluation and evaluating:
                 values |= evaluation.scores(learner)

@@ -183,6 +183,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model__generator": {"name": "dcgan_keras", "width": 1},
         "model__critic": {"name": "dcgan_keras", "width": 1},
     },
+    "growing": {  # a border after 5 steps, in the middle of what the tests below do, and a fade of 3
+        "training__stages": [{"size": 8, "images": 27, "batch_size": 6}, {"size": 16, "fade_images": 24}],
+        "training__keep_traces_every_images": 20,
+    },
     "vae": {"objective": {"kind": "elbo"}, "model__critic": {"name": "dcgan_encoder", "width": 2}},
 }
 
@@ -349,8 +353,9 @@ def go_on(rank, world_size, spec, run, stop_at):
     return train(rank, world_size, spec, run, stop_at, resume=True)
 
 
-def test_a_run_goes_on_with_more_workers_and_with_fewer(recipe, side_by_side, tmp_path):
-    spec = recipe("dcgan", "float64", 12)
+@pytest.mark.parametrize("name", ["dcgan", "growing"])
+def test_a_run_goes_on_with_more_workers_and_with_fewer(recipe, side_by_side, tmp_path, name):
+    spec = recipe(name, "float64", 12)
     train(0, 1, spec, tmp_path / "1")
     run = tmp_path / "run"
     for world_size, stop_at, steps in ((1, 3, (3,)), (4, 5, (5, 6)), (2, None, (12,))):
