@@ -20,6 +20,7 @@ from distgan.launch.local import local_device
 from distgan.networks import ImageShape
 from distgan.objectives import Batch
 from distgan.spec import DataSpec, RunSpec
+from distgan.stages import Stage
 from distgan.training.learner import Learner
 from distgan.training.workers import Workers
 from shards.images import Transform
@@ -100,7 +101,7 @@ def _bench_loader(spec: RunSpec) -> Figures:
         read()  # warm the page cache
         reading = _rate(read, rounds * batch_size)
         vectors = label_vectors(spec.model.condition, index, kept)
-        with Batches(reader, kept, vectors, torch.from_numpy(slots), spec, 0, device) as batches:
+        with Batches(reader, kept, vectors, spec, 0, 0, 1, device) as batches:
 
             def load() -> None:
                 for _ in range(rounds):
@@ -118,7 +119,7 @@ def _bench_loader(spec: RunSpec) -> Figures:
 
 
 def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2.0) -> Figures:
-    """Training speed on random images, without a data set.
+    """Training speed on random images, without a data set; of a run that grows, at the final size and at each other.
 
     Args:
         spec: The run to measure; None is the DCGAN of the paper, which is what a specification begins with.
@@ -127,41 +128,50 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2
     """
     spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
     device = local_device()
-    batch_size = spec.training.batch_size
-    labels = random_labels(spec)
-    learner = Learner(
-        spec, ImageShape(channels, spec.data.image_size), Workers.alone(device), torch.arange(batch_size), labels
-    )
-    real = random_batch(learner)
-
-    def run(critic: bool, generator: bool) -> None:
-        for _ in range(steps):
-            for repeat in range(spec.objective.n_critic if critic else 0):
-                learner.update_critic(real, repeat)
-            if generator:
-                learner.update_generator(real)
-        _synchronise(device)
-
-    steps = 1
-    run(True, True)  # warm up: kernels are chosen, memory is taken
-    steps = max(1, round(round_seconds * _rate(lambda: run(True, True), 1, rounds=1)))
+    learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(device), random_labels(spec))
+    *smaller, last = spec.timetable.stages
     figures: Figures = {
         "machine": _machine(device),
         "precision": learner.precision.name,
-        "batch size": batch_size,
-        "images/s": _rate(lambda: run(True, True), steps * spec.images_per_step),
-        "critic updates/s": _rate(lambda: run(True, False), steps * spec.objective.n_critic),
-        "generator updates/s": _rate(lambda: run(False, True), steps),
+        "batch size": last.batch_size,
     }
+    for stage in smaller:
+        figures[f"images/s, {stage.size} px"] = _of_stage(learner, stage, round_seconds)["images/s"]
+    figures |= _of_stage(learner, last, round_seconds)
     if device.type == "cuda":
         figures["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
     return figures
 
 
+def _of_stage(learner: Learner, stage: Stage, round_seconds: float) -> dict[str, float]:
+    """Training speed in a stage, when what is new in it has faded in."""
+    device, n_critic = learner.precision.device, stage.n_critic
+    learner.step = stage.faded_in
+    real = random_batch(learner)
+
+    def run(critic: bool, generator: bool) -> None:
+        for _ in range(steps):
+            for repeat in range(n_critic if critic else 0):
+                learner.update_critic(real, repeat)
+            if generator:
+                learner.update_generator(real)
+                learner.step = stage.faded_in  # however long the stage is
+        _synchronise(device)
+
+    steps = 1
+    run(True, True)  # warm up: kernels are chosen, memory is taken
+    steps = max(1, round(round_seconds * _rate(lambda: run(True, True), 1, rounds=1)))
+    return {
+        "images/s": _rate(lambda: run(True, True), steps * stage.images_per_step),
+        "critic updates/s": _rate(lambda: run(True, False), steps * n_critic),
+        "generator updates/s": _rate(lambda: run(False, True), steps),
+    }
+
+
 def random_batch(learner: Learner) -> Batch:
-    """Random images, and labels as the learner has them, for the slots that it computes."""
+    """Random images of the learner's stage, and labels as it has them, for the slots that it computes."""
     device, dtype, count = learner.precision.device, learner.precision.dtype, learner.slots
-    shape = (count, learner.image.channels, learner.image.size, learner.image.size)
+    shape = (count, learner.image.channels, learner.stage.size, learner.stage.size)
     images = torch.rand(shape, device=device, dtype=dtype).mul_(2).sub_(1)
     drawn = learner.labels.draw(torch.rand(count, device=device)).to(dtype)
     return Batch(images.to(memory_format=torch.channels_last), drawn)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -332,13 +332,13 @@ def find_checkpoint(path: Path, *, best: bool = False) -> Checkpoint:
     return Checkpoint(found[-1])
 
 
-def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspects: Collection[int] = ()) -> None:
+def prune(run: Path, keep_last: int, span_of: Callable[[int], int] | None, suspects: Collection[int] = ()) -> None:
     """Remove checkpoints that nobody will want. The best one is wanted.
 
     Args:
         run: The run's folder.
         keep_last: How many of the newest to keep.
-        keep_every_steps: Of each span of so many steps, the first is kept.
+        span_of: From a step to the span that it lies in; of each span the first checkpoint is kept.
         suspects: Steps from which on the guard has or may come to have doubts: the newest from before each is kept, to
             go back to.
     """
@@ -348,10 +348,10 @@ def prune(run: Path, keep_last: int, keep_every_steps: int | None, suspects: Col
         kept.add(best.path)
     for suspect in suspects:
         kept.update([path for path in found if _step(path) < suspect][-1:])
-    if keep_every_steps is not None:
+    if span_of is not None:
         spans: dict[int, Path] = {}
         for path in found:
-            spans.setdefault(_step(path) // keep_every_steps, path)
+            spans.setdefault(span_of(_step(path)), path)
         kept.update(spans.values())
     for path in found:
         if path not in kept:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
 
@@ -29,8 +30,10 @@ from distgan.data.conditions import label_names
 from distgan.data.noise import Noise
 from distgan.data.selection import select_samples, split_note
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
+from distgan.networks.growing import grow, train_what_is_in_use
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
-from distgan.spec import Options, RunSpec, SideOptimizerSpec, section_of
+from distgan.spec import Options, RunSpec, SideOptimizerSpec, item_of, section_of
+from distgan.stages import Stage, Timetable
 from distgan.training.complete import complete
 from distgan.training.optimizers import OPTIMIZERS, build_optimizer
 from distgan.training.precision import Precision
@@ -79,7 +82,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Step:
-    """A step over all workers: critic updates, then a generator update; forward, backward and penalties."""
+    """A step over all workers: critic updates, then a generator update; forward, backward and penalties.
+
+    Of a run that grows, one at the final size.
+    """
 
     critic_updates: int
     generator_updates: int
@@ -91,8 +97,24 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """A stage of a run that grows. What its fade costs beside it, which is little, is not counted."""
+
+    size: int
+    batch_size: int
+    images: int | None
+    """None in the last stage of a run whose length depends on a data set that could not be opened."""
+    fade_images: int
+    first_step: int
+    steps: int | None
+    flops_per_image: float
+    share: float | None
+    """Of the whole run's FLOPs."""
+
+
+@dataclass(frozen=True)
 class Memory:
-    """Bytes on each worker's device."""
+    """Bytes on each worker's device; of a run that grows, in the stage that takes the most."""
 
     precision: str
     images: int
@@ -119,6 +141,7 @@ class Run:
     flops: int | None
     samples: int | None
     steps_per_epoch: float | None
+    """As ``images_per_step``, of the last stage where the run grows."""
     epochs: float | None
 
 
@@ -133,6 +156,8 @@ class Description:
     generator: Network
     critic: Network
     step: Step
+    stages: list[Growth]
+    """Empty where the run has one image size."""
     memory: Memory
     run: Run
     notes: list[str]
@@ -167,8 +192,7 @@ def describe(spec: RunSpec) -> Description:
     """
     spec = complete(spec)
     data, workers = _data(spec), spec.cluster.most_workers
-    image = ImageShape(data.channels, spec.data.image_size)
-    images = -(-spec.training.batch_size // workers)
+    image = ImageShape.of(spec, data.channels)
     # `auto` depends on the device, and a description should not depend on where it is made.
     precision = Precision("float32" if spec.training.precision == "auto" else spec.training.precision, CPU)
     if spec.training.precision == "auto":
@@ -176,52 +200,103 @@ def describe(spec: RunSpec) -> Description:
     with FakeTensorMode(), _default_dtype(precision.dtype):
         networks = build_networks(spec.model, image, spec.seed, data.labels)
         game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
-        real = Batch(torch.empty(images, image.channels, image.size, image.size), torch.empty(images, data.labels))
-        latents = torch.empty(1, spec.model.latent_dim)
-        generator = _network(spec.model.generator.name, networks[0], latents, real.labels[:1])
-        critic = _network(spec.model.critic.name, networks[1], real.images[:1], real.labels[:1])
-        critic_update = _update(game.critic, real, networks, precision)
-        generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
-    flops = workers * (spec.objective.n_critic * critic_update[0] + generator_update[0])
-    step = Step(
-        critic_updates=spec.objective.n_critic,
-        generator_updates=int(game.generator is not None),
-        images=spec.images_per_step,
-        critic_update_flops=workers * critic_update[0],
-        generator_update_flops=workers * generator_update[0],
-        flops=flops,
-        flops_per_image=flops / spec.images_per_step,
-    )
-    kept = {
-        "weights": sum(map(_bytes_of, networks)),
-        "gradients": sum(parameter.nbytes for network in networks for parameter in network.parameters()),
-        "optimizer_state": sum(
-            _optimizer_bytes(side, network)
-            for side, network in zip((spec.optimizer.generator, spec.optimizer.critic), networks, strict=True)
-        ),
-        "ema": _bytes_of(networks[0]) * (3 if spec.training.keep_traces_every_images else 1),
-        "batch": real.images.nbytes + real.labels.nbytes,
-    }
-    activations = {"critic": critic_update[1], "generator": generator_update[1]}
-    memory = Memory(
-        precision=precision.name,
-        images=images,
-        **kept,
-        activations=activations,
-        total=sum(kept.values()) + max(activations.values()),
-    )
+        timetable = spec.timetable
+
+        latents, labels = torch.empty(1, spec.model.latent_dim), torch.empty(1, data.labels)
+        generator = _network(spec.model.generator.name, networks[0], timetable, lambda size: (latents, labels))
+        critic = _network(
+            spec.model.critic.name,
+            networks[1],
+            timetable,
+            lambda size: (torch.empty(1, image.channels, size, size), labels),
+        )
+        kept = {
+            "weights": sum(map(_bytes_of, networks)),
+            "gradients": sum(parameter.nbytes for network in networks for parameter in network.parameters()),
+            "optimizer_state": sum(
+                _optimizer_bytes(side, network)
+                for side, network in zip((spec.optimizer.generator, spec.optimizer.critic), networks, strict=True)
+            ),
+            "ema": _bytes_of(networks[0]) * (3 if spec.training.keep_traces_every_images else 1),
+        }
+        steps, memory = [], []
+        for stage in timetable.stages:
+            for network in networks:
+                grow(network, timetable, stage.faded_in)
+                train_what_is_in_use(network)
+            images = -(-stage.batch_size // workers)
+            real = Batch(torch.empty(images, image.channels, stage.size, stage.size), torch.empty(images, data.labels))
+            critic_update = _update(game.critic, real, networks, precision)
+            generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
+            steps.append(_step(stage, workers, critic_update[0], generator_update[0] if game.generator else None))
+            batch = real.images.nbytes + real.labels.nbytes
+            activations = {"critic": critic_update[1], "generator": generator_update[1]}
+            total = sum(kept.values()) + batch + max(activations.values())
+            memory.append(Memory(precision.name, images, **kept, batch=batch, activations=activations, total=total))
     known = spec.in_images(data.samples) if data.samples else spec
-    images_in_all = known.training.images
-    run = Run(
-        images=images_in_all,
-        images_per_step=spec.images_per_step,
-        steps=known.steps if images_in_all else None,
-        flops=known.steps * flops if images_in_all else None,
-        samples=data.samples,
-        steps_per_epoch=data.samples and data.samples / spec.images_per_step,
-        epochs=images_in_all / data.samples if images_in_all and data.samples else spec.training.epochs,
+    run, stages = _run(known, steps, data.samples)
+    data.notes.extend([known.cut_short] if known.cut_short else [])
+    return Description(
+        spec.name,
+        {"channels": image.channels, "size": image.size},
+        data.labels,
+        generator,
+        critic,
+        steps[-1],
+        stages if image.smaller else [],
+        max(memory, key=lambda each: each.total),
+        run,
+        data.notes,
     )
-    return Description(spec.name, image._asdict(), data.labels, generator, critic, step, memory, run, data.notes)
+
+
+def _step(stage: Stage, workers: int, critic_update: int, generator_update: int | None) -> Step:
+    """A step of a stage, of FLOPs that each worker's updates take; None where no generator is updated on its own."""
+    flops = workers * (stage.n_critic * critic_update + (generator_update or 0))
+    return Step(
+        critic_updates=stage.n_critic,
+        generator_updates=int(generator_update is not None),
+        images=stage.images_per_step,
+        critic_update_flops=workers * critic_update,
+        generator_update_flops=workers * (generator_update or 0),
+        flops=flops,
+        flops_per_image=flops / stage.images_per_step,
+    )
+
+
+def _run(spec: RunSpec, each: list[Step], samples: int | None) -> tuple[Run, list[Growth]]:
+    """The whole run and its stages, of a step of each."""
+    timetable, images = spec.timetable, spec.training.images
+    ends = [stage.first_step for stage in timetable.stages[1:]]
+    steps = spec.steps if images else None
+    if steps is not None:
+        ends = [min(end, steps) for end in (*ends, steps)]
+    counts = [max(end - stage.first_step, 0) for stage, end in zip(timetable.stages, ends, strict=False)]
+    flops = sum(count * step.flops for count, step in zip(counts, each, strict=True)) if images else None
+    stages = [
+        Growth(
+            size=stage.size,
+            batch_size=stage.batch_size,
+            images=None if count is None else count * stage.images_per_step,
+            fade_images=stage.fade_images,
+            first_step=stage.first_step,
+            steps=count,
+            flops_per_image=step.flops_per_image,
+            share=count * step.flops / flops if count is not None and flops else None,
+        )
+        for stage, step, count in zip_longest(timetable.stages, each, counts)
+    ]
+    per_step = timetable.stages[-1].images_per_step
+    run = Run(
+        images=images,
+        images_per_step=per_step,
+        steps=steps,
+        flops=flops,
+        samples=samples,
+        steps_per_epoch=samples and samples / per_step,
+        epochs=images / samples if images and samples else spec.training.epochs,
+    )
+    return run, stages
 
 
 def options(spec: RunSpec) -> list[Option]:
@@ -283,6 +358,7 @@ def description_text(description: Description) -> str:
     lines += [
         "",
         f"step: {updates}, {step.images:,} images, {_flops(step.flops)}: {_flops(step.flops_per_image)} an image",
+        *_stages_text(description.stages),
         "",
         f"memory of a worker, {memory.images:,} images in {memory.precision}",
     ]
@@ -296,14 +372,35 @@ def description_text(description: Description) -> str:
         "total": memory.total,
     }
     lines += _table([(name, _bytes(size)) for name, size in parts.items()])
+    in_which = " in the last stage" if description.stages else ""
     epochs = (
-        f"; {run.steps_per_epoch:,.1f} an epoch of {run.samples:,}, {run.epochs:,.1f} epochs" if run.samples else ""
+        f"; {run.steps_per_epoch:,.1f} an epoch of {run.samples:,}{in_which}, {run.epochs:,.1f} epochs"
+        if run.samples
+        else ""
     )
     if run.steps is None or run.images is None or run.flops is None:
         lines += ["", f"run: {run.epochs:,g} epochs; how many steps these are is known once the shards are there"]
     else:
         lines += ["", f"run: {run.steps:,} steps, {run.images:,} images{epochs}; {_flops(run.flops)}"]
     return "\n".join([*lines, *(f"note: {note}" for note in description.notes)])
+
+
+def _stages_text(stages: list[Growth]) -> list[str]:
+    """The stages of a run that grows, for people."""
+    rows: list[tuple[str, ...]] = [("size", "batch", "from step", "images", "fade", "an image", "of the run's FLOPs")]
+    for stage in stages:
+        rows.append(
+            (
+                f"{stage.size}×{stage.size}",
+                str(stage.batch_size),
+                f"{stage.first_step:,}",
+                "to the end" if stage.images is None else f"{stage.images:,}",
+                f"{stage.fade_images:,}",
+                _flops(stage.flops_per_image),
+                "" if stage.share is None else f"{stage.share:.1%}",
+            )
+        )
+    return ["", "stages, the step above being one of the last", *_table(rows)] if stages else []
 
 
 def options_text(found: list[Option]) -> str:
@@ -356,8 +453,10 @@ class _FLOPs(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _network(name: str, network: nn.Module, *inputs: Tensor) -> Network:
-    """Describe a network by what it does to one image (or latent) and its labels."""
+def _network(
+    name: str, network: nn.Module, timetable: Timetable, inputs: Callable[[int], tuple[Tensor, Tensor]]
+) -> Network:
+    """Describe a network by what it does to one image (or latent) and its labels, given for an image size."""
     shapes: dict[str, tuple[int, ...]] = {}
     layers = dict(_layers(network))
 
@@ -366,21 +465,27 @@ def _network(name: str, network: nn.Module, *inputs: Tensor) -> Network:
 
     hooks = [layer.register_forward_hook(note_shape(name)) for name, layer in layers.items()]
     network.eval()  # one image has no variance, and dropout nothing to draw from
-    with torch.no_grad(), _FLOPs() as flops:  # type: ignore[no-untyped-call]
-        network(*inputs)
+    flops = 0
+    for stage in timetable.stages:  # the final size comes last
+        grow(network, timetable, stage.faded_in)
+        with torch.no_grad(), _FLOPs() as counted:  # type: ignore[no-untyped-call]
+            network(*inputs(stage.size))
+        flops = counted.total
     network.train()
     for hook in hooks:
         hook.remove()
     rows = [
-        Layer(each, type(layers[each]).__name__, shape, _count(layers[each]).total) for each, shape in shapes.items()
+        Layer(each, type(layer).__name__, shapes[each], _count(layer).total)
+        for each, layer in layers.items()
+        if each in shapes
     ]
-    return Network(name, rows, _count(network), flops.total)
+    return Network(name, rows, _count(network), flops)
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The layers by name: what is in a sequence, and what is of a class of its own."""
     for name, child in network.named_children():
-        if isinstance(child, nn.Sequential):
+        if isinstance(child, nn.Sequential | nn.ModuleDict):
             yield from ((f"{name}.{inner}", layer) for inner, layer in _layers(child))
         else:
             yield name, child
@@ -433,7 +538,7 @@ def _optimizer_bytes(spec: SideOptimizerSpec, network: nn.Module) -> int:
 
 
 def _options(model: type[Options], value: Options | None, path: str) -> Iterator[Option]:
-    """The fields of a section and, below them, of its sections."""
+    """The fields of a section and, below them, of its sections; of a list of sections, those of one, without values."""
     fields = dict(model.model_fields)
     key, registry = _NAMED.get(path, ("", {}))
     if registry:
@@ -449,6 +554,9 @@ def _options(model: type[Options], value: Options | None, path: str) -> Iterator
             # Docstrings are written for Sphinx.
             plain = re.sub(r":\w+:`([^`]*)`", r"\1", field.description or "").replace("``", "`")
             yield Option(here, tree.get(name), plain + names)
+            item = item_of(field.annotation)
+            if item is not None and issubclass(item, Options):
+                yield from _options(item, None, f"{here}.N")
 
 
 def _reference(node: Mapping[str, Any]) -> str:

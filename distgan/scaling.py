@@ -138,14 +138,14 @@ def bench_scaling(spec: RunSpec | None, most: int | None = None, channels: int =
     """Measure 1, 2, 4, … workers on this machine, on random images.
 
     Args:
-        spec: The run; None is the DCGAN of the paper.
+        spec: The run; None is the DCGAN of the paper. Of one that grows, the last stage is measured.
         most: The most workers; as many as there are GPUs, or cores, when not given.
         channels: Colour channels of the images.
 
     Raises:
         InputError: There are not so many GPUs, or the batch is too small for so many workers.
     """
-    spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
+    spec = (spec or RunSpec(name="bench", data=DataSpec(shards=""))).full_size()
     gpus = torch.cuda.device_count()
     places = gpus or os.cpu_count() or 1
     most = most or min(places, spec.training.batch_size)
@@ -159,11 +159,10 @@ def bench_scaling(spec: RunSpec | None, most: int | None = None, channels: int =
         alone = 0.0
         for workers in _doublings(most):
             batch_size = spec.training.batch_size * (workers if fixed == "batch per worker" else 1)
-            sized = spec.model_copy(update={"training": spec.training.model_copy(update={"batch_size": batch_size})})
-            ranks = _side_by_side(sized, workers, channels, threads)
+            ranks = _side_by_side(spec.with_training(batch_size=batch_size), workers, channels, threads)
             step = median(mean(rank.together[i] for rank in ranks) for i in range(ROUNDS))
             own = [median(rank.apart) for rank in ranks]
-            images = sized.images_per_step
+            images = batch_size * spec.objective.n_critic
             alone = alone or images / step
             compute, waiting = mean(own), max(own) - mean(own)
             found.append(
@@ -208,12 +207,11 @@ def _measure(meeting: str, spec: RunSpec, rank: int, world_size: int, channels: 
         GROUP if on_gpu else "gloo", meeting, timedelta(minutes=10), rank=rank, world_size=world_size
     )
     try:
-        slots = torch.from_numpy(rank_slots(spec.training.batch_size, rank, world_size))
+        share = len(rank_slots(spec.training.batch_size, rank, world_size))
         image, labels = ImageShape(channels, spec.data.image_size), random_labels(spec)
-        own = spec.model_copy(update={"training": spec.training.model_copy(update={"batch_size": len(slots)})})
-        apart = Learner(own, image, Workers.alone(device), torch.arange(len(slots)), labels)
+        apart = Learner(spec.with_training(batch_size=share), image, Workers.alone(device), labels)
         seconds = _rounds(apart)
-        together = Learner(spec, image, Workers(rank, world_size, device), slots, labels)
+        together = Learner(spec, image, Workers(rank, world_size, device), labels)
         return _Seconds(seconds, seconds if world_size == 1 else _rounds(together))
     finally:
         dist.destroy_process_group()

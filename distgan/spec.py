@@ -11,13 +11,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from distgan.stages import Stage, Timetable
 from jobs import read, recipes
 from shards.errors import InputError
 from shards.names import near
@@ -196,6 +198,32 @@ class OptimizerSpec(Options):
 IMAGES = 5_000_000
 """The length of a run that does not say how long it is."""
 
+
+class StageRates(Options):
+    """Learning rates of a stage."""
+
+    generator: Rate | None = None
+    """In place of ``optimizer.generator.lr``."""
+    critic: Rate | None = None
+    """In place of ``optimizer.critic.lr``."""
+
+
+class StageSpec(Options):
+    """A stage of a run that grows."""
+
+    size: Annotated[int, Field(ge=1, le=4096)]
+    """Height and width of its images in pixels: those of the data set, each block of pixels averaged to one."""
+    images: Count | None = None
+    """Real images shown in it, the fade's included; its last step completes its batches. The last stage lasts until the
+    run ends, and has none."""
+    fade_images: Annotated[int, Field(ge=0, le=10**15)] = 0
+    """So many of these pass until the layers that are new in it have faded in. 0 has them there at once."""
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """In place of ``training.batch_size``."""
+    lr: StageRates = StageRates()
+    """In place of the optimizers' learning rates; schedules hold as they are."""
+
+
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp64": "float64"}
 """What people write, and what it is called here."""
 
@@ -210,6 +238,10 @@ class TrainingSpec(Options):
     completes its batches."""
     epochs: Annotated[float, Field(gt=0.0, le=1e9)] | None = None
     """In place of ``images``: how often each sample that is trained on is shown. The run's folder has it in images."""
+    stages: list[StageSpec] | None = None
+    """Grow from small images to ``data.image_size`` (Karras et al. 2018): ``[{size: 8, images: 20_000}, {size: 16,
+    images: 20_000, fade_images: 5_000}, {size: 32, fade_images: 5_000}]``. Each size is twice the one before. In the
+    lists of pictures and scores all is shown at the final size. Unset, all images have that size from the beginning."""
     precision: PrecisionName = "auto"
     """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that compute in it, else float32. A
     resumed run goes on in what it began in. ``bf16``, ``fp32`` and ``fp64`` are understood."""
@@ -243,6 +275,34 @@ class TrainingSpec(Options):
         if len(given) == 2:
             raise ValueError("images and epochs both say how long the run is: give one of them")
         return tree if given else {**tree, "images": IMAGES}
+
+    @field_validator("stages")
+    @classmethod
+    def _growing(cls, stages: list[StageSpec] | None) -> list[StageSpec] | None:
+        if stages is None:
+            return None
+        if not stages:
+            raise ValueError("names no stage: leave it out to train at one size")
+        sizes = [stage.size for stage in stages]
+        for before, after in pairwise(sizes):
+            if after != 2 * before:
+                raise ValueError(f"goes from {before} to {after} pixels: each size is twice the one before")
+        if stages[0].fade_images:
+            raise ValueError("the first stage has nothing to fade from: leave its fade_images out")
+        for stage in stages[:-1]:
+            if stage.images is None:
+                raise ValueError(f"the stage of {stage.size} pixels does not say how long it is: give it images")
+            if stage.fade_images > stage.images:
+                raise ValueError(
+                    f"the stage of {stage.size} pixels has {stage.images} images, and fade_images = "
+                    f"{stage.fade_images} is more: give it at most as many"
+                )
+        if stages[-1].images is not None:
+            raise ValueError(
+                f"the stage of {sizes[-1]} pixels, the last one, lasts until the run ends: leave its images out, "
+                "training.images says how many there are in all"
+            )
+        return stages
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -414,10 +474,21 @@ class RunSpec(Options):
 
     @model_validator(mode="after")
     def _an_image_each(self) -> RunSpec:
-        if self.cluster.most_workers > self.training.batch_size:
+        for name, batch_size in self.batch_sizes.items():
+            if self.cluster.most_workers > batch_size:
+                raise ValueError(
+                    f"{name} is {batch_size}, too few for cluster.workers = {self.cluster.most_workers}: each needs an "
+                    "image"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _grown(self) -> RunSpec:
+        stages, size = self.training.stages, self.data.image_size
+        if stages and stages[-1].size != size:
             raise ValueError(
-                f"training.batch_size is {self.training.batch_size}, too few for cluster.workers = "
-                f"{self.cluster.most_workers}: each needs an image"
+                f"training.stages end at {stages[-1].size} pixels, but data.image_size is {size}: add stages, or leave "
+                f"some out, until the last one has {size}"
             )
         return self
 
@@ -428,15 +499,55 @@ class RunSpec(Options):
         return self
 
     @property
-    def images_per_step(self) -> int:
-        """Real images that one step (``n_critic`` critic updates, then one generator update) shows to the critic."""
-        return self.training.batch_size * self.objective.n_critic
+    def timetable(self) -> Timetable:
+        """What each step (``n_critic`` critic updates, then one generator update) shows to the critic."""
+        return Timetable(
+            [
+                Stage(
+                    stage.size,
+                    stage.batch_size or self.training.batch_size,
+                    self.objective.n_critic,
+                    stage.images,
+                    stage.fade_images,
+                    stage.lr.model_dump(exclude_none=True),
+                )
+                for stage in self.training.stages or [StageSpec(size=self.data.image_size)]
+            ]
+        )
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Each global batch that the run has, by the field that says it."""
+        found: dict[str, int] = {}
+        for place, stage in enumerate(self.training.stages or [None]):
+            if stage is not None and stage.batch_size is not None:
+                found[f"training.stages.{place}.batch_size"] = stage.batch_size
+            else:
+                found["training.batch_size"] = self.training.batch_size
+        return found
 
     @property
     def steps(self) -> int:
         """Generator steps in the whole run, whose length is known in images."""
         assert self.training.images is not None, "see in_images"
-        return -(-self.training.images // self.images_per_step)
+        return self.timetable.steps(self.training.images)
+
+    @property
+    def cut_short(self) -> str | None:
+        """What should be known of a run that ends before it has grown, in a sentence."""
+        last = self.timetable.stages[-1]
+        if self.training.images is None or self.steps > last.faded_in:
+            return None
+        stage = self.timetable.stage(self.timetable.last(self.steps))
+        return (
+            f"training.images is {self.training.images:,}: the run ends in the stage of {stage.size} pixels, before "
+            f"the layers of {last.size} pixels have faded in"
+        )
+
+    def full_size(self) -> RunSpec:
+        """The last stage of a run that grows, as a run of its own."""
+        last = self.timetable.stages[-1]
+        return self.with_training(stages=None, batch_size=last.batch_size)
 
     def in_images(self, samples: int) -> RunSpec:
         """The run with its length in images, for a data set of which so many samples are trained on."""
@@ -450,12 +561,6 @@ class RunSpec(Options):
     def with_training(self, **fields: Any) -> RunSpec:
         """The run with other fields of its ``training`` section, which are not validated."""
         return self.model_copy(update={"training": self.training.model_copy(update=fields)})
-
-    @property
-    def keep_every_steps(self) -> int | None:
-        """``training.keep_every_images`` in steps, rounded up."""
-        images = self.training.keep_every_images
-        return None if images is None else -(-images // self.images_per_step)
 
 
 FREE_ON_RESUME = (
@@ -658,8 +763,10 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, beside: Iterable[str]
 def _fields(model: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
     """The field names at a path of nested models."""
     for part in path:
+        if part.isdecimal():  # a place in a list of models
+            continue
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = section_of(annotation)
+        inner = section_of(annotation) or item_of(annotation)
         if inner is None:
             return ()
         model = inner
@@ -669,9 +776,16 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> Iterable[str]:
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The model that a field of this type holds, if it holds one: of ``ConditionSpec | None``, ``ConditionSpec``."""
     for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+        # Python 3.10 takes list[str] for a type, and then refuses to say what it is a subclass of.
+        if isinstance(candidate, type) and get_origin(candidate) is None and issubclass(candidate, BaseModel):
             return candidate
     return None
+
+
+def item_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of which a field of this type holds a list: of ``list[StageSpec] | None``, ``StageSpec``."""
+    lists = (each for each in (annotation, *get_args(annotation)) if get_origin(each) is list)
+    return next((section_of(get_args(each)[0]) for each in lists), None)
 
 
 def _parse(text: str, where: str, path: tuple[str, ...] = ()) -> Any:

@@ -117,7 +117,7 @@ def describe(
             raise InputError("a prediction needs both --bandwidth and --speed (distgan bench step measures the latter)")
         from distgan.scaling import as_rows, predict
 
-        run_spec = load(spec, changes, overrides)
+        run_spec = load(spec, changes, overrides).full_size()
         # Not a field of the run here: a cluster may be planned that is too large for this global batch.
         count = fewest_and_most(workers)[1] if workers else run_spec.cluster.most_workers
         described, batch_size = describer.describe(run_spec), run_spec.training.batch_size

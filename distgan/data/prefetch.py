@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Iterator
+from itertools import count
 from types import TracebackType
 
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from distgan.data.conditions import Vectors
 from distgan.data.noise import Noise
-from distgan.data.order import Ids, Order
+from distgan.data.order import Ids, Order, rank_slots
+from distgan.networks.growing import blend, enlarge, shrink
 from distgan.objectives import Batch
 from distgan.spec import RunSpec
 from shards.reader import Reader
@@ -28,9 +31,10 @@ class Batches:
         reader: Where samples come from. Used by the thread alone.
         kept: int64 (m,): the sample ids that the run trains on.
         labels: int8 (m, K): their label vectors.
-        slots: int64 (n,): the slots of each global batch that this rank holds.
-        spec: The run: its seed, batch size and ``data`` section.
-        first_update: The critic update to start from; the stream's position is ``first_update * batch_size``.
+        spec: The run: its seed, stages and ``data`` section.
+        first_step: The step to start from.
+        rank: Of this process, in [0, world_size).
+        world_size: How many processes share each global batch.
         device: Where batches are wanted.
         dtype: Floating point type of images and labels.
     """
@@ -40,9 +44,10 @@ class Batches:
         reader: Reader,
         kept: Ids,
         labels: Vectors,
-        slots: Tensor,
         spec: RunSpec,
-        first_update: int,
+        first_step: int,
+        rank: int,
+        world_size: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -50,17 +55,18 @@ class Batches:
         self._kept = kept
         self._labels = labels
         self._order = Order(len(kept), spec.seed, block=spec.data.block_samples, lanes=spec.data.lanes)
-        self._slots = slots
+        self._rank, self._world_size = rank, world_size
         self._spec = spec
-        self._update = first_update
+        self._timetable = spec.timetable
+        self._update = first_step * spec.objective.n_critic
         self._device = device
         self._dtype = dtype
-        self._device_slots = slots.to(device)
+        self._device_slots = torch.empty(0, dtype=torch.int64)
         self._ready: queue.Queue[tuple[Tensor, Tensor] | BaseException] = queue.Queue(
             maxsize=spec.data.prefetch_batches
         )
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read_ahead, args=(first_update,), name="prefetch", daemon=True)
+        self._thread = threading.Thread(target=self._read_ahead, args=(first_step,), name="prefetch", daemon=True)
         self.samples = len(kept)
         """Samples in an epoch."""
         self.seconds_waited = 0.0
@@ -86,6 +92,9 @@ class Batches:
     def __next__(self) -> Batch:
         """The next update's real images, (slots, C, S, S) in [-1, 1], channels last in memory, with their labels.
 
+        In a stage of smaller images each of their pixels is the mean of a block of the data set's, not rounded; while
+        the stage fades in, images are blended with those of half the size as the generator's are.
+
         Raises:
             DamageError: A sample is not what was packed.
         """
@@ -96,18 +105,36 @@ class Batches:
             raise item
         pixels, labels = (tensor.to(self._device, non_blocking=True) for tensor in item)
         images = pixels.permute(0, 3, 1, 2)
-        images = images.to(self._dtype).mul_(2.0 / 255.0).sub_(1.0)
+        step = self._update // self._spec.objective.n_critic
+        stage, fade = self._timetable.stage(step), self._timetable.fade(step)
+        # Of whole numbers the means are exact; of what they become below they would not be.
+        images = shrink(images.to(self._dtype), images.shape[-1] // stage.size)
+        if fade < 1:
+            images = blend(enlarge(shrink(images, 2), 2), images, fade)
+        images = images.mul_(2.0 / 255.0).sub_(1.0)
         if self._spec.data.flip:
+            if len(self._device_slots) != len(images):  # another batch size
+                slots = rank_slots(stage.batch_size, self._rank, self._world_size)
+                self._device_slots = torch.from_numpy(slots).to(self._device)
             draw = Noise(self._spec.seed, self._device_slots, f"critic/{self._update}").uniform("flip")
             images = torch.where(draw[:, None, None, None] < 0.5, images.flip(-1), images)
         self._update += 1
         return Batch(images, labels.to(self._dtype))
 
-    def _read_ahead(self, update: int) -> None:
+    def _positions(self, step: int) -> Iterator[Ids]:
+        """Of each update's batch from a step on, without end: where in the stream this rank's part lies."""
+        for each in count(step):
+            stage = self._timetable.stage(each)
+            slots = rank_slots(stage.batch_size, self._rank, self._world_size)
+            for repeat in range(stage.n_critic):
+                yield self._timetable.images(each, repeat) + slots
+
+    def _read_ahead(self, step: int) -> None:
         try:
-            slots = self._slots.numpy()
-            while not self._stop.is_set():
-                chosen = self._order(update * self._spec.training.batch_size + slots)
+            for positions in self._positions(step):
+                if self._stop.is_set():
+                    return
+                chosen = self._order(positions)
                 # torch's pool of page-locked memory hands a block out again only when the copies of it are done.
                 pin = self._device.type == "cuda"
                 images = torch.empty((len(chosen), *self._reader.shape), dtype=torch.uint8, pin_memory=pin)
@@ -115,6 +142,5 @@ class Batches:
                 self._reader.read(self._kept[chosen], out=images.numpy())
                 labels.numpy()[:] = self._labels[chosen]
                 self._ready.put((images, labels))
-                update += 1
         except BaseException as error:  # handed to the loop, which raises it
             self._ready.put(error)

@@ -51,14 +51,14 @@ def select_samples(spec: RunSpec) -> tuple[Index, Ids]:
             f"{index.transform.size} pixels; set data.image_size={index.transform.size} or pack with "
             f"--size {spec.data.image_size}"
         )
-    batch_size = spec.training.batch_size
-    if batch_size > len(kept):
-        raise InputError(
-            f"training.batch_size is {batch_size}, but there are only {len(kept)} samples to train on; "
-            f"set training.batch_size to at most {len(kept)}"
-        )
-    if batch_size % spec.data.lanes:
-        raise InputError(f"training.batch_size is {batch_size}, which data.lanes = {spec.data.lanes} does not divide")
+    for name, batch_size in spec.batch_sizes.items():
+        if batch_size > len(kept):
+            raise InputError(
+                f"{name} is {batch_size}, but there are only {len(kept)} samples to train on; "
+                f"set it to at most {len(kept)}"
+            )
+        if batch_size % spec.data.lanes:
+            raise InputError(f"{name} is {batch_size}, which data.lanes = {spec.data.lanes} does not divide")
     return index, kept
 
 

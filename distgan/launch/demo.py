@@ -50,7 +50,7 @@ def demo(
     drawn, packed, run = out / "faces", out / "shards", out / "run"
     with as_file(files("jobs") / "demo.yaml") as path:
         spec = load_spec(path, [f"data.shards={json.dumps(str(packed))}", *overrides])
-    build_networks(spec.model, ImageShape(3, spec.data.image_size), spec.seed)  # what does not fit is said at once
+    build_networks(spec.model, ImageShape.of(spec, 3), spec.seed)  # what does not fit is said at once
     if not (drawn / "identity_CelebA.txt").exists():
         say(f"1/3 drawing {faces} faces in CelebA's layout: {drawn}")
         with progress("drawing") as bar:

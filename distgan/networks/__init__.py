@@ -42,24 +42,26 @@ class Entry(NamedTuple, Generic[N]):
     options: type[Options]
     build: Callable[..., N]
     initialise: Callable[[nn.Module, torch.Generator], None]
+    grows: bool = False
+    """Whether it can begin with smaller images: see :mod:`distgan.networks.growing`."""
 
 
 GENERATORS: dict[str, Entry[Generator]] = {
-    "dcgan": Entry(dcgan.GeneratorOptions, dcgan.DCGANGenerator, initialise_normal),
+    "dcgan": Entry(dcgan.GeneratorOptions, dcgan.DCGANGenerator, initialise_normal, grows=True),
     "dcgan_keras": Entry(dcgan_keras.GeneratorOptions, dcgan_keras.KerasGenerator, initialise_glorot),
     "gan_rmsprop": Entry(gan_rmsprop.GeneratorOptions, gan_rmsprop.RMSpropGenerator, initialise_glorot),
 }
 """Made with (options, ImageShape, GeneratorInput)."""
 
 CRITICS: dict[str, Entry[Critic]] = {
-    "dcgan": Entry(dcgan.CriticOptions, dcgan.dcgan_critic, initialise_normal),
+    "dcgan": Entry(dcgan.CriticOptions, dcgan.dcgan_critic, initialise_normal, grows=True),
     "dcgan_keras": Entry(dcgan_keras.CriticOptions, dcgan_keras.keras_critic, initialise_glorot),
     "gan_rmsprop": Entry(gan_rmsprop.CriticOptions, gan_rmsprop.rmsprop_critic, initialise_glorot),
 }
 """Made with (options, ImageShape, labels)."""
 
 ENCODERS: dict[str, Entry[Encoder]] = {
-    "dcgan_encoder": Entry(dcgan.CriticOptions, dcgan.dcgan_encoder, initialise_normal),
+    "dcgan_encoder": Entry(dcgan.CriticOptions, dcgan.dcgan_encoder, initialise_normal, grows=True),
 }
 """They stand where a critic would, in ``model.critic``. Made with (options, ImageShape, labels, latent_dim)."""
 
@@ -112,9 +114,17 @@ def complete_model(spec: ModelSpec) -> ModelSpec:
     )
 
 
-def _build(spec: NetworkSpec, registry: Mapping[str, Entry[N]], role: str, seed: int, *shape: Any) -> N:
+def _build(
+    spec: NetworkSpec, registry: Mapping[str, Entry[N]], role: str, seed: int, image: ImageShape, *shape: Any
+) -> N:
     options = _options(spec, registry, f"model.{role}")
-    network = registry[spec.name].build(options, *shape)
+    if image.smaller and not registry[spec.name].grows:
+        able = ", ".join(name for name, entry in registry.items() if entry.grows)
+        raise InputError(
+            f"training.stages: model.{role} is {spec.name}, which has one image size and cannot grow: "
+            f"leave the stages out, or take another network ({able})"
+        )
+    network = registry[spec.name].build(options, image, *shape)
     digest = hashlib.blake2b(f"{seed}/weights/{role}".encode(), digest_size=8).digest()
     registry[spec.name].initialise(network, torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1))
     return network

@@ -8,13 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from distgan.networks.layers import ConditionalBatchNorm2d, Layers
+from distgan.spec import RunSpec
 
 
 class ImageShape(NamedTuple):
-    """``size`` × ``size`` pixels of ``channels`` values in [-1, 1]."""
+    """``size`` × ``size`` pixels of ``channels`` values in [-1, 1]; for a run that grows, the smaller sizes too."""
 
     channels: int
     size: int
+    smaller: tuple[int, ...] = ()
+    """Ascending, each half of the next; the last is half of ``size``."""
+
+    @classmethod
+    def of(cls, spec: RunSpec, channels: int) -> ImageShape:
+        """What a run's images are, if they have so many colour channels."""
+        *smaller, size = (stage.size for stage in spec.timetable.stages)
+        return cls(channels, size, tuple(smaller))
 
 
 class GeneratorInput(NamedTuple):

@@ -2,7 +2,7 @@
 
 At 64 pixels and width 64 these are the paper's layers: a projection to 4×4×512 and four fractionally strided
 convolutions, mirrored by the critic. A larger image adds a layer, twice as wide as the widest while ``max_width``
-allows it; a smaller one drops it.
+allows it; a smaller one drops it, and so do the stages of a run that grows.
 At 32 pixels they are those of the report that `jobs/dcgan32_gwu.yaml` repeats. The encoder of a variational autoencoder
 is the critic up to 4×4, with another end.
 """
@@ -16,12 +16,15 @@ from pydantic import model_validator
 from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
+from distgan.networks.growing import GrowingFeatures, GrowingLayers
 from distgan.networks.layers import Layers
 from distgan.networks.normalisation import Normalisation, normalisation_layer
-from distgan.networks.sizes import doublings
+from distgan.networks.sizes import doublings, require_power
 from distgan.networks.spectral import SpectralConv2d, SpectralLinear
 from distgan.spec import Options, Width
 
+LEAST = 8
+"""Pixels of the smallest image that a run can begin with."""
 LEAK = 0.2
 """The negative slope of LeakyReLU."""
 PUBLISHED = 64
@@ -87,6 +90,10 @@ class DCGANGenerator(Generator):
         def activation() -> nn.Module:
             return nn.ReLU(inplace=True) if options.activation == "relu" else nn.LeakyReLU(LEAK, inplace=True)
 
+        def to_image(before: int) -> list[nn.Module]:
+            deconvolution = nn.ConvTranspose2d(before, image.channels, kernel_size=4, stride=2, padding=1, bias=False)
+            return [deconvolution, nn.Tanh()]
+
         layers: list[nn.Module] = [
             nn.Unflatten(1, (given.width, 1, 1)),
             # A linear projection to 4×4, written as the transposed convolution of a 1×1 map that it is.
@@ -94,17 +101,25 @@ class DCGANGenerator(Generator):
             *([given.batch_norm(channels[0])] if options.input_batchnorm else []),
             activation(),
         ]
+        depths = [len(layers)]
         for before, after in pairwise(channels):
             layers += [
                 nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1, bias=False),
                 given.batch_norm(after),
                 activation(),
             ]
-        layers += [
-            nn.ConvTranspose2d(channels[-1], image.channels, kernel_size=4, stride=2, padding=1, bias=False),
-            nn.Tanh(),
-        ]
-        self.layers = Layers(*layers)
+            depths.append(len(layers))
+        layers += to_image(channels[-1])
+        places = _places(image)
+        self.layers = (
+            GrowingLayers(
+                layers,
+                {size: depths[place] for size, place in places.items()},
+                {size: nn.Sequential(*to_image(channels[place])) for size, place in places.items()},
+            )
+            if places
+            else Layers(*layers)
+        )
 
 
 def dcgan_critic(options: CriticOptions, image: ImageShape, labels: int) -> Critic:
@@ -125,18 +140,40 @@ def _convolution(options: CriticOptions) -> type[nn.Conv2d]:
     return SpectralConv2d if options.normalisation == "spectral" else nn.Conv2d
 
 
+def _places(image: ImageShape) -> dict[int, int]:
+    """Of each smaller size: how many strided layers lie between the 4×4 maps and those that are next to its image.
+
+    Raises:
+        InputError: The networks cannot have it.
+    """
+    for size in image.smaller[:1]:
+        require_power(size, LEAST, "the dcgan networks make the smallest images of 4×4 maps", "training.stages.0.size")
+    return {size: (size // LEAST).bit_length() - 1 for size in image.smaller}
+
+
 def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential, int]:
     """Images to 4×4 maps, and how many channels these have."""
     channels = options.channels(image.size)
     convolution, normalisation = _convolution(options), options.normalisation
-    layers: list[nn.Module] = [
-        convolution(image.channels, channels[0], kernel_size=4, stride=2, padding=1, bias=False),
-        nn.LeakyReLU(LEAK, inplace=True),
-    ]
+
+    def from_image(after: int) -> list[nn.Module]:
+        first = convolution(image.channels, after, kernel_size=4, stride=2, padding=1, bias=False)
+        return [first, nn.LeakyReLU(LEAK, inplace=True)]
+
+    layers = from_image(channels[0])
+    starts = [len(layers)]
     for before, after in pairwise(channels):
         layers += [
             convolution(before, after, 4, stride=2, padding=1, bias=normalisation in ("none", "spectral")),
             *([] if normalisation == "spectral" else normalisation_layer(normalisation, after)),
             nn.LeakyReLU(LEAK, inplace=True),
         ]
-    return nn.Sequential(*layers), channels[-1]
+        starts.append(len(layers))
+    places = _places(image)
+    if not places:
+        return nn.Sequential(*layers), channels[-1]
+    return GrowingFeatures(
+        layers,
+        {size: starts[-1 - place] for size, place in places.items()},
+        {size: nn.Sequential(*from_image(channels[-1 - place])) for size, place in places.items()},
+    ), channels[-1]

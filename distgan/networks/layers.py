@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,9 +19,14 @@ class Layers(nn.Sequential):
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
         """The last layer's output for the first one's input and labels (N, K)."""
-        for layer in self:
-            x = layer(x, labels) if isinstance(layer, ConditionalBatchNorm2d) else layer(x)
-        return x
+        return through(self, x, labels)
+
+
+def through(layers: Iterable[nn.Module], x: Tensor, labels: Tensor) -> Tensor:
+    """The last layer's output for the first one's input; labels (N, K) are given to the layers that take them."""
+    for layer in layers:
+        x = layer(x, labels) if isinstance(layer, ConditionalBatchNorm2d) else layer(x)
+    return x
 
 
 class ConditionalBatchNorm2d(nn.Module):

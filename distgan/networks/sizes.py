@@ -23,12 +23,18 @@ def doublings(size: int, start: int, least: int, network: str) -> int:
     return (size // start).bit_length() - 1
 
 
-def require_power(size: int, least: int, reason: str) -> None:
+def require_power(size: int, least: int, reason: str, field: str = "data.image_size") -> None:
     """Refuse an image size that is not 2^k, or that is less than ``least``.
+
+    Args:
+        size: In pixels.
+        least: The smallest there is.
+        reason: What it is refused for.
+        field: Of the specification, that says it.
 
     Raises:
         InputError: Says the reason, and the sizes there are.
     """
     if size < least or size > MOST or size & (size - 1):
         sizes = ", ".join(str(2**k) for k in range(least.bit_length() - 1, MOST.bit_length()))
-        raise InputError(f"data.image_size is {size}: {reason}: use one of {sizes}")
+        raise InputError(f"{field} is {size}: {reason}: use one of {sizes}")

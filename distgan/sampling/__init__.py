@@ -21,6 +21,7 @@ from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
+from distgan.networks.growing import grow
 from distgan.objectives import draw_latents
 from distgan.spec import ModelSpec
 from shards.errors import InputError
@@ -104,9 +105,10 @@ def load_generator(checkpoint: Checkpoint, *, ema: bool = True) -> nn.Module:
         InputError: The checkpoint is damaged.
     """
     state = checkpoint.state
-    image = ImageShape(state.channels, state.spec.data.image_size)
-    generator, _ = build_networks(state.spec.model, image, state.spec.seed, len(state.label_names))
+    spec, timetable = state.spec, state.spec.timetable
+    generator, _ = build_networks(spec.model, ImageShape.of(spec, state.channels), spec.seed, len(state.label_names))
     checkpoint.load_into(generator, "generator_ema" if ema else "generator")
+    grow(generator, timetable, timetable.last(state.step))
     return generator.eval()
 
 

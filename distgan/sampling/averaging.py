@@ -9,7 +9,7 @@ weights come nearest to the wanted ones (least squares) is that average, but for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,8 @@ RESOLUTION = 4_096
 """Pieces of equal length that training time is cut into to compare weights."""
 
 Weights = NDArray[np.float64]
+Clock = Callable[[Weights], Weights]
+"""From steps, whole or not, to time, both ascending from 0."""
 
 
 @dataclass(frozen=True)
@@ -49,33 +51,36 @@ class Mixture:
     misfit: float
 
 
-def mix(kept: Sequence[tuple[int, float]], end: int, half_life: float) -> Mixture:
+def mix(kept: Sequence[tuple[int, float]], end: int, half_life: float, clock: Clock = np.positive) -> Mixture:
     """The mixture of kept averages that comes nearest to an exponential one.
 
     Args:
         kept: Step, at most ``end``, and γ of each.
         end: The step that the average ends at.
-        half_life: Steps back from there by which the weight of a step has halved.
+        half_life: Time back from there by which the weight of a moment has halved.
+        clock: What time it is after so many steps: time is counted in steps, or in whatever this makes of them.
     """
     edges = np.linspace(0.0, end, min(end, RESOLUTION) + 1)
     # Up to step k, the weights of an average kept at step t add up to (k / t)^(γ + 1): the updates telescope.
     sums = [np.minimum(edges / step, 1.0) ** (exponent + 1.0) for step, exponent in kept]
     columns = np.diff(np.stack(sums, axis=1), axis=0)
+    times = clock(edges)
     # What an exponential average would give to the time before the first step is spread over the steps that there are.
-    wanted = np.diff(np.exp2((edges - end) / half_life)) / -math.expm1(-math.log(2.0) * end / half_life)
+    wanted = np.diff(np.exp2((times - times[-1]) / half_life)) / -math.expm1(-math.log(2.0) * times[-1] / half_life)
     # The shares' sum is 1: the last is what the others leave.
     others, *_ = np.linalg.lstsq(columns[:, :-1] - columns[:, -1:], wanted - columns[:, -1], rcond=None)
     shares = np.append(others, 1.0 - others.sum())
     return Mixture(shares, float(np.linalg.norm(columns @ shares - wanted) / np.linalg.norm(wanted)))
 
 
-def reach(kept: Sequence[tuple[int, float]], end: int) -> tuple[float, float] | None:
-    """The shortest and the longest half-life in steps, up to ``end``, that can be had; None where none can.
+def reach(kept: Sequence[tuple[int, float]], end: int, clock: Clock = np.positive) -> tuple[float, float] | None:
+    """The shortest and the longest half-life, up to the whole time, that can be had; None where none can.
 
     The arguments are those of :func:`mix`.
     """
-    lengths = [end * 2.0 ** (-i / 4) for i in range(4 * 14)]
-    fit = [length for length in lengths if mix(kept, end, length).misfit <= MISFIT]
+    whole = float(clock(np.array([end], np.float64))[0])
+    lengths = [whole * 2.0 ** (-i / 4) for i in range(4 * 14)]
+    fit = [length for length in lengths if mix(kept, end, length, clock).misfit <= MISFIT]
     return (fit[-1], fit[0]) if fit else None
 
 
@@ -117,14 +122,14 @@ def average(checkpoint: Checkpoint, half_life_images: int) -> Checkpoint:
         if each.state.fingerprint != state.fingerprint or differences(each.state.spec, state.spec):
             raise InputError(f"{each.path} is of another run than {checkpoint.path}: averages are of one run alone")
     steps = [(each.state.step, exponent) for each in kept for exponent in TRACES.values()]
-    per_step = state.spec.images_per_step
-    mixture = mix(steps, state.step, half_life_images / per_step)
+    clock = _images(state)
+    mixture = mix(steps, state.step, half_life_images, clock)
     if mixture.misfit > MISFIT:
-        lengths = reach(steps, state.step)
+        lengths = reach(steps, state.step, clock)
         raise InputError(
             f"a half-life of {half_life_images:,} images cannot be had from the traces of {run}: "
             + (
-                f"they reach from {math.ceil(lengths[0] * per_step):,} to {math.floor(lengths[1] * per_step):,} images"
+                f"they reach from {math.ceil(lengths[0]):,} to {math.floor(lengths[1]):,} images"
                 if lengths
                 else "there are too few; train with a smaller training.keep_traces_every_images"
             )
@@ -147,6 +152,13 @@ def average(checkpoint: Checkpoint, half_life_images: int) -> Checkpoint:
         return save_average(run, _of_length(state, half_life_images), files)
     except OSError as error:
         raise InputError(f"cannot write into {run}: {error.strerror or error}") from None
+
+
+def _images(state: State) -> Clock:
+    """Real images shown after so many steps of a run, up to a state."""
+    timetable = state.spec.timetable
+    known = [*(stage.first_step for stage in timetable.stages if stage.first_step < state.step), state.step]
+    return lambda steps: np.interp(steps, known, [timetable.images(step) for step in known])
 
 
 def _each_trace(kept: Sequence[Checkpoint]) -> Iterator[dict[str, Tensor]]:

@@ -37,7 +37,7 @@ def open_tracker(
             settings.
         OSError: The folder cannot be written.
     """
-    tracker = Tracker([Records(run, resume_step=resume_step, images_per_step=spec.images_per_step)])
+    tracker = Tracker([Records(run, resume_step=resume_step, images_at=spec.timetable.images)])
     if console:
         tracker.sinks.append(Console(resume_step or 0, total_steps))
     sink, tracker.wandb_run_id = weights_and_biases.start(spec, run, wandb_run_id, tracker.message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -112,17 +112,17 @@ class Chart:
         return [{"label": curve.label, "points": curve.points} for curve in self.curves]
 
 
-def draw_charts(metrics: Sequence[Mapping[str, float]], images_per_step: int) -> list[Chart]:
+def draw_charts(metrics: Sequence[Mapping[str, float]], images_at: Callable[[int], int]) -> list[Chart]:
     """A chart for each group of figures that belong together, losses first; unknown ones by what is before the slash.
 
     Args:
         metrics: The lines of a run, at least one. A figure need not be in every line.
-        images_per_step: For lines that do not say how many images were seen.
+        images_at: Real images seen after so many steps, for lines that do not say it.
     """
     groups: dict[str, dict[str, tuple[Floats, Floats]]] = {title: {} for _, title in _TITLES}
     for name in dict.fromkeys(name for line in metrics for name in line if name not in _CLOCKS):
         having = [line for line in metrics if name in line]
-        images = np.array([line.get("images", line["step"] * images_per_step) for line in having], dtype=np.float64)
+        images = np.array([line.get("images", images_at(int(line["step"]))) for line in having], dtype=np.float64)
         values = np.array([line[name] for line in having], dtype=np.float64)
         groups.setdefault(_title(name), {})[name] = (images, values)
     return [_draw(title, group) for title, group in groups.items() if group]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -36,13 +36,13 @@ class LogEntry(NamedTuple):
 class Records(Sink):
     """Appends to ``metrics.jsonl`` and ``log.txt``."""
 
-    def __init__(self, run: Path, *, resume_step: int | None, images_per_step: int) -> None:
+    def __init__(self, run: Path, *, resume_step: int | None, images_at: Callable[[int], int]) -> None:
         """Open the records of a run; on resume, drop what is newer than the state that training goes on from.
 
         Args:
             run: The run's folder.
             resume_step: The step that training goes on from (0 when it begins again), or None for a new run.
-            images_per_step: Real images in a step; grids are named by images.
+            images_at: Real images seen after so many steps; grids are named by them.
 
         Raises:
             InputError: ``metrics.jsonl`` is damaged, or holds figures although the run is new.
@@ -51,7 +51,7 @@ class Records(Sink):
         self._metrics = run / "metrics.jsonl"
         self._log = run / "log.txt"
         self._samples = run / "samples"
-        self._images_per_step = images_per_step
+        self._images_at = images_at
         self._facts: Mapping[str, Any] = {}
         if resume_step is not None:
             self.rewind(resume_step)
@@ -90,7 +90,7 @@ class Records(Sink):
             with write_atomically(self._metrics) as file:
                 file.writelines(line + b"\n" for line in kept)
         for images, path in sample_grids(self._samples):
-            if images > step * self._images_per_step:
+            if images > self._images_at(step):
                 path.unlink()
 
     def close(self, outcome: Outcome) -> None:

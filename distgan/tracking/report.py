@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.resources import files
@@ -94,9 +94,9 @@ def write_report(run: Path) -> Path:
         state=_state(log),
         facts={
             **_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime),
-            **_scores(run, metrics, spec.images_per_step),
+            **_scores(run, metrics, spec.timetable.images),
         },
-        charts=draw_charts(metrics, spec.images_per_step),
+        charts=draw_charts(metrics, spec.timetable.images),
         thinned=len(metrics) > BUCKETS,
         figures=_table(metrics),
         real=real,
@@ -142,14 +142,15 @@ def _facts(
 ) -> dict[str, str]:
     """What the head of the page says, by name."""
     last = metrics[-1]
-    images = last.get("images", last["step"] * spec.images_per_step)
+    images_at = spec.timetable.images
+    images = last.get("images", images_at(int(last["step"])))
     facts = {
         "Steps": f"{last['step']:,.0f} of {spec.steps:,}",
-        "Images": f"{images:,.0f} of {spec.steps * spec.images_per_step:,}",
+        "Images": f"{images:,.0f} of {images_at(spec.steps):,}",
     }
     if "epoch" in last:
         facts["Epochs"] = f"{last['epoch']:,.1f}"
-    seconds = _training_seconds(metrics, spec.images_per_step)
+    seconds = _training_seconds(metrics, images_at)
     if seconds:
         facts["Training time"] = str(timedelta(seconds=round(seconds)))
         facts["Images per second"] = f"{images / seconds:,.0f}"
@@ -159,14 +160,14 @@ def _facts(
     return facts
 
 
-def _scores(run: Path, metrics: Sequence[Mapping[str, float]], images_per_step: int) -> dict[str, str]:
+def _scores(run: Path, metrics: Sequence[Mapping[str, float]], images_at: Callable[[int], int]) -> dict[str, str]:
     """The best score and the last one, and what they are computed from."""
     scored = [line for line in metrics if any(name.startswith(SCORE) for name in line)]
     if not scored:
         return {}
     found: dict[str, str] = {}
     if best := best_of(run):
-        images = best.step * images_per_step
+        images = images_at(best.step)
         found["Best checkpoint"] = f"{best.path.name} ({images:,} images): {best.metric} {best.value:.4g}"
         if f"score/{best.metric}" in scored[-1]:
             last = scored[-1]
@@ -193,11 +194,11 @@ def _said_of_scores(facts: Mapping[str, Any]) -> str:
     return "; ".join([*parts, "EMA" if facts["ema"] else "training weights"])
 
 
-def _training_seconds(metrics: Sequence[Mapping[str, float]], images_per_step: int) -> float:
+def _training_seconds(metrics: Sequence[Mapping[str, float]], images_at: Callable[[int], int]) -> float:
     """Time spent training, from the speed between log lines: the clock on the wall also counts interruptions."""
     seconds, before = 0.0, 0.0
     for line in metrics:
-        images = line.get("images", line["step"] * images_per_step)
+        images = line.get("images", images_at(int(line["step"])))
         speed = line.get("time/images_per_second", math.nan)
         if speed > 0:
             seconds += (images - before) / speed

@@ -110,6 +110,16 @@ class Guard:
         self._streaks: dict[str, int] = dict(state.get("streaks", {}))
         self._told: list[str] = list(state.get("told", ()))
 
+    def begin_stage(self, epoch_steps: int) -> None:
+        """Forget what was usual in a run's stage that is over: images of another size have other gradients and losses.
+
+        Args:
+            epoch_steps: As when it was made, in the stage that begins.
+        """
+        self._epoch_steps = epoch_steps
+        self._to_host()  # figures of the stage that is over, which are shares of its batches
+        self._norms, self._seen, self._half, self._drift = {}, {}, _Losses(), []
+
     def state(self) -> dict[str, Any]:
         """All that a resumed run's guard must know, as JSON holds it; to be asked for after :meth:`check_state`."""
         return {

@@ -15,11 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 from distgan.checkpoint import GENERATORS, TRACES, Checkpoint, State, save_checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
+from distgan.data.order import rank_slots
 from distgan.networks import ImageShape, build_networks
+from distgan.networks.growing import grow, train_what_is_in_use
 from distgan.networks.normalisation import synchronise
 from distgan.objectives import Batch, Draw, Loss, Side, build_game
 from distgan.sampling.calibration import calibrate, calibration_inputs
 from distgan.spec import RunSpec
+from distgan.stages import Stage
 from distgan.training.ema import EMA, Traces
 from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
 from distgan.training.precision import Precision, lay_out_like
@@ -33,7 +36,6 @@ class Learner:
         spec: The run.
         image: What the images of the data set are.
         workers: This process and the others, and where it computes.
-        slots: int64 (n,): the slots of each global batch that this process computes.
         labels: How often each label vector occurs in the data, for ``model.condition``.
 
     Raises:
@@ -45,7 +47,6 @@ class Learner:
         spec: RunSpec,
         image: ImageShape,
         workers: Workers,
-        slots: Tensor,
         labels: LabelDistribution = NO_LABELS,
     ) -> None:
         self.spec = spec
@@ -57,8 +58,7 @@ class Learner:
         self.noise_seed = spec.seed
         self.precision = Precision(spec.training.precision, workers.device)
         self.workers = workers
-        self._slots = slots.to(workers.device)
-        self._share = len(slots) * workers.world_size / spec.training.batch_size
+        self._timetable = spec.timetable
         self.generator, self.critic = (
             self.precision.place(network) for network in build_networks(spec.model, image, spec.seed, self.labels.width)
         )
@@ -81,16 +81,24 @@ class Learner:
         if workers.world_size > 1:
             synchronise(self.generator)
             synchronise(self.critic)
-            self._forwards = {side: _distributed(side) for side in self._forwards}
+        self._ready_for: int | None = None  # the step whose image size and fade the networks have
+        self._in_use: tuple[Stage, bool] | None = None  # the stage, and whether it fades in
+        self._get_ready(0)
 
     @property
     def images(self) -> int:
         """Real images shown to the critic so far; also the position in the training stream."""
-        return self.step * self.spec.images_per_step
+        return self._timetable.images(self.step)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the coming step."""
+        return self._timetable.stage(self.step)
 
     @property
     def slots(self) -> int:
-        """How many images of each global batch this process computes."""
+        """How many images of the coming global batch this process computes."""
+        self._get_ready(self.step)
         return len(self._slots)
 
     @property
@@ -100,12 +108,13 @@ class Learner:
 
     def crossed(self, images: int | None) -> bool:
         """Whether the last step reached or passed a multiple of so many images; never one of None."""
-        return images is not None and self.images // images > (self.images - self.spec.images_per_step) // images
+        return images is not None and self.images // images > self._timetable.images(self.step - 1) // images
 
     def update_critic(self, real: Batch, repeat: int) -> Loss:
         """One critic update on this process's real images; the ``repeat``-th, from 0, of this step."""
+        self._get_ready(self.step)
         update = self.critic_updates + repeat
-        images = update * self.spec.training.batch_size
+        images = self._timetable.images(self.step, repeat)
         return self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
 
     def update_generator(self, real: Batch) -> Loss | None:
@@ -118,11 +127,13 @@ class Learner:
             None where the critic's update has trained both networks.
         """
         loss = None
+        self._get_ready(self.step)
         if self._game.generator:
             draw = self._draw(f"generator/{self.step}")
             loss = self._descend(self._game.generator, self.step, self.images, real, draw)
+        images_per_step = self.stage.images_per_step
         self.step += 1
-        self._ema.update(self.images, self.spec.images_per_step)
+        self._ema.update(self.images, images_per_step)
         if self._traces:
             self._traces.update(self.step)
         return loss
@@ -141,7 +152,8 @@ class Learner:
 
     def assemble(self, rows: Tensor, most: int) -> Tensor:
         """The rows (n, …) of all processes in the order of their slots: of the global batch's first so many slots."""
-        count = min(most, self.spec.training.batch_size)
+        assert self._in_use is not None
+        count = min(most, self._in_use[0].batch_size)
         mine = self._slots < count
         whole = rows.new_zeros((count, *rows.shape[1:]))
         whole[self._slots[mine]] = rows[mine]
@@ -158,6 +170,7 @@ class Learner:
         if self._averaged_at == self.step:
             return self._ema.network
         self._averaged_at = self.step
+        grow(self._ema.network, self._timetable, self._timetable.last(self.step))
         precision, spec = self.precision, self.spec
         inputs = calibration_inputs(spec.model, spec.seed, self.labels, precision.dtype, precision.device)
         return calibrate(self._ema.network, inputs)
@@ -251,6 +264,25 @@ class Learner:
         self.noise_seed = state.seeds["noise"]
         self._averaged_at = None
 
+    def _get_ready(self, step: int) -> None:
+        """Have the networks be as a step's images, its fade and its batch want them."""
+        if step == self._ready_for:
+            return
+        self._ready_for = step
+        for network in (self.generator, self.critic):
+            grow(network, self._timetable, step)
+        stage, fading = self._timetable.stage(step), self._timetable.fade(step) < 1
+        if (stage, fading) == self._in_use:
+            return
+        self._in_use = stage, fading
+        for network in (self.generator, self.critic):
+            train_what_is_in_use(network)
+        slots = torch.from_numpy(rank_slots(stage.batch_size, self.workers.rank, self.workers.world_size))
+        self._slots = slots.to(self.workers.device)
+        self._share = len(slots) * self.workers.world_size / stage.batch_size
+        if self.workers.world_size > 1:  # anew, so that nobody need look for parameters that have no gradient
+            self._forwards = {side: _distributed(side) for side in self._forwards}
+
     def _draw(self, update: str) -> Draw:
         return Noise(self.noise_seed, self._slots, update, self.precision.dtype)
 
@@ -266,7 +298,8 @@ class Learner:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
             self._norms[name] = clip_gradients(spec, self._parameters[name])
             for group in optimizer.param_groups:
-                group["lr"] = spec.lr * self.rate_scale * rate_factor(spec.schedule, images, updates)
+                rate = self.stage.learning_rates.get(name, spec.lr)
+                group["lr"] = rate * self.rate_scale * rate_factor(spec.schedule, images, updates)
             optimizer.step()
         side.constrain()
         return loss

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distgan.checkpoint import Best, Checkpoint, best_of, drop_later, go_back, mark_best, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
-from distgan.data.order import Ids, rank_slots
+from distgan.data.order import Ids
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples, split_note
 from distgan.errors import RunError
@@ -25,6 +25,7 @@ from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid
 from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
+from distgan.stages import Stage
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
 from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation, improves
@@ -81,10 +82,9 @@ def train(
     spec = complete(spec)
     with workers.together():
         index, kept = select_samples(spec)
-        if spec.training.batch_size < workers.world_size:
-            raise InputError(
-                f"training.batch_size is {spec.training.batch_size}, too few for {workers.world_size} workers"
-            )
+        for name, batch_size in spec.batch_sizes.items():
+            if batch_size < workers.world_size:
+                raise InputError(f"{name} is {batch_size}, too few for {workers.world_size} workers")
         vectors = label_vectors(spec.model.condition, index, kept)
         labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
     spec = spec.in_images(len(kept))
@@ -92,16 +92,14 @@ def train(
     if asked == "auto":  # what the run has begun in, else what rank 0 is good at: the same for all
         precision = workers.from_first(lambda: (precision_of(run) if resume else None) or own)
         spec = spec.with_training(precision=precision)
-    slots = torch.from_numpy(rank_slots(spec.training.batch_size, workers.rank, workers.world_size))
 
     def begin(checkpoint: Checkpoint | None) -> tuple[Learner, Guard]:
         with workers.together():
-            image = ImageShape(index.transform.channels, spec.data.image_size)
-            learner = Learner(spec, image, workers, slots, labels)
+            learner = Learner(spec, ImageShape.of(spec, index.transform.channels), workers, labels)
             if checkpoint:
                 learner.load(checkpoint)
         remembered = checkpoint.state.guard if checkpoint else None
-        return learner, Guard(spec.guard, remembered, learner.average, -(-len(kept) // spec.images_per_step))
+        return learner, Guard(spec.guard, remembered, learner.average, _epoch_steps(learner.stage, len(kept)))
 
     patience = 0.0 if workers.world_size == 1 else LOCK_WITHIN_S
     learner, guard = begin(None)  # before anything is written: what does not fit together is said here
@@ -131,7 +129,7 @@ def train(
                 if listener:
                     tracker.sinks.append(listener)
         ended: Literal["finished", "interrupted", "failed"] = "failed"
-        notes = [note] if (note := split_note(index, spec)) else []
+        notes = [note for note in (split_note(index, spec), spec.cut_short) if note]
         try:
             if evaluation:
                 tracker.scores_of(evaluation.facts)
@@ -142,7 +140,7 @@ def train(
                 tracker.message(note)
             tracker.message(
                 f"training on {_where(workers)} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} "
-                f"steps of {spec.images_per_step:,} images"
+                f"steps of {_of_images(spec)}"
             )
             if checkpoint and checkpoint.state.spec.training.precision == "auto":
                 tracker.message(
@@ -159,8 +157,8 @@ def train(
                     if workers.first:
                         _show_real(reader, kept, spec, run)
                 while True:
-                    update, dtype = learner.critic_updates, learner.precision.dtype
-                    batches = Batches(reader, kept, vectors, slots, spec, update, workers.device, dtype)
+                    share, dtype = (workers.rank, workers.world_size), learner.precision.dtype
+                    batches = Batches(reader, kept, vectors, spec, learner.step, *share, workers.device, dtype)
                     try:
                         with batches:
                             _take_steps(learner, guard, batches, evaluation, tracker, run, index.fingerprint, signals)
@@ -221,6 +219,10 @@ def _take_steps(
         _picture(learner, run, tracker)
     leaving = learner.step >= spec.steps or workers.agree(signals.wish) == LEAVE
     while not leaving:
+        stage = learner.stage
+        if spec.training.stages and learner.step == stage.first_step:
+            tracker.message(_said_of_stage(stage))
+            guard.begin_stage(_epoch_steps(stage, batches.samples))
         for repeat in range(spec.objective.n_critic):
             real = next(batches)
             critic_loss = learner.update_critic(real, repeat)
@@ -237,9 +239,11 @@ def _take_steps(
         best = None
         if last or evaluating or learner.step % spec.tracking.log_every == 0:  # here the host waits for the device
             values = _to_host(figures, learner)
-            if spec.training.batch_size > 1:
+            if stage.batch_size > 1:
                 values["diversity"] = _diversity(learner, critic_loss.fake, real.images)
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
+            if spec.training.stages:
+                values |= {"image_size": stage.size, "fade": spec.timetable.fade(learner.step - 1)}
             values |= guard.means()
             if evaluation and evaluating:
                 values |= evaluation.scores(learner)
@@ -247,7 +251,7 @@ def _take_steps(
                 saving = saving or best is not None
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
-            drawn = learner.step * spec.training.batch_size
+            drawn = learner.images // spec.objective.n_critic
             _handle(guard.judge(learner.step, drawn, values.get("diversity")), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
@@ -271,7 +275,18 @@ def _take_steps(
                     saved = learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
                     if best is not None:
                         mark_best(run, best._replace(path=saved.path))
-                    prune(run, spec.training.keep_last, spec.keep_every_steps, guard.suspects)
+                    prune(run, spec.training.keep_last, _spans(spec), guard.suspects)
+
+
+def _epoch_steps(stage: Stage, samples: int) -> int:
+    """Steps of a stage in which so many samples are shown once each."""
+    return -(-samples // stage.images_per_step)
+
+
+def _spans(spec: RunSpec) -> Callable[[int], int] | None:
+    """From a step to the span of ``training.keep_every_images`` that it lies in."""
+    images, timetable = spec.training.keep_every_images, spec.timetable
+    return None if images is None else lambda step: timetable.images(step) // images
 
 
 def _new_best(learner: Learner, run: Path, values: dict[str, float], of: str) -> Best | None:
@@ -285,7 +300,7 @@ def _new_best(learner: Learner, run: Path, values: dict[str, float], of: str) ->
         return None
     value, before = values[f"score/{metric}"], best_of(run)
     if before and (before.metric, before.of) == (metric, of) and not improves(metric, value, before.value):
-        values |= {f"best/{metric}": before.value, "best/images": before.step * learner.spec.images_per_step}
+        values |= {f"best/{metric}": before.value, "best/images": learner.spec.timetable.images(before.step)}
         return None
     values |= {f"best/{metric}": value, "best/images": learner.images}
     return Best(run, metric, value, of)
@@ -330,6 +345,18 @@ def _path(checkpoint: Checkpoint | None) -> Path | None:
 
 def _where(workers: Workers) -> str:
     return str(workers.device) if workers.world_size == 1 else f"{workers.world_size} × {workers.device.type}"
+
+
+def _of_images(spec: RunSpec) -> str:
+    """What a step's images are, for people."""
+    stages = spec.timetable.stages
+    images = f"{' then '.join(dict.fromkeys(f'{stage.images_per_step:,}' for stage in stages))} images"
+    return f"{images}, growing from {stages[0].size} to {stages[-1].size} pixels" if len(stages) > 1 else images
+
+
+def _said_of_stage(stage: Stage) -> str:
+    said = f"step {stage.first_step:,}: images of {stage.size} pixels, in batches of {stage.batch_size}"
+    return f"{said}; new layers fade in over {stage.fade_images:,} images" if stage.fade_images else said
 
 
 def _figures(spec: RunSpec, critic: Loss, generator: Loss | None, norms: dict[str, Tensor]) -> dict[str, Tensor]:

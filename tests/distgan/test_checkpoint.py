@@ -175,14 +175,14 @@ def test_pruning_keeps_the_newest_and_the_first_of_each_span(tmp_path_factory, s
     expected = set(ordered[-last:])
     if every:
         expected |= {min(s for s in ordered if s // every == step // every) for step in ordered}
-    prune(run, last, every)
+    prune(run, last, every and (lambda step: step // every))
     assert {int(path.name[5:]) for path in checkpoints(run)} == expected
 
 
 def test_pruning_as_it_goes_keeps_what_pruning_at_the_end_would(tmp_path):
     for step in range(1, 30):
         (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
-        prune(tmp_path, 2, 10)
+        prune(tmp_path, 2, lambda step: step // 10)
     assert [int(path.name[5:]) for path in checkpoints(tmp_path)] == [1, 10, 20, 28, 29]
 
 

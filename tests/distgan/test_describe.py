@@ -247,7 +247,7 @@ def test_every_shipped_recipe_is_described(path):
         assert found == list(PUBLISHED[path.stem])
     run = description.run
     epochs = spec.training.epochs
-    assert (run.images_per_step, run.samples, run.epochs) == (spec.images_per_step, None, epochs)
+    assert (run.images_per_step, run.samples, run.epochs) == (description.step.images, None, epochs)
     assert run.steps == (None if epochs else spec.steps)
     assert run.flops == (run.steps and run.steps * description.step.flops)
 
@@ -323,7 +323,8 @@ def test_json_has_the_same_keys_for_every_specification():
         json.loads(to_json(describe(spec))) for spec in (small(), small(model=AUTOENCODER, objective={"kind": "elbo"}))
     )
     assert keys(gan) == keys(autoencoder)
-    assert list(gan) == ["name", "image", "labels", "generator", "critic", "step", "memory", "run", "notes"]
+    sections = ["name", "image", "labels", "generator", "critic", "step", "stages", "memory", "run", "notes"]
+    assert list(gan) == sections
     assert list(gan["generator"]["layers"][0]) == ["name", "type", "output_shape", "parameters"]
     assert list(gan["critic"]["parameters"]) == ["total", "trainable"]
 

@@ -322,7 +322,8 @@ def test_the_steps_cover_the_images(images, batch_size, n_critic):
         "objective": {"n_critic": n_critic},
     }
     spec = RunSpec.model_validate(tree)
-    assert (spec.steps - 1) * spec.images_per_step < images <= spec.steps * spec.images_per_step
+    per_step = batch_size * n_critic
+    assert (spec.steps - 1) * per_step < images <= spec.steps * per_step
 
 
 @pytest.mark.parametrize(("written", "name"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp64", "float64")])

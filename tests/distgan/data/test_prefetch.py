@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distgan.data.conditions import label_vectors
-from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
 from distgan.objectives import Batch
 from shards.errors import DamageError
@@ -21,13 +20,10 @@ CPU = torch.device("cpu")
 CONDITION = {"attributes": ["Male", "Smiling"], "classes": True}
 
 
-def batches(
-    spec, reader, *, rank=0, world_size=1, first_update=0, kept=None, dtype=torch.float32, device=CPU
-) -> Batches:
-    slots = torch.from_numpy(rank_slots(spec.training.batch_size, rank, world_size))
+def batches(spec, reader, *, rank=0, world_size=1, first_step=0, kept=None, dtype=torch.float32, device=CPU) -> Batches:
     kept = np.arange(50) if kept is None else kept
     labels = label_vectors(spec.model.condition, reader.index, kept)
-    return Batches(reader, kept, labels, slots, spec, first_update, device, dtype)
+    return Batches(reader, kept, labels, spec, first_step, rank, world_size, device, dtype)
 
 
 def take(loader: Batches, count: int) -> list[Batch]:
@@ -87,9 +83,9 @@ def test_workers_share_the_batches_of_one_worker_exactly(tiny, reader):
 def test_starting_later_is_having_skipped(tiny, reader):
     spec = tiny()
     whole = take(batches(spec, reader), 12)
-    for first_update in (1, 7):
-        rest = take(batches(spec, reader, first_update=first_update), 12 - first_update)
-        assert all(torch.equal(a.images, b.images) for a, b in zip(rest, whole[first_update:], strict=True))
+    for first_step in (1, 7):
+        rest = take(batches(spec, reader, first_step=first_step), 12 - first_step)
+        assert all(torch.equal(a.images, b.images) for a, b in zip(rest, whole[first_step:], strict=True))
 
 
 def test_images_are_scaled_and_channels_last(tiny, reader):
@@ -122,11 +118,11 @@ def test_a_filter_limits_the_stream(tiny, discs, reader):
     world_size=st.sampled_from([1, 2, 3]),
     lanes=st.sampled_from([1, 2, 6]),
     block=st.none() | st.integers(1, 30),
-    first_update=st.integers(0, 30),
+    first_step=st.integers(0, 30),
     keep=st.sampled_from([{}, {"Smiling": 1}, {"class": ["cat", "emu"], "Eyeglasses": -1}]),
     flip=st.booleans(),
 )
-def test_labels_travel_with_their_images(tiny, labelled_reader, world_size, lanes, block, first_update, keep, flip):
+def test_labels_travel_with_their_images(tiny, labelled_reader, world_size, lanes, block, first_step, keep, flip):
     """For any workers, lanes, blocks and filter, and after a restart."""
     spec = tiny(
         model__condition=CONDITION,
@@ -139,7 +135,7 @@ def test_labels_travel_with_their_images(tiny, labelled_reader, world_size, lane
     everything = all_images(labelled_reader)
     for rank in range(world_size):
         options = {"rank": rank, "world_size": world_size, "kept": index.select(keep)}
-        for batch in take(batches(spec, labelled_reader, first_update=first_update, **options), 2):
+        for batch in take(batches(spec, labelled_reader, first_step=first_step, **options), 2):
             expected = label_vectors(spec.model.condition, index, np.array(samples_of(batch.images, everything)))
             assert torch.equal(batch.labels, torch.from_numpy(expected).float())
 
@@ -165,6 +161,78 @@ def test_the_gpu_gets_what_the_cpu_gets(tiny, labelled_reader, condition):
     for one, other in zip(cpu, gpu, strict=True):
         assert torch.equal(one.labels, other.labels.cpu())
         assert torch.allclose(one.images, other.images.cpu(), atol=1e-6)
+
+
+STAGES = [
+    {"size": 4, "images": 20, "batch_size": 10},
+    {"size": 8, "images": 30, "fade_images": 18, "batch_size": 6},
+    {"size": 16, "fade_images": 12},
+]
+
+
+def updates(spec, count: int) -> list[tuple[int, float]]:
+    """Of each of the first updates: the size of its images, and the fade."""
+    timetable, n_critic = spec.timetable, spec.objective.n_critic
+    return [(timetable.stage(i // n_critic).size, timetable.fade(i // n_critic)) for i in range(count)]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("n_critic", [1, 2])
+def test_small_images_are_means_of_blocks_and_fade_in(tiny, reader, flip, n_critic):
+    """Against numpy, on the samples that a run without stages has at these places of its stream."""
+    grown = tiny(training__stages=STAGES, training__batch_size=4, data__flip=flip, objective__n_critic=n_critic)
+    stream = torch.cat(take_images(batches(tiny(training__batch_size=1, data__flip=False), reader), 90)).double()
+    position = 0
+    loader = batches(grown, reader, dtype=torch.float64)
+    for images, (size, fade) in zip(take_images(loader, 12), updates(grown, 12), strict=True):
+        whole = stream[position : position + len(images)].numpy()
+        position += len(images)
+
+        def averaged(to: int, whole: np.ndarray = whole) -> np.ndarray:
+            return whole.reshape(len(whole), 3, to, 16 // to, to, 16 // to).mean((3, 5))
+
+        expected = averaged(size)
+        if fade < 1:
+            expected = (1 - fade) * averaged(size // 2).repeat(2, 2).repeat(2, 3) + fade * expected
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert images.shape == expected.shape
+        for image, its in zip(images.numpy(), expected, strict=True):
+            ways = [its, its[:, :, ::-1]] if flip else [its]
+            assert min(np.abs(image - way).max() for way in ways) < 1e-6
+
+
+@pytest.mark.parametrize("n_critic", [1, 3])
+def test_every_sample_comes_once_an_epoch_across_stages(tiny, reader, n_critic):
+    """Whatever their batch sizes, and on any number of workers; a worker's part is that of the whole batch."""
+    spec = tiny(training__stages=STAGES, training__batch_size=4, data__flip=False, objective__n_critic=n_critic)
+    fed: list[list[int]] = []
+    read = reader.read
+
+    def noted(ids, out):
+        fed.append(ids.tolist())
+        return read(ids, out=out)
+
+    reader.read = noted
+    whole = take(batches(spec, reader), 40)
+    parts = fed[:40]
+    assert sorted({len(part) for part in parts}) == [4, 6, 10]
+    stream = [sample for part in parts for sample in part]
+    for epoch in range(len(stream) // 50):
+        assert sorted(stream[50 * epoch : 50 * epoch + 50]) == list(range(50))
+    for world_size in (2, 3):
+        for rank in range(world_size):
+            mine = take(batches(spec, reader, rank=rank, world_size=world_size), 40)
+            for one, all_of_it in zip(mine, whole, strict=True):
+                assert torch.equal(one.images, all_of_it.images[rank::world_size])
+
+
+@pytest.mark.parametrize("n_critic", [1, 2])
+def test_starting_in_any_stage_is_having_skipped(tiny, reader, n_critic):
+    spec = tiny(training__stages=STAGES, training__batch_size=4, objective__n_critic=n_critic)
+    whole = take_images(batches(spec, reader), 12 * n_critic)
+    for first_step in range(12):
+        rest = take_images(batches(spec, reader, first_step=first_step), n_critic)
+        assert all(torch.equal(a, b) for a, b in zip(rest, whole[first_step * n_critic :], strict=False))
 
 
 def test_damage_reaches_the_loop_by_name(tiny, pack_discs):

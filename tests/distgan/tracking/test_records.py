@@ -26,7 +26,7 @@ def same(a: float, b: float) -> bool:
 @given(lines=LINES)
 def test_figures_come_back_as_they_were(tmp_path_factory, lines):
     run = tmp_path_factory.mktemp("run")
-    records = Records(run, resume_step=None, images_per_step=8)
+    records = Records(run, resume_step=None, images_at=lambda step: 8 * step)
     for step, line in enumerate(lines):
         records.log(step, line)
     back = read_metrics(run)

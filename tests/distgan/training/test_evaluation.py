@@ -59,6 +59,17 @@ def test_scores_are_written_down_and_the_best_is_kept(tiny, tmp_path):
     assert "wasserstein" in (run / "report.html").read_text()
 
 
+def test_scores_of_all_stages_are_of_images_of_the_final_size(tiny, tmp_path):
+    stages = [{"size": 8, "images": 40, "batch_size": 5}, {"size": 16, "fade_images": 40}]
+    train_locally(scored(tiny, training__stages=stages), tmp_path, console=False)
+    lines = read_metrics(tmp_path)
+    found = {line["images"]: line["image_size"] for line in lines if "score/wasserstein" in line}
+    assert found == {35: 8, 64: 16, 96: 16}
+    best = find_checkpoint(tmp_path, best=True).state
+    assert lines[-1]["best/images"] == best.images in found
+    assert f"{best.images} images" in (tmp_path / "report.html").read_text()
+
+
 def test_scoring_changes_no_number_of_the_run(tiny, tmp_path):
     train_locally(scored(tiny), tmp_path / "scored", console=False)
     train_locally(tiny(), tmp_path / "plain", console=False)

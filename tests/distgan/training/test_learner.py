@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def learner(spec) -> Learner:
-    return Learner(spec, IMAGE, Workers.alone(CPU), torch.arange(spec.training.batch_size))
+    return Learner(spec, IMAGE, Workers.alone(CPU))
 
 
 def real(spec, number: int, dtype: torch.dtype = torch.float64) -> Batch:
@@ -134,13 +135,122 @@ def test_crossing_is_noticed_once(tiny):
     assert crossed == [3, 5, 8, 10, 13, 15, 18]
 
 
+STAGES = [
+    {"size": 8, "images": 24, "batch_size": 4, "lr": {"critic": 1e-3}},
+    {"size": 16, "fade_images": 24, "lr": {"generator": 5e-4}},
+]
+"""Six steps of 4 images of 8 pixels; three of 8 until 16 pixels have faded in."""
+
+
+def growing(spec) -> Learner:
+    return Learner(spec, ImageShape.of(spec, 3), Workers.alone(CPU))
+
+
+def take_steps(trainee: Learner, count: int) -> None:
+    for _ in range(count):
+        stage = trainee.stage
+        batch = Batch(*real(trainee.spec, trainee.step, torch.float64))
+        images = F.avg_pool2d(batch.images[: stage.batch_size], 16 // stage.size).to(trainee.precision.dtype)
+        small = Batch(images, images.new_zeros(len(images), 0))
+        for repeat in range(stage.n_critic):
+            trainee.update_critic(small, repeat)
+        trainee.update_generator(small)
+
+
+def weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+def test_layers_that_are_not_in_use_rest(tiny):
+    """With their averages and moments: those of 16 pixels until these come, those of 8 pixels when these are gone."""
+    trainee = growing(tiny(training__stages=STAGES, training__keep_traces_every_images=8))
+    networks = (trainee.generator, trainee.critic, trainee.averaged_generator())
+
+    def moved(steps: int) -> list[set[str]]:
+        before = [weights(network) for network in networks]
+        take_steps(trainee, steps)
+        return [
+            {name for name, weight in weights(network).items() if not torch.equal(weight, old[name])}
+            for network, old in zip(networks, before, strict=True)
+        ]
+
+    every = [set(weights(network)) for network in networks]
+    of_8 = [{name for name in names if "_image.8." in name} for names in every]
+    of_16 = [
+        {"layers.4.weight", "layers.5.weight", "layers.5.bias", "layers.7.weight"},
+        {"features.0.weight", "features.2.weight", "features.3.weight", "features.3.bias"},
+    ]
+    of_16.append(of_16[0])
+    assert [len(names) for names in of_8] == [1, 1, 1]
+    assert moved(6) == [all_ - new for all_, new in zip(every, of_16, strict=True)]
+    asked = sum(parameter.requires_grad for network in networks[:2] for parameter in network.parameters())
+    assert sum(len(optimizer.state) for optimizer in trainee._optimizers.values()) == asked
+    assert moved(2) == every
+    take_steps(trainee, 1)  # the first one without those of 8 pixels, whose averages may still be on their way
+    *trained, _ = moved(3)
+    assert trained == [all_ - old for all_, old in zip(every[:2], of_8[:2], strict=True)]
+
+
+def test_a_stage_has_its_batch_and_its_rates(tiny):
+    trainee = growing(tiny(training__stages=STAGES, optimizer__generator={"lr": 1e-4}, optimizer__critic={"lr": 2e-4}))
+    seen = []
+    for _ in range(8):
+        take_steps(trainee, 1)
+        seen.append((trainee.images, *(trainee.learning_rates()[side] for side in ("generator", "critic"))))
+    assert seen == [*((4 * n, 1e-4, 1e-3) for n in range(1, 7)), (32, 5e-4, 2e-4), (40, 5e-4, 2e-4)]
+
+
+def test_one_stage_of_full_size_is_no_stage(tiny):
+    one, other = growing(tiny()), growing(tiny(training__stages=[{"size": 16}]))
+    for each in (one, other):
+        take_steps(each, 4)
+    for a, b in ((one.generator, other.generator), (one.critic, other.critic)):
+        assert a.state_dict().keys() == b.state_dict().keys()
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_the_average_is_drawn_in_the_stage_that_it_has_learnt_in(tiny):
+    """The last one of 8 pixels is no worse for the layers of 16 that are not trained yet."""
+    trainee = growing(tiny(training__stages=STAGES))
+    latents = torch.randn(8, 4)
+    sizes = []
+    for _ in range(8):
+        take_steps(trainee, 1)
+        images = trainee.averaged_generator()(latents)
+        assert images.shape == (8, 3, 16, 16)
+        sizes.append(8 if torch.equal(images, F.interpolate(images[..., ::2, ::2], 16, mode="nearest")) else 16)
+    assert sizes == [8] * 6 + [16] * 2
+
+
+def test_in_the_first_fades_the_generator_is_a_blend(tiny):
+    """Of what its layers of either size draw, by the share of the fade's images that the step completes."""
+    trainee = growing(tiny(training__stages=STAGES, training__precision="float64"))
+    take_steps(trainee, 6)
+    for share in (1 / 3, 2 / 3, 1.0):
+        take_steps(trainee, 1)
+        network, latents = trainee.generator.eval(), torch.randn(5, 4, dtype=torch.float64)
+        layers = list(network.layers)
+        maps = latents
+        for layer in layers[:4]:
+            maps = layer(maps)
+        small = maps
+        for layer in network.layers.to_image["8"]:
+            small = layer(small)
+        large = maps
+        for layer in layers[4:9]:
+            large = layer(large)
+        blended = (1 - share) * small.repeat_interleave(2, 2).repeat_interleave(2, 3) + share * large
+        torch.testing.assert_close(network(latents), blended)
+        network.train()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_gpu_takes_the_cpu_s_steps(tiny, precision):
     spec = tiny(training__precision=precision)
-    cpu = Learner(tiny(training__precision="float64"), IMAGE, Workers.alone(CPU), torch.arange(8))
-    gpu = Learner(spec, IMAGE, Workers.alone(torch.device("cuda")), torch.arange(8))
+    cpu = Learner(tiny(training__precision="float64"), IMAGE, Workers.alone(CPU))
+    gpu = Learner(spec, IMAGE, Workers.alone(torch.device("cuda")))
     batch = real(spec, 0)
     for each in (cpu, gpu):
         there = Batch(*(tensor.to(each.precision.device, each.precision.dtype) for tensor in batch))

@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from distgan.data.order import Order
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.sampling import draw_images, load_generator, sample, sample_latents, save_grid
-from distgan.spec import load_spec
+from distgan.spec import RunSpec, load_spec
 from distgan.tracking import read_metrics
 from distgan.training.learner import Learner
 from distgan.training.loop import train
@@ -517,3 +518,184 @@ def test_every_encoding_trains(tiny, tmp_path, pack_discs, channels, encoding):
 
 def test_blocks_and_lanes_train(tiny, tmp_path):
     assert run(tiny(data__block_samples=10, data__lanes=2), tmp_path).ended == "finished"
+
+
+@pytest.fixture(scope="module")
+def grown(tiny, pack_discs):
+    """A run of 11 steps that grows: 2 of 8 pixels, 5 of 16, of which 3 fade in, and 4 of 32, of which 2 do."""
+    shards = str(pack_discs(size=32))
+
+    def spec(**changes):
+        stages = [
+            {"size": 8, "images": 24, "batch_size": 12, "lr": {"critic": 5e-4}},
+            {"size": 16, "images": 30, "fade_images": 17, "batch_size": 6},
+            {"size": 32, "fade_images": 15},
+        ]
+        often = {"checkpoint_every_images": 1, "keep_last": 99, "stages": stages, "images": 86, "batch_size": 8}
+        tracking = {"log_every": 1, "sample_every_images": 1, "sample_count": 4, "wandb": {"mode": "disabled"}}
+        sections = {
+            "data__shards": shards,
+            "data__image_size": 32,
+            "training": {**often, **changes.pop("training", {})},
+            "tracking": {**tracking, **changes.pop("tracking", {})},
+        }
+        return tiny(**sections, **changes)
+
+    return spec
+
+
+@pytest.fixture(scope="module")
+def whole(grown, tmp_path_factory) -> Path:
+    """That run, with every checkpoint and grid."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(grown(), folder)[:2] == ("finished", 11)
+    return folder
+
+
+IMAGES = [0, 12, 24, 30, 36, 42, 48, 54, 62, 70, 78, 86]
+"""Shown after each of its steps."""
+
+
+def test_a_run_grows(whole):
+    lines = read_metrics(whole)
+    assert [line["images"] for line in lines] == IMAGES[1:]
+    assert [line["image_size"] for line in lines] == [8] * 2 + [16] * 5 + [32] * 4
+    fades = [1, 1, 6 / 17, 12 / 17, 1, 1, 1, 8 / 15, 1, 1, 1]
+    assert [line["fade"] for line in lines] == pytest.approx(fades)
+    assert [line["learning_rate/critic"] for line in lines] == [5e-4] * 2 + [2e-4] * 9
+    log = (whole / "log.txt").read_text()
+    assert "11 steps of 12 then 6 then 8 images, growing from 8 to 32 pixels" in log
+    assert "step 2: images of 16 pixels, in batches of 6; new layers fade in over 17 images" in log
+    assert "Image size" in (whole / "report.html").read_text()
+
+
+def test_pictures_of_all_stages_are_of_the_final_size_and_drawn_again_as_they_were(whole, grown):
+    spec = grown()
+    latents = sample_latents(spec.seed, 0, 4, spec.model)
+    assert [Checkpoint(path).state.images for path in checkpoints(whole)] == IMAGES[1:]
+    for path in checkpoints(whole):
+        checkpoint = Checkpoint(path)
+        images = list(draw_images(load_generator(checkpoint), latents, torch.empty(4, 0)))
+        assert images[0].shape == (32, 32, 3)
+        save_grid(images, path / "again.png")
+        grid = whole / "samples" / f"{checkpoint.state.images:010d}.png"
+        assert (path / "again.png").read_bytes() == grid.read_bytes()
+        (path / "again.png").unlink()
+        times = 4 if checkpoint.state.step <= 2 else 2 if checkpoint.state.step <= 7 else 1
+        for image in images:
+            assert np.array_equal(image, image[::times, ::times].repeat(times, 0).repeat(times, 1))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 8])
+def test_a_growing_run_goes_on_from_any_step(whole, grown, tmp_path, step):
+    """In the middle of a stage and of a fade, before and after a border and on it."""
+    shutil.copytree(whole, tmp_path / "run")
+    for path in checkpoints(tmp_path / "run"):
+        if Checkpoint(path).state.step > step:
+            shutil.rmtree(path)
+    assert run(grown(), tmp_path / "run", resume=True).ended == "finished"
+    assert len(read_metrics(tmp_path / "run")) == 11
+    assert weights(whole) == weights(tmp_path / "run")
+    assert curve(whole) == curve(tmp_path / "run")
+    for grid in (whole / "samples").iterdir():
+        assert grid.read_bytes() == (tmp_path / "run" / "samples" / grid.name).read_bytes()
+    ours, theirs = (find_checkpoint(folder).state for folder in (whole, tmp_path / "run"))
+    assert ours == theirs
+
+
+def test_a_growing_run_that_is_stopped_goes_on(whole, grown, tmp_path, stop_after):
+    assert run(grown(), tmp_path, stop=stop_after(3)).step == 3
+    assert run(grown(), tmp_path, resume=True).ended == "finished"
+    assert weights(whole) == weights(tmp_path)
+    assert curve(whole) == curve(tmp_path)
+
+
+def test_a_growing_run_goes_back_over_a_border(grown, tmp_path, poison):
+    poison("critic", 3)
+    seldom = {"checkpoint_every_images": 12, "keep_last": 2}
+    spec = grown(training=seldom, tracking={"log_every": 3}, guard__nonfinite="rollback", guard__max_rollbacks=2)
+    with pytest.raises(RunError, match="2 roll-backs have not helped"):  # the poison comes again each time
+        run(spec, tmp_path)
+    log = (tmp_path / "log.txt").read_text()
+    assert "Going back to step 2 with fresh noise" in log
+    assert log.count("step 2: images of 16 pixels") == 3
+
+
+def test_one_stage_of_the_full_size_is_a_run_without_stages(tiny, tmp_path):
+    run(tiny(), tmp_path / "plain")
+    run(tiny(training__stages=[{"size": 16}]), tmp_path / "staged")
+    assert weights(tmp_path / "plain") == weights(tmp_path / "staged")
+    told = [{k: v for k, v in line.items() if k not in ("image_size", "fade")} for line in curve(tmp_path / "staged")]
+    assert told == curve(tmp_path / "plain")
+
+
+def test_stages_may_not_change(whole, grown):
+    stages = [{"size": 8, "images": 24, "batch_size": 12}, {"size": 16, "images": 30}, {"size": 32}]
+    with pytest.raises(InputError, match=r"training\.stages: .*fade_images"):
+        run(grown(training={"stages": stages}), whole, resume=True)
+
+
+def test_a_growing_run_may_be_shorter_or_longer(whole, grown, tmp_path):
+    assert run(grown(training={"images": 30}), tmp_path).step == 3
+    assert (
+        "the run ends in the stage of 16 pixels, before the layers of 32 pixels" in (tmp_path / "log.txt").read_text()
+    )
+    run(grown(), tmp_path, resume=True)
+    assert weights(whole) == weights(tmp_path)
+
+
+UNFIT = [
+    (
+        {"training": {"stages": [{"size": 16, "images": 9, "batch_size": 51}, {"size": 32}]}},
+        ["training.stages.0.batch_size is 51", "50 samples"],
+    ),
+    ({"data__lanes": 4}, ["training.stages.1.batch_size is 6", "data.lanes = 4"]),
+    (
+        {"training": {"stages": [*({"size": size, "images": 8} for size in (4, 8, 16)), {"size": 32}]}},
+        ["training.stages.0.size is 4", "dcgan", "8, 16"],
+    ),
+    (
+        {"model__critic": {"name": "dcgan_keras", "width": 2}},
+        ["training.stages", "model.critic is dcgan_keras", "take another network (dcgan"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), UNFIT)
+def test_stages_that_do_not_fit_are_named_before_anything_is_written(grown, tmp_path, changes, words):
+    with pytest.raises(InputError) as caught:
+        run(grown(**changes), tmp_path / "run")
+    for word in words:
+        assert word in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "penalty": {
+        "objective": {"kind": "wasserstein_gp", "n_critic": 2},
+        "model__critic": {"width": 2, "normalisation": "layer"},
+    },
+    "autoencoder": {"objective": {"kind": "elbo"}, "model__critic": {"name": "dcgan_encoder", "width": 2}},
+    "relativistic": {
+        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 1.0},
+        "model__critic": {"width": 2, "normalisation": "spectral"},
+    },
+    "conditional": {
+        "model__condition": {"classes": True, "generator": "batchnorm"},
+        "training": {"precision": "bfloat16"},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_run_grows_and_goes_on(grown, tmp_path, kind):
+    def spec(images: int) -> RunSpec:
+        changes = dict(KINDS[kind])
+        training = {**changes.pop("training", {}), "images": images, "checkpoint_every_images": 1_000}
+        return grown(**changes, training=training, tracking={"sample_every_images": 1_000})
+
+    run(spec(86), tmp_path / "whole")
+    run(spec(30), tmp_path / "parts")
+    run(spec(86), tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert all(np.isfinite(value) for line in read_metrics(tmp_path / "whole") for value in line.values())

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from distgan.checkpoint import find_checkpoint
-from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
@@ -184,6 +183,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model__generator": {"name": "dcgan_keras", "width": 1},
         "model__critic": {"name": "dcgan_keras", "width": 1},
     },
+    "growing": {  # a border after 5 steps, in the middle of what the tests below do, and a fade of 3
+        "training__stages": [{"size": 8, "images": 27, "batch_size": 6}, {"size": 16, "fade_images": 24}],
+        "training__keep_traces_every_images": 20,
+    },
     "vae": {"objective": {"kind": "elbo"}, "model__critic": {"name": "dcgan_encoder", "width": 2}},
 }
 
@@ -197,8 +200,7 @@ def recipe(tiny, labelled, pack_discs):
         if "data__image_size" in options:
             options["data__shards"] = str(pack_discs(size=options["data__image_size"]))
         spec = tiny(**options, training__precision=precision, training__checkpoint_every_images=10**6)
-        images = steps * spec.images_per_step
-        return spec.model_copy(update={"training": spec.training.model_copy(update={"images": images})})
+        return spec.with_training(images=spec.timetable.images(steps))
 
     return make
 
@@ -284,12 +286,11 @@ def faces(tmp_path_factory) -> Path:
 def losses(rank, world_size, spec, steps):
     """The critic's and the generator's loss at each step, without what a run does beside its steps."""
     index, kept = select_samples(spec)
-    slots = torch.from_numpy(rank_slots(spec.training.batch_size, rank, world_size))
-    learner = Learner(spec, ImageShape(3, spec.data.image_size), Workers(rank, world_size, CPU), slots)
+    learner = Learner(spec, ImageShape.of(spec, 3), Workers(rank, world_size, CPU))
     vectors, found = np.zeros((len(kept), 0), np.int8), []
     with (
         Reader(index) as reader,
-        Batches(reader, kept, vectors, slots, spec, 0, CPU, learner.precision.dtype) as batches,
+        Batches(reader, kept, vectors, spec, 0, rank, world_size, CPU, learner.precision.dtype) as batches,
     ):
         for _ in range(steps):
             for repeat in range(spec.objective.n_critic):
@@ -352,8 +353,9 @@ def go_on(rank, world_size, spec, run, stop_at):
     return train(rank, world_size, spec, run, stop_at, resume=True)
 
 
-def test_a_run_goes_on_with_more_workers_and_with_fewer(recipe, side_by_side, tmp_path):
-    spec = recipe("dcgan", "float64", 12)
+@pytest.mark.parametrize("name", ["dcgan", "growing"])
+def test_a_run_goes_on_with_more_workers_and_with_fewer(recipe, side_by_side, tmp_path, name):
+    spec = recipe(name, "float64", 12)
     train(0, 1, spec, tmp_path / "1")
     run = tmp_path / "run"
     for world_size, stop_at, steps in ((1, 3, (3,)), (4, 5, (5, 6)), (2, None, (12,))):
@@ -415,9 +417,7 @@ def struck(rank, world_size, spec, run):
 def test_all_go_back_together(recipe, side_by_side, tmp_path):
     changes = {"guard": {"nonfinite": "rollback"}, "tracking__log_every": 1}
     spec = recipe("dcgan", "float64", 12, **changes)
-    spec = spec.model_copy(
-        update={"training": spec.training.model_copy(update={"checkpoint_every_images": 3 * spec.images_per_step})}
-    )
+    spec = spec.with_training(checkpoint_every_images=spec.timetable.images(3))
     struck(0, 1, spec, tmp_path / "1")
     found = side_by_side(struck, 2, 2, spec, tmp_path / "2")
     assert {outcome for outcome, _ in found} == {("finished", 12, spec.training.images)}
