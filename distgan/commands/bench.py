@@ -34,7 +34,7 @@ def bench_loader(
     as_json: AsJson = False,
 ) -> None:
     """Images a second from shards to batches, from one thread with a warm page cache."""
-    from distgan.bench import bench_loader as measure
+    from distgan.bench.speed import bench_loader as measure
 
     print_figures(measure(load(spec, changes, overrides) if spec else None), as_json)
 
@@ -75,6 +75,6 @@ def bench_step(
     as_json: AsJson = False,
 ) -> None:
     """Images a second through a specification's training step, without data."""
-    from distgan.bench import bench_step as measure
+    from distgan.bench.speed import bench_step as measure
 
     print_figures(measure(load(spec, changes, overrides) if spec else None), as_json)
