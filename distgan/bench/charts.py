@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def draw_grids(grids: Mapping[str, Sequence[Bytes]], path: Path) -> None:
         tensor = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)
         grid = make_grid(tensor, nrow=math.ceil(math.sqrt(len(images))), padding=1)
         place.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-        place.set_title(label, fontsize=9, wrap=True)
+        place.set_title("\n".join(fill(line, 40) for line in label.splitlines()), fontsize=9)
     _save(figure, path)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distgan.bench.textbook import BATCH, textbook_spec
 from distgan.spec import DataSpec, RunSpec, load_spec, make_spec
@@ -153,6 +154,24 @@ def data_of(shards: str, size: int, common: Sequence[str]) -> DataSpec:
     return make_spec({"name": "quality", "data": {"shards": shards, "image_size": size}}, of_data, "--set").data
 
 
+def schedules_that_end_elsewhere(spec: RunSpec) -> list[str]:
+    """The schedules of a run that are written for another length than it has, in sentences."""
+
+    def ends(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
+        for name, value in tree.items():
+            if name == "until_images" and value is not None:
+                yield path.rstrip("."), value
+            elif isinstance(value, dict):
+                yield from ends(value, f"{path}{name}.")
+
+    images = spec.training.images
+    return [
+        f"{path} ends at {end:,} images, the run at {images:,}"
+        for path, end in ends(spec.model_dump(mode="json"), "")
+        if end != images
+    ]
+
+
 def _parse(text: str) -> Competitor:
     recipe, *rest = _CHANGES.split(text, maxsplit=1)
     if recipe == TEXTBOOK or recipe.startswith(f"{TEXTBOOK}:"):
@@ -176,10 +195,10 @@ def _split(text: str) -> list[str]:
 
 
 def _closed(value: str) -> bool:
-    """Whether all brackets and quotes of YAML on one line are closed."""
-    without = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'', "", value)
-    opened = sum(without.count(bracket) for bracket in "[{")
-    return opened <= sum(without.count(bracket) for bracket in "]}") and '"' not in without
+    """Whether all brackets and quotes of YAML on one line are closed. A quote opens only where a scalar begins."""
+    without = re.sub(r"""(?<=[=,\[{:\s])(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')""", "", value)
+    opened, closed = (sum(map(without.count, brackets)) for brackets in ("[{", "]}"))
+    return opened <= closed and not re.search(r"""[=,\[{:\s]["']""", without)
 
 
 def _pair(change: str) -> tuple[str, str]:

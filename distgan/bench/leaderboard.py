@@ -98,7 +98,8 @@ class Leaderboard:
     Attributes:
         score: The name of the score that it is of.
         reference: The competitor that the others are compared with.
-        best_baseline: The best of the baselines.
+        baselines: The competitors that are there to be beaten.
+        best_baseline: The best of them.
         target: The reference's final score, the median over its seeds.
         minutes: How long the reference trains, the median over its seeds.
         standings: One for each competitor.
@@ -106,6 +107,7 @@ class Leaderboard:
 
     score: str
     reference: str
+    baselines: tuple[str, ...]
     best_baseline: str
     target: float
     minutes: float
@@ -202,7 +204,7 @@ def draw_up(results: Sequence[Result], score: str, baselines: Collection[str]) -
         )
 
     standings = sorted(map(stand, labels), key=lambda each: worse * final(each.competitor))
-    return Leaderboard(score, reference, best, target, minutes, tuple(standings))
+    return Leaderboard(score, reference, tuple(known), best, target, minutes, tuple(standings))
 
 
 def _runs(results: Sequence[Result], label: str) -> list[Result]:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from distgan.bench.charts import draw_curves, draw_grids
-from distgan.bench.competitors import Competitor, check_changes, data_of
+from distgan.bench.competitors import Competitor, check_changes, data_of, schedules_that_end_elsewhere
 from distgan.bench.leaderboard import Leaderboard, draw_up
 from distgan.bench.records import Evaluation, Record, read_record, write_record
 from distgan.bench.tables import board_table, points_table
@@ -113,6 +113,7 @@ class Quality:
             raise InputError("say how long each competitor trains: either --minutes or --images")
         check_changes(yardstick.common)
         self._taking_part, self._yardstick, self._out = list(taking_part), yardstick, out
+        self._runs = [(competitor, seed) for seed in range(yardstick.seeds) for competitor in taking_part]
         self._device = local_device()
         index = Index.load(yardstick.shards)
         compared = Index.load(yardstick.held_out) if yardstick.held_out else index
@@ -175,15 +176,23 @@ class Quality:
             raise InputError(f"cannot write {self._out}: {error.strerror or error}") from None
         write_or_say(self._out / "settings.json", _json(self._settings))
         lengths = self._lengths(say, stop)
-        runs = [(competitor, seed) for seed in range(self._yardstick.seeds) for competitor in self._taking_part]
-        for number, (competitor, seed) in enumerate(runs, start=1):
+        if self._yardstick.minutes is not None:
+            self._notes.append(
+                "the length of each run in images follows from its speed, measured once before; its minutes vary with "
+                "what else the machine does"
+            )
+        for competitor in self._taking_part:
+            if competitor.text in lengths:
+                found = schedules_that_end_elsewhere(self._spec(competitor, 0, lengths[competitor.text]))
+                self._notes += [f"{competitor.label}: {note}" for note in found]
+        for number, (competitor, seed) in enumerate(self._runs, start=1):
             if stop.is_set():
                 return False
             record = self._record(competitor, seed)
             if record.complete:
                 continue
             spec = self._spec(competitor, seed, lengths[competitor.text])
-            say(f"run {number} of {len(runs)}: {competitor.label}, seed {seed}, {spec.training.images:,} images")
+            say(f"run {number} of {len(self._runs)}: {competitor.label}, seed {seed}, {spec.training.images:,} images")
             record = self._made(competitor, record, spec, say, bars, stop, console)
             if not record.complete:
                 return False
@@ -197,11 +206,14 @@ class Quality:
             InputError: It cannot be written, or what was written before is damaged.
         """
         read = (read_record(path) for path in sorted((self._out / "scores").glob("*.json")))
-        records = [record for record in read if record and record.complete]
+        records = sorted(
+            (record for record in read if record and record.complete),
+            key=lambda record: (not record.baseline, record.competitor, record.seed),
+        )
         results = [record.result for record in records]
         if all(result.failure for result in results):
             return None
-        baselines = sorted({record.competitor for record in records if record.baseline})
+        baselines = list(dict.fromkeys(record.competitor for record in records if record.baseline))
         board = draw_up(results, self._score, baselines)
         title = self.distance if self._score == "frechet" else self._score
         lines = [
@@ -291,15 +303,14 @@ class Quality:
             raise InputError(f"cannot read {path}: {error}") from None
         after = json.loads(_json(self._settings))
         changed = [f"{name}: {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
-        _refuse(f"{self._out} holds results that cannot be compared with these", changed)
-        for seed in range(self._yardstick.seeds):
-            for competitor in self._taking_part:
-                run = self._run(competitor, seed)
-                if (run / "spec.yaml").exists():
-                    begun = complete(load_spec(run / "spec.yaml"))
-                    asked = complete(self._spec(competitor, seed, 1))
-                    asked = asked.with_training(precision=begun.training.precision)
-                    _refuse(f"{competitor.text}: {run} was begun otherwise", differences(begun, asked))
+        _refuse(f"{self._out} holds results that cannot be compared with these", changed, "Give another --out")
+        for competitor, seed in self._runs:
+            run, record = self._run(competitor, seed), self._record_path(competitor, seed)
+            if (run / "spec.yaml").exists():
+                begun = complete(load_spec(run / "spec.yaml"))
+                asked = complete(self._spec(competitor, seed, 1)).with_training(precision=begun.training.precision)
+                remedy = f"Remove that folder and {record}, or give another --out"
+                _refuse(f"{competitor.text}: {run} was begun otherwise", differences(begun, asked), remedy)
 
     # ---- what is done ----
 
@@ -481,7 +492,7 @@ def _kept(run: Path) -> list[Checkpoint]:
     return [*kept, *(each for each in last if not kept or each.state.step > kept[-1].state.step)]
 
 
-def _refuse(what: str, changed: Sequence[str]) -> None:
+def _refuse(what: str, changed: Sequence[str], remedy: str) -> None:
     """Refuse to go on where something has changed.
 
     Raises:
@@ -489,7 +500,7 @@ def _refuse(what: str, changed: Sequence[str]) -> None:
     """
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
-        raise InputError(f"{what}:\n{lines}\nGive another folder with --out, or remove this one.")
+        raise InputError(f"{what}:\n{lines}\n{remedy}.")
 
 
 def _json(document: object) -> bytes:

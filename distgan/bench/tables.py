@@ -52,6 +52,8 @@ def board_table(board: Leaderboard, distance: str) -> str:
         "shorter; between two evaluations they are read off a straight line. Of several seeds each number is the "
         "median."
     ]
+    if len(board.baselines) > 1:
+        said.append(f"Of {', '.join(board.baselines)}, {board.best_baseline} is the best, by whole runs.")
     if any(standing.failed for standing in board.standings):
         said.append("A run that failed counts as the worst there is.")
     few = [standing.competitor for standing in board.standings if standing.seeds < SEEDS_TO_CLAIM]

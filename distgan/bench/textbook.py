@@ -27,7 +27,7 @@ from distgan.data.order import Ids
 from distgan.data.selection import select_samples
 from distgan.networks import ImageShape, build_networks
 from distgan.sampling.calibration import calibrate, calibration_inputs
-from distgan.spec import DataSpec, ModelSpec, RunSpec
+from distgan.spec import DataSpec, ModelSpec, NetworkSpec, RunSpec
 from distgan.training.clock import Clock
 from shards.reader import Reader
 
@@ -38,8 +38,9 @@ WIDTH = 64
 LEARNING_RATE = 2e-4
 BETAS = (0.5, 0.999)
 REAL, FAKE = 1.0, 0.0
-MODEL = ModelSpec()
-"""The same networks as distgan builds them, which its generators are kept as: a specification begins with them."""
+_DCGAN = NetworkSpec(name="dcgan", width=WIDTH)
+MODEL = ModelSpec(generator=_DCGAN, critic=_DCGAN, latent_dim=LATENT_DIM)
+"""The same networks as distgan builds them, which the textbook's generators are kept as."""
 
 
 class Figures(NamedTuple):
@@ -221,6 +222,7 @@ def textbook_spec(data: DataSpec, batch_size: int, seed: int, images: int, every
             "name": f"textbook-{batch_size}",
             "seed": seed,
             "data": data.model_dump(include={"shards", "image_size", "where", "limit", "cache"}),
+            "model": MODEL.model_dump(),
             "optimizer": {"generator": adam, "critic": adam},
             "training": {"batch_size": batch_size, "images": images, "keep_generator_every_images": every},
         }

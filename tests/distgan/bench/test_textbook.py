@@ -127,6 +127,7 @@ def split(pack_discs) -> str:
     return str(pack_discs(count=44, size=16, channels=1, splits=("train", "test")))
 
 
+@pytest.mark.usefixtures("small_textbook")
 def test_training_leaves_generators_and_is_the_same_twice(split, tmp_path):
     spec = textbook_spec(DataSpec(shards=split, image_size=16), 8, 1, 40, 16)
     told: list[tuple[int, int]] = []
@@ -148,6 +149,7 @@ def test_training_leaves_generators_and_is_the_same_twice(split, tmp_path):
     assert found.facts["where"] == {"split": "test"}
 
 
+@pytest.mark.usefixtures("small_textbook")
 def test_another_seed_is_another_run(split, tmp_path):
     for seed in (1, 2):
         spec = textbook_spec(DataSpec(shards=split, image_size=16), 8, seed, 8, 8)
@@ -156,6 +158,7 @@ def test_another_seed_is_another_run(split, tmp_path):
     assert one["generator_ema.safetensors"] != other["generator_ema.safetensors"]
 
 
+@pytest.mark.usefixtures("small_textbook")
 def test_interrupted_it_begins_again(split, tmp_path):
     spec, stop = textbook_spec(DataSpec(shards=split, image_size=16), 8, 1, 24, 8), threading.Event()
     assert not train_textbook(spec, tmp_path, CPU, stop=stop, progress=lambda done, total: done >= 16 and stop.set())
