@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.distributed as dist
 
-from distgan.bench import ROUNDS, random_batch, random_labels
+from distgan.bench.speed import ROUNDS, random_batch, random_labels
 from distgan.data.order import rank_slots
 from distgan.describe import Description
 from distgan.launch.torchrun import GROUP

@@ -23,6 +23,7 @@ from distgan.objectives import Batch, Draw, Loss, Side, build_game
 from distgan.sampling.calibration import calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.stages import Stage
+from distgan.training.clock import Clock
 from distgan.training.ema import EMA, Traces
 from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
 from distgan.training.precision import Precision, lay_out_like
@@ -56,6 +57,7 @@ class Learner:
         self.rollbacks = 0
         self.rate_scale = 1.0
         self.noise_seed = spec.seed
+        self.clock = Clock(workers.device)
         self.precision = Precision(spec.training.precision, workers.device)
         self.workers = workers
         self._timetable = spec.timetable
@@ -237,6 +239,7 @@ class Learner:
             seeds={"noise": self.noise_seed},
             rate_scale=self.rate_scale,
             rollbacks=self.rollbacks,
+            training_seconds=self.clock.seconds,
             guard=dict(guard or {}),
             label_names=self.labels.names,
             channels=self.image.channels,
@@ -262,6 +265,7 @@ class Learner:
         state = checkpoint.state
         self.step, self.rollbacks, self.rate_scale = state.step, state.rollbacks, state.rate_scale
         self.noise_seed = state.seeds["noise"]
+        self.clock.seconds = state.training_seconds
         self._averaged_at = None
 
     def _get_ready(self, step: int) -> None:

@@ -160,7 +160,7 @@ def train(
                     share, dtype = (workers.rank, workers.world_size), learner.precision.dtype
                     batches = Batches(reader, kept, vectors, spec, learner.step, *share, workers.device, dtype)
                     try:
-                        with batches:
+                        with batches, learner.clock.running():
                             _take_steps(learner, guard, batches, evaluation, tracker, run, index.fingerprint, signals)
                         break
                     except RollBack as rollback:
@@ -246,7 +246,8 @@ def _take_steps(
                 values |= {"image_size": stage.size, "fade": spec.timetable.fade(learner.step - 1)}
             values |= guard.means()
             if evaluation and evaluating:
-                values |= evaluation.scores(learner)
+                with learner.clock.paused():
+                    values |= evaluation.scores(learner)
                 best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest))
                 saving = saving or best is not None
             with workers.together():
@@ -260,17 +261,18 @@ def _take_steps(
         keeping = learner.crossed(spec.training.keep_generator_every_images)
         tracing = learner.crossed(spec.training.keep_traces_every_images)
         if saving or keeping or tracing:
-            finite = bool(workers.from_first(learner.finite))
+            with learner.clock.paused():
+                finite = bool(workers.from_first(learner.finite))
             _handle(guard.check_state(learner.step, finite), guard, learner, tracker)
         if keeping or tracing:
-            with workers.together():
+            with learner.clock.paused(), workers.together():
                 if workers.first and keeping:
                     learner.save_generator(run, fingerprint, tracker.wandb_run_id)
                 if workers.first and tracing:
                     learner.save_traces(run, fingerprint, tracker.wandb_run_id)
         if saving:
             signals.save.clear()
-            with workers.together():
+            with learner.clock.paused(), workers.together():
                 if workers.first:
                     saved = learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
                     if best is not None:
@@ -327,8 +329,10 @@ def _roll_back(
 ) -> tuple[Learner, Guard]:
     """The learner and the guard from before a trouble, with fresh noise and lower learning rates."""
     rollbacks, rate_scale = learner.rollbacks + 1, learner.rate_scale * learner.spec.guard.rollback_lr
+    clock = learner.clock  # what is done in vain takes its time too
     good = learner.workers.from_first(lambda: _path(go_back(run, trouble.since)))
     learner, guard = begin(Checkpoint(good) if good else None)
+    learner.clock = clock
     learner.set_back(rollbacks, rate_scale)
     tracker.rewind(learner.step)
     tracker.message(
@@ -412,7 +416,7 @@ def _show_real(reader: Reader, kept: Ids, spec: RunSpec, run: Path) -> None:
 
 def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:
     """Have rank 0 write the grid of the run's fixed latents, drawn by the averaged generator."""
-    with learner.workers.together():
+    with learner.clock.paused(), learner.workers.together():
         if learner.workers.first:
             _draw_picture(learner, run, tracker)
 

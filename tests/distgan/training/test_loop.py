@@ -6,6 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from distgan.errors import RunError
 from distgan.sampling import draw_images, load_generator, sample, sample_latents, save_grid
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking import read_metrics
+from distgan.training import clock, loop
+from distgan.training.evaluation import Evaluation
 from distgan.training.learner import Learner
 from distgan.training.loop import train
 from distgan.training.precision import Precision
@@ -141,6 +144,31 @@ def test_stopped_and_resumed_is_never_having_stopped(tiny, tmp_path, stop_after,
     assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
     for grid in (tmp_path / "whole" / "samples").iterdir():
         assert grid.read_bytes() == (tmp_path / "parts" / "samples" / grid.name).read_bytes()
+
+
+def test_a_checkpoint_knows_how_long_the_run_has_trained(tiny, tmp_path, monkeypatch, stop_after):
+    now = [0.0]
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def taking(seconds, work):
+        def slower(*arguments, **options):
+            now[0] += seconds
+            return work(*arguments, **options)
+
+        return slower
+
+    monkeypatch.setattr(Learner, "update_critic", taking(1.0, Learner.update_critic))
+    monkeypatch.setattr(Learner, "update_generator", taking(2.0, Learner.update_generator))
+    for slow in ("save", "save_generator", "finite"):
+        monkeypatch.setattr(Learner, slow, taking(100.0, getattr(Learner, slow)))
+    monkeypatch.setattr(loop, "save_grid", taking(100.0, loop.save_grid))
+    monkeypatch.setattr(Evaluation, "scores", taking(100.0, lambda self, learner: {}))
+    spec = tiny(training__keep_generator_every_images=8, evaluation__every_images=32, evaluation__features="none")
+    run(spec, tmp_path, stop=stop_after(5))
+    assert find_checkpoint(tmp_path).state.training_seconds == 15
+    run(spec, tmp_path, resume=True)
+    assert find_checkpoint(tmp_path).state.training_seconds == 36
+    assert [Checkpoint(path).state.training_seconds for path in generators(tmp_path)] == [3 * i for i in range(1, 13)]
 
 
 def test_stopping_before_the_first_step_and_often(tiny, tmp_path, stop_after):
