@@ -79,7 +79,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Step:
-    """A step over all workers: critic updates, then a generator update; forward, backward and penalties."""
+    """A step over all workers: critic updates, then a generator update; forward, backward and penalties.
+
+    A penalty that is not of every update counts by its share.
+    """
 
     critic_updates: int
     generator_updates: int
@@ -180,7 +183,7 @@ def describe(spec: RunSpec) -> Description:
         latents = torch.empty(1, spec.model.latent_dim)
         generator = _network(spec.model.generator.name, networks[0], latents, real.labels[:1])
         critic = _network(spec.model.critic.name, networks[1], real.images[:1], real.labels[:1])
-        critic_update = _update(game.critic, real, networks, precision)
+        critic_update = _critic_update(spec, game.critic, real, networks, precision)
         generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
     flops = workers * (spec.objective.n_critic * critic_update[0] + generator_update[0])
     step = Step(
@@ -391,6 +394,19 @@ def _count(module: nn.Module) -> Parameters:
     # Keras has no counter of batches, torch's only statistic that is no floating point number.
     statistics = sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point())
     return Parameters(trainable + statistics, trainable)
+
+
+def _critic_update(
+    spec: RunSpec, side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision
+) -> tuple[int, int]:
+    """What :func:`_update` says of the critic's side: FLOPs of the mean update, bytes of that which keeps the most."""
+    every = spec.objective.rest.get("penalty_every", 1)
+    flops, kept = _update(side, real, networks, precision)
+    if every == 1:
+        return flops, kept
+    side.at(1, 0)
+    without, _ = _update(side, real, networks, precision)
+    return round((flops + (every - 1) * without) / every), kept
 
 
 def _update(side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision) -> tuple[int, int]:

@@ -93,6 +93,11 @@ def build_game(
             f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
             "other images of the batch; set model.critic.normalisation to layer, instance, none or, for dcgan, spectral"
         )
+    if spec.rest.get("penalty_every", 1) != 1 and not critic_side.penalised:
+        raise InputError(
+            f"objective.penalty_every is {spec.rest['penalty_every']}, but there is no penalty: set objective.r1 "
+            "or r2, or leave it at 1"
+        )
     if entry.generator is None:
         return Game(critic_side, None)
     return Game(critic_side, entry.generator(options, trained=generator, opponent=critic, **latents))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distgan.objectives.side import Batch, Draw, Loss, Side, frozen
-from distgan.spec import Options, Weight
+from distgan.spec import Count, Options, Weight
 
 
 class AdversarialOptions(Options):
@@ -18,6 +18,9 @@ class AdversarialOptions(Options):
     """Weight γ of the R1 penalty: γ/2 · mean ‖∇D(x)‖² over real images (Mescheder, Geiger and Nowozin 2018)."""
     r2: Weight = 0.0
     """Weight of the R2 penalty: the same over generated images."""
+    penalty_every: Count = 1
+    """Penalties are of every so-manieth critic update alone, beginning with the first, and count as many times there
+    (Karras et al. 2020, arXiv:1912.04958, section 3.1; the optimizer is one and the same)."""
 
 
 class CriticSide(Side):
@@ -65,10 +68,11 @@ class CriticSide(Side):
 
     def forward(self, real: Batch, draw: Draw) -> Loss:
         """The loss of one critic update."""
+        every = self.options.penalty_every
         with torch.no_grad():
             fake = self.opponent(self.latents(draw), real.labels)
         real_outputs, fake_outputs = self.both(real, fake, draw)
-        penalty, figures = self.penalty(real, fake, draw)
+        penalty, figures = self.penalty(real, fake, draw) if self.updates % every == 0 else (0.0, {})
         with torch.no_grad():
             figures = {"critic/real": real_outputs.mean(), "critic/fake": fake_outputs.mean(), **figures}
             if self.threshold is not None:
@@ -77,7 +81,7 @@ class CriticSide(Side):
             else:
                 # Pairs by slot, of independent images: so it is a mean over slots, for any number of processes.
                 figures["critic/ranking"] = (real_outputs > fake_outputs).to(real_outputs.dtype).mean()
-        return Loss(self.loss(real_outputs, fake_outputs, draw) + penalty, figures, fake)
+        return Loss(self.loss(real_outputs, fake_outputs, draw) + every * penalty, figures, fake)
 
     def says_real(self, outputs: Tensor) -> Tensor:
         """Which images (bool, (N,)) are held to be real."""

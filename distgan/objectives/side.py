@@ -74,6 +74,19 @@ class Side(nn.Module):
         self._opponent = (opponent,)  # in a tuple, where nn.Module does not register it
         self.latent_dim = latent_dim
         self.latent: Latent = latent
+        self.updates = 0
+        self.images = 0
+
+    def at(self, updates: int, images: int) -> None:
+        """Say how far the run is, before each forward: penalties are not of every update, and weights may move.
+
+        Args:
+            updates: Updates that this side has done before this one.
+            images: Real images that the run has shown before it.
+        """
+        # Updates decide what is computed. Images only weigh it: a CUDA graph, which knows no numbers of the host, would
+        # have a device tensor for what follows from them, filled here.
+        self.updates, self.images = updates, images
 
     @property
     def opponent(self) -> nn.Module:

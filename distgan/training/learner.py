@@ -258,6 +258,7 @@ class Learner:
         """One step of a side down its own loss, after so many updates and images."""
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)
+        side.at(updates, images)
         with self.precision.autocast():
             loss: Loss = self._forwards[side](*inputs)
         weighted = loss.value * self._share  # DistributedDataParallel takes the plain mean over processes

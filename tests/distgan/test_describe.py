@@ -111,6 +111,9 @@ def test_flops_of_a_penalty(objective):
     of_the_forward = 2 * (c - CRITIC[-1])
     penalty = forward + gradient + of_the_gradient + of_the_forward
     assert describe(small(objective=objective)).step.critic_update_flops == without + 4 * penalty
+    lazy = describe(small(objective={**objective, "penalty_every": 8}))
+    assert lazy.step.critic_update_flops == without + 4 * penalty // 8
+    assert lazy.memory == describe(small(objective=objective)).memory
 
 
 def test_flops_of_an_autoencoder():

@@ -374,6 +374,38 @@ class _Sum(nn.Module):
         return x.sum(1, keepdim=True)
 
 
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("objective", PENALISED, ids=named)
+def test_lazy_penalties_are_of_every_so_manieth_update_and_count_as_many_times(objective, every):
+    """Loss and gradient; in between they are those of the game without penalties, and as cheap."""
+    free = {**objective, "r1": 0.0, "r2": 0.0, **({"penalty": 0.0} if objective["kind"] == "wasserstein_gp" else {})}
+    calls: list[int] = []
+    for updates in range(4):
+        lazy, eager, without = (Duel(tree) for tree in ({**objective, "penalty_every": every}, objective, free))
+        losses = []
+        calls.clear()
+        lazy.critic.register_forward_hook(lambda *_: calls.append(1))
+        for duel in (lazy, eager, without):
+            duel.game.critic.at(updates, 6 * updates)
+            losses.append(duel.game.critic(batch(), draw()))
+            losses[-1].value.backward()
+        ours, its, plain = losses
+        due = updates % every == 0
+        assert ours.figures.keys() == (its if due else plain).figures.keys()
+        if not due:
+            assert len(calls) == 2
+            assert torch.equal(ours.value, plain.value)
+            assert torch.equal(gradient(lazy.critic), gradient(without.critic))
+            continue
+        torch.testing.assert_close(ours.value, plain.value + every * (its.value - plain.value), rtol=1e-12, atol=1e-14)
+        penalty = gradient(eager.critic) - gradient(without.critic)
+        expected = gradient(without.critic) + every * penalty
+        torch.testing.assert_close(gradient(lazy.critic), expected, rtol=1e-9, atol=1e-12)
+        assert penalty.abs().max() > 1e-6
+        for name, figure in its.figures.items():
+            assert torch.equal(ours.figures[name], figure), "figures are without weights"
+
+
 def test_r1_costs_nothing_where_it_is_off():
     duel = Duel({"kind": "bce", "r1": 0.0})
     calls = []

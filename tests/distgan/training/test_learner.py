@@ -70,6 +70,58 @@ def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
     assert (ours.step, ours.images) == (4, images)
 
 
+def test_lazy_penalties_take_the_steps_of_a_plain_loop(tiny):
+    """Relativistic pairs with R1 and R2 at every third update, image by image, in float64."""
+    gamma, every, n_critic = (2.0, 3.0), 3, 2
+    spec = tiny(
+        training__precision="float64",
+        objective={
+            "kind": "relativistic",
+            "r1": gamma[0],
+            "r2": gamma[1],
+            "penalty_every": every,
+            "n_critic": n_critic,
+        },
+        model__critic__normalisation="none",
+    )
+    ours = learner(spec)
+    generator, critic = (network.double() for network in build_networks(spec.model, IMAGE, spec.seed))
+    adam = {"lr": 2e-4, "betas": (0.5, 0.999), "foreach": False}
+    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), **adam) for network in (generator, critic))
+    update, penalised = 0, []
+
+    def latents(of: str) -> torch.Tensor:
+        return Noise(spec.seed, torch.arange(8), of, torch.float64).normal("latent", (4,))
+
+    for step in range(4):
+        for repeat in range(n_critic):
+            batch = real(spec, update)
+            figures = ours.update_critic(batch, repeat).figures
+            fake = generator(latents(f"critic/{update}")).detach()
+            loss = torch.zeros((), dtype=torch.float64)
+            for x, g in zip(batch.images.split(1), fake.split(1), strict=True):
+                loss = loss + F.softplus(critic(g) - critic(x)).sum() / 8
+                if update % every == 0:
+                    for weight, image in zip(gamma, (x, g), strict=True):
+                        point = image.clone().requires_grad_(True)
+                        (slope,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
+                        loss = loss + every * weight / 2 * slope.square().sum() / 8
+            optimizer_d.zero_grad()
+            loss.backward()
+            optimizer_d.step()
+            penalised += [update] if "critic/penalty" in figures else []
+            update += 1
+        ours.update_generator(batch)
+        fake = generator(latents(f"generator/{step}"))
+        optimizer_g.zero_grad()
+        F.softplus(critic(batch.images) - critic(fake)).mean().backward()
+        optimizer_g.step()
+    assert penalised == [0, 3, 6]
+    for mine, plain in ((ours.generator, generator), (ours.critic, critic)):
+        for name, value in plain.state_dict().items():
+            torch.testing.assert_close(mine.state_dict()[name], value, rtol=1e-8, atol=1e-10)
+
+
 def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
     spec = tiny()
     one = learner(spec)

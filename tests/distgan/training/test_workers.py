@@ -175,7 +175,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "hinge with R1": {"objective": {"kind": "hinge", "r1": 1.0}, "model__critic__normalisation": "instance"},
     "relativistic, spectral": {
-        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 2.0},
+        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 2.0, "penalty_every": 3},
         "model__critic__normalisation": "spectral",
     },
     "conditional": {"model__condition": {"attributes": ["Male"], "classes": True, "generator": "batchnorm"}},
