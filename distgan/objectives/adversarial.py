@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from distgan.objectives.side import Batch, Draw, Loss, Side, frozen
-from distgan.spec import Count, Options, Weight
+from distgan.spec import Count, MovingWeight, Options, greatest, value_at
 
 
 class AdversarialOptions(Options):
     """Options that every adversarial objective has."""
 
-    r1: Weight = 0.0
-    """Weight γ of the R1 penalty: γ/2 · mean ‖∇D(x)‖² over real images (Mescheder, Geiger and Nowozin 2018)."""
-    r2: Weight = 0.0
+    r1: MovingWeight = 0.0
+    """Weight γ of the R1 penalty: γ/2 · mean ‖∇D(x)‖² over real images (Mescheder, Geiger and Nowozin 2018). It may
+    move: ``{base: 2.0, final: 0.2, images: 10_000_000}``."""
+    r2: MovingWeight = 0.0
     """Weight of the R2 penalty: the same over generated images."""
     penalty_every: Count = 1
     """Penalties are of every so-manieth critic update alone, beginning with the first, and count as many times there
@@ -35,7 +36,7 @@ class CriticSide(Side):
     @property
     def penalised(self) -> bool:
         """Whether the loss holds gradients for single images."""
-        return self.options.r1 > 0 or self.options.r2 > 0
+        return greatest(self.options.r1) > 0 or greatest(self.options.r2) > 0
 
     def loss(self, real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
         """The scalar to go down.
@@ -51,12 +52,12 @@ class CriticSide(Side):
         """What is added to the loss for slopes that are not as they should be, and figures of it, without weights."""
         value: Tensor | float = 0.0
         figures: dict[str, Tensor] = {}
-        if self.options.r1:
+        if r1 := value_at(self.options.r1, self.images):
             squares = self.squared_slopes(real.images, real.labels, draw, "real").mean()  # of the D(x) that is judged
-            value, figures["critic/penalty"] = self.options.r1 / 2 * squares, squares.detach()
-        if self.options.r2:
+            value, figures["critic/penalty"] = r1 / 2 * squares, squares.detach()
+        if r2 := value_at(self.options.r2, self.images):
             squares = self.squared_slopes(fake, real.labels, draw, "fake").mean()
-            value, figures["critic/penalty_fake"] = value + self.options.r2 / 2 * squares, squares.detach()
+            value, figures["critic/penalty_fake"] = value + r2 / 2 * squares, squares.detach()
         return value, figures
 
     def both(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from distgan.objectives import Batch, Draw, Loss, Side, build_game
 from distgan.sampling.calibration import calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.training.ema import EMA, Traces
-from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
+from distgan.training.optimizers import build_optimizer, clip_gradients, steer
 from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
 
@@ -266,8 +266,7 @@ class Learner:
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
             self._norms[name] = clip_gradients(spec, self._parameters[name])
-            for group in optimizer.param_groups:
-                group["lr"] = spec.lr * self.rate_scale * rate_factor(spec.schedule, images, updates)
+            steer(optimizer, spec, images, updates, self.rate_scale)
             optimizer.step()
         side.constrain()
         return loss

@@ -406,6 +406,26 @@ def test_lazy_penalties_are_of_every_so_manieth_update_and_count_as_many_times(o
             assert torch.equal(ours.figures[name], figure), "figures are without weights"
 
 
+@pytest.mark.parametrize("name", ["r1", "r2", "penalty"])
+def test_the_weight_of_a_penalty_may_move(name):
+    """Down to nothing, which then costs nothing; BatchNorm is refused from the beginning."""
+    kind = "wasserstein_gp" if name == "penalty" else "hinge"
+    tree = {"kind": kind, name: {"base": 3.0, "final": 0.0, "images": 60}}
+    figure = "critic/penalty_fake" if name == "r2" else "critic/penalty"
+    for images, weight in ((0, 3.0), (20, 2.25), (30, 1.5), (60, 0.0), (900, 0.0)):
+        duel, fixed = Duel(tree), Duel({"kind": kind, name: weight})
+        for each in (duel, fixed):
+            each.game.critic.at(0, images)
+        loss, expected = (each.game.critic(batch(), draw()) for each in (duel, fixed))
+        torch.testing.assert_close(loss.value, expected.value, rtol=1e-12, atol=0)
+        assert loss.figures == expected.figures
+        assert (figure in loss.figures) == (weight > 0)
+        assert duel.game.critic.penalised
+    rising = Duel({"kind": kind, name: {"base": 0.0, "final": 1.0, "images": 60}})
+    assert rising.game.critic.penalised
+    assert figure not in rising.game.critic(batch(), draw()).figures
+
+
 def test_r1_costs_nothing_where_it_is_off():
     duel = Duel({"kind": "bce", "r1": 0.0})
     calls = []

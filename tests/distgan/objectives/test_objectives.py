@@ -105,6 +105,9 @@ def test_what_there_is_not_is_not_of_every_other_update(tree):
         ({"kind": "hinge", "r3": 1.0}, ["objective", "r3", "there are r1, r2"]),
         ({"kind": "hinge", "r1": "much"}, ["objective", "r1", "number"]),
         ({"kind": "hinge", "r1": -1.0}, ["objective", "r1", "greater than or equal to 0"]),
+        ({"kind": "hinge", "r2": {"base": 1, "final": -1, "images": 9}}, ["objective", "'r2.final'", "greater than"]),
+        ({"kind": "hinge", "r1": {"base": 1, "last": 1, "images": 9}}, ["unknown field 'r1.last'", "final"]),
+        ({"kind": "wasserstein_gp", "penalty": {"base": 1}}, ["objective", "'penalty.final' is missing"]),
         (
             {"kind": "hinge", "r1": 1.0, "penalty_every": 0},
             ["objective", "penalty_every", "greater than"],

@@ -142,10 +142,12 @@ def test_stopped_and_resumed_is_never_having_stopped(tiny, tmp_path, stop_after,
         assert grid.read_bytes() == (tmp_path / "parts" / "samples" / grid.name).read_bytes()
 
 
-def test_lazy_penalties_are_shown_where_there_are_any_and_go_on_where_they_were(tiny, tmp_path, stop_after):
+def test_lazy_penalties_are_shown_where_there_are_any_and_what_moves_goes_on(tiny, tmp_path, stop_after):
     """Updates 0, 4, 8, …: two of three steps of three updates have one; the loop is stopped in between."""
-    lazy = {"kind": "hinge", "r1": 1.0, "r2": 1.0, "n_critic": 3, "penalty_every": 4}
+    falling, rising = {"base": 0.9, "final": 0.1, "images": 200}, {"base": 0, "final": 99, "images": 200}
+    lazy = {"kind": "hinge", "r1": falling, "r2": 1.0, "n_critic": 3, "penalty_every": 4}
     options = {"objective": lazy, "model__critic__normalisation": "none", "training__images": 96 * 3}
+    options |= {"optimizer__critic": {"betas": [0.0, falling]}, "training__ema_half_life_images": rising}
     spec = tiny(**options, tracking__log_every=5)
     run(spec, tmp_path / "whole")
     stopped = run(spec, tmp_path / "parts", stop=stop_after(7))
