@@ -178,7 +178,7 @@ def describe(spec: RunSpec) -> Description:
         data.notes.append("training.precision is auto: float32 is assumed; try --set training.precision=bfloat16")
     with FakeTensorMode(), _default_dtype(precision.dtype):
         networks = build_networks(spec.model, image, spec.seed, data.labels)
-        game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
+        game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)
         real = Batch(torch.empty(images, image.channels, image.size, image.size), torch.empty(images, data.labels))
         latents = torch.empty(1, spec.model.latent_dim)
         generator = _network(spec.model.generator.name, networks[0], latents, real.labels[:1])

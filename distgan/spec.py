@@ -32,6 +32,7 @@ from shards.errors import InputError
 from shards.names import near
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1000.0)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
@@ -109,6 +110,10 @@ MovingFraction = Annotated[
 ]
 MovingImages = Annotated[
     Annotated[Images, Tag(_NUMBER)] | Annotated[Cosine[Images], Tag(_COSINE)],
+    _BY_SHAPE,
+]
+MovingShare = Annotated[
+    Annotated[Share, Tag(_NUMBER)] | Annotated[Cosine[Share], Tag(_COSINE)],
     _BY_SHAPE,
 ]
 
@@ -206,6 +211,40 @@ class ObjectiveSpec(OpenOptions):
     """Critic updates for each generator update."""
 
 
+class AugmentationSpec(Options):
+    """What is done at random to every image, real or generated, before the critic judges it.
+
+    So it does not learn a small set by heart (Zhao et al. 2020, arXiv:2006.10738). Off, unless a kind is set: colour,
+    translation or cutout.
+    """
+
+    colour: bool = False
+    """Brightness moved by up to ±0.5, saturation 0 to 2 times and contrast 0.5 to 1.5 times what it was."""
+    translation: Share = 0.0
+    """Moved in each direction by up to this share of the image's side, with grey where nothing comes from; 0.125 is the
+    paper's."""
+    cutout: Share = 0.0
+    """A square with this share of the image's side made grey; 0.5 is the paper's."""
+    probability: MovingShare = 1.0
+    """That an image is augmented, for each of the three kinds. It may move:
+    ``{base: 0.0, final: 0.3, images: 10_000_000}``."""
+
+    @model_validator(mode="after")
+    def _of_some_kind(self) -> AugmentationSpec:
+        if not self.on and self.probability != 1.0:
+            raise ValueError("probability is of what is done, which is nothing: set colour, translation or cutout")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is done."""
+        return self.colour or self.translation > 0 or self.cutout > 0
+
+    def pixels(self, size: int) -> tuple[int, int]:
+        """The furthest translation and the side of a cutout in images of so many pixels, rounded as in the paper."""
+        return int(size * self.translation + 0.5), int(size * self.cutout + 0.5)
+
+
 class ScheduleSpec(Options):
     """How a learning rate changes; it is multiplied by a factor in [0, 1]."""
 
@@ -218,7 +257,7 @@ class ScheduleSpec(Options):
     """``linear`` and ``cosine``: images before the rate begins to fall."""
     until_images: Count | None = None
     """``linear`` and ``cosine``: images at which the fall ends. Later the rate stays where it is then."""
-    final: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    final: Share = 0.0
     """``cosine``: the factor in the end. R3GAN (Huang et al. 2024) goes from 2e-4 to 5e-5, by 0.25."""
     decay: Weight = 0.0
     """``inverse_time``: how fast."""
@@ -468,6 +507,8 @@ class RunSpec(Options):
     """The networks."""
     objective: ObjectiveSpec = ObjectiveSpec()
     """What each side minimises."""
+    augmentation: AugmentationSpec = AugmentationSpec()
+    """What is done at random to the images that the critic judges."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """How each side follows its gradient."""
     training: TrainingSpec = TrainingSpec()
@@ -494,6 +535,20 @@ class RunSpec(Options):
     def _best_by_a_score(self) -> RunSpec:
         if self.training.keep_best is not None and self.evaluation.every_images is None:
             raise ValueError("training.keep_best needs scores: set evaluation.every_images")
+        return self
+
+    @model_validator(mode="after")
+    def _something_left(self) -> RunSpec:
+        asked, size = self.augmentation, self.data.image_size
+        moved, cut = asked.pixels(size)
+        for name, pixels in (("translation", moved), ("cutout", cut)):
+            if getattr(asked, name) and not pixels:
+                raise ValueError(f"augmentation.{name} is less than half a pixel of {size}: set it higher, or to 0")
+        if moved + cut >= size:
+            raise ValueError(
+                f"augmentation.translation = {asked.translation} and augmentation.cutout = {asked.cutout} leave "
+                f"nothing of some images of {size} pixels: set them lower, as 0.125 and 0.5"
+            )
         return self
 
     @property

@@ -63,7 +63,9 @@ class Learner:
             self.precision.place(network) for network in build_networks(spec.model, image, spec.seed, self.labels.width)
         )
         model = spec.model
-        self._game = build_game(spec.objective, self.generator, self.critic, model.latent_dim, model.latent)
+        self._game = build_game(
+            spec.objective, self.generator, self.critic, model.latent_dim, model.latent, spec.augmentation
+        )
         self._parameters = {
             "generator": list(self.generator.parameters()),
             "critic": list(self.critic.parameters()),

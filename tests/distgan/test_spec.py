@@ -242,6 +242,15 @@ def test_a_wrong_specification_is_named(tmp_path, text, words):
         ("optimizer.generator.schedule={hold_images: 9}", ["'optimizer.generator.schedule'", "kind: linear"]),
         ("optimizer.critic.schedule={kind: inverse_time}", ["'optimizer.critic.schedule'", "decay > 0"]),
         ("optimizer.critic.schedule={decay: 0.1}", ["'optimizer.critic.schedule'", "kind: inverse_time"]),
+        ("augmentation.probability=0.5", ["'augmentation'", "set colour, translation or cutout"]),
+        ("augmentation={cutout: 0.5, probability: {base: 0, final: 1.5, images: 9}}", ["probability.final'", "1.5"]),
+        ("augmentation={cutout: -0.5}", ["'augmentation.cutout'", "greater than or equal to 0"]),
+        ("augmentation={cutout: 1.5}", ["'augmentation.cutout'", "less than or equal to 1"]),
+        ("augmentation={cutout: 1.0}", ["augmentation.cutout = 1.0", "nothing of some images of 64 pixels", "0.5"]),
+        ("augmentation={translation: 1}", ["augmentation.translation = 1.0", "nothing of some images", "0.125"]),
+        ("augmentation={translation: 0.5, cutout: 0.5}", ["translation = 0.5", "cutout = 0.5", "nothing of some"]),
+        ("augmentation={cutout: 0.001}", ["augmentation.cutout is less than half a pixel of 64", "or to 0"]),
+        ("augmentation={color: true}", ["augmentation.color", "did you mean 'colour'"]),
         ("model.condition={}", ["'model.condition'", "attributes: [NAME, ...]"]),
         ("model.condition={attributes: [Male, Male]}", ["'model.condition'", "twice"]),
     ],
@@ -302,10 +311,11 @@ def test_what_would_change_the_numbers_is_named_and_the_rest_is_free(tmp_path):
     ]
     assert differences(before, load_spec(path, free)) == []
     binding = ["seed=1", "model.generator.width=8", "training.batch_size=3", "data.limit=9"]
-    binding += ["optimizer.critic.clip_norm=1", "optimizer.critic.schedule.warm_up_images=5"]
+    binding += ["optimizer.critic.clip_norm=1", "optimizer.critic.schedule.warm_up_images=5", "augmentation.cutout=0.5"]
     assert differences(before, load_spec(path, binding)) == [
         "seed: 0 -> 1",
         "data.limit: None -> 9",
+        "augmentation.cutout: 0.0 -> 0.5",
         "optimizer.critic.schedule.warm_up_images: 0 -> 5",
         "optimizer.critic.clip_norm: None -> 1.0",
         "training.batch_size: 128 -> 3",

@@ -148,6 +148,7 @@ def test_lazy_penalties_are_shown_where_there_are_any_and_what_moves_goes_on(tin
     lazy = {"kind": "hinge", "r1": falling, "r2": 1.0, "n_critic": 3, "penalty_every": 4}
     options = {"objective": lazy, "model__critic__normalisation": "none", "training__images": 96 * 3}
     options |= {"optimizer__critic": {"betas": [0.0, falling]}, "training__ema_half_life_images": rising}
+    options["augmentation"] = {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": falling}
     spec = tiny(**options, tracking__log_every=5)
     run(spec, tmp_path / "whole")
     stopped = run(spec, tmp_path / "parts", stop=stop_after(7))

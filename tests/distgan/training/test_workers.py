@@ -180,6 +180,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             **{"r1": {"base": 1.0, "final": 0.1, "images": 100}, "r2": 2.0},
         },
         "model__critic__normalisation": "spectral",
+        "augmentation": {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": 0.7},
     },
     "conditional": {"model__condition": {"attributes": ["Male"], "classes": True, "generator": "batchnorm"}},
     "dcgan_keras": {
