@@ -84,7 +84,7 @@ class Network:
 class Step:
     """A step over all workers: critic updates, then a generator update; forward, backward and penalties.
 
-    Of a run that grows, one at the final size.
+    Of a run that grows, one at the final size. A penalty that is not of every update counts by its share.
     """
 
     critic_updates: int
@@ -199,7 +199,7 @@ def describe(spec: RunSpec) -> Description:
         data.notes.append("training.precision is auto: float32 is assumed; try --set training.precision=bfloat16")
     with FakeTensorMode(), _default_dtype(precision.dtype):
         networks = build_networks(spec.model, image, spec.seed, data.labels)
-        game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
+        game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)
         timetable = spec.timetable
 
         latents, labels = torch.empty(1, spec.model.latent_dim), torch.empty(1, data.labels)
@@ -226,7 +226,7 @@ def describe(spec: RunSpec) -> Description:
                 train_what_is_in_use(network)
             images = -(-stage.batch_size // workers)
             real = Batch(torch.empty(images, image.channels, stage.size, stage.size), torch.empty(images, data.labels))
-            critic_update = _update(game.critic, real, networks, precision)
+            critic_update = _critic_update(spec, game.critic, real, networks, precision)
             generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
             steps.append(_step(stage, workers, critic_update[0], generator_update[0] if game.generator else None))
             batch = real.images.nbytes + real.labels.nbytes
@@ -496,6 +496,20 @@ def _count(module: nn.Module) -> Parameters:
     # Keras has no counter of batches, torch's only statistic that is no floating point number.
     statistics = sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point())
     return Parameters(trainable + statistics, trainable)
+
+
+def _critic_update(
+    spec: RunSpec, side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision
+) -> tuple[int, int]:
+    """What :func:`_update` says of the critic's side: FLOPs of the mean update, bytes of that which keeps the most."""
+    every = spec.objective.rest.get("penalty_every", 1)
+    side.at(0, 0)  # an update that has the penalties
+    flops, kept = _update(side, real, networks, precision)
+    if every == 1:
+        return flops, kept
+    side.at(1, 0)
+    without, _ = _update(side, real, networks, precision)
+    return round((flops + (every - 1) * without) / every), kept
 
 
 def _update(side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision) -> tuple[int, int]:

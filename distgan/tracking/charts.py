@@ -23,6 +23,7 @@ _TITLES = (
     ("loss/*", "Losses"),
     ("mean/loss/*", "Losses, means of the intervals between lines"),
     ("mean/grad_norm/*", _MEAN_NORMS),
+    ("mean/critic/penalty*", "Gradient penalties, means of the intervals"),
     ("mean/*", "Other means of the intervals"),
     ("critic/accuracy*", "Critic accuracy"),
     ("critic/ranking", "Pairs that the critic ranks right"),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint
 from distgan.sampling.averaging import TRACES
+from distgan.spec import Cosine, value_at
 
 
 class EMA:
@@ -16,12 +17,13 @@ class EMA:
 
     Args:
         generator: The network whose weights are averaged; the average begins at its weights.
-        half_life_images: Images after which a weight's share in the average has halved.
+        half_life_images: Images after which a weight's share in the average has halved; it may move. With 0 the average
+            is the weights.
         ramp_up: Early on, the half-life is at most this fraction of the images seen, so that the random weights of the
             beginning are soon forgotten. 0 switches this off.
     """
 
-    def __init__(self, generator: nn.Module, half_life_images: int, ramp_up: float) -> None:
+    def __init__(self, generator: nn.Module, half_life_images: int | Cosine[int], ramp_up: float) -> None:
         self.network = copy.deepcopy(generator).requires_grad_(False)
         self._averages = tuple(self.network.parameters())
         self._weights = tuple(generator.parameters())
@@ -36,10 +38,10 @@ class EMA:
             images: Real images seen so far.
             images_per_step: Real images of this step.
         """
-        half_life = float(self._half_life_images)
+        half_life = value_at(self._half_life_images, images)
         if self._ramp_up:
             half_life = min(half_life, max(images, 1) * self._ramp_up)
-        keep = 0.5 ** (images_per_step / half_life)
+        keep = 0.5 ** (images_per_step / half_life) if half_life else 0.0
         torch._foreach_lerp_(self._averages, self._weights, 1.0 - keep)
 
 

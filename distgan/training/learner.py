@@ -25,7 +25,7 @@ from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.training.clock import Clock
 from distgan.training.ema import EMA, Traces
-from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
+from distgan.training.optimizers import build_optimizer, clip_gradients, steer
 from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
 
@@ -65,7 +65,9 @@ class Learner:
             self.precision.place(network) for network in build_networks(spec.model, image, spec.seed, self.labels.width)
         )
         model = spec.model
-        self._game = build_game(spec.objective, self.generator, self.critic, model.latent_dim, model.latent)
+        self._game = build_game(
+            spec.objective, self.generator, self.critic, model.latent_dim, model.latent, spec.augmentation
+        )
         self._parameters = {
             "generator": list(self.generator.parameters()),
             "critic": list(self.critic.parameters()),
@@ -294,6 +296,7 @@ class Learner:
         """One step of a side down its own loss, after so many updates and images."""
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)
+        side.at(updates, images)
         with self.precision.autocast():
             loss: Loss = self._forwards[side](*inputs)
         weighted = loss.value * self._share  # DistributedDataParallel takes the plain mean over processes
@@ -301,9 +304,8 @@ class Learner:
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
             self._norms[name] = clip_gradients(spec, self._parameters[name])
-            for group in optimizer.param_groups:
-                rate = self.stage.learning_rates.get(name, spec.lr)
-                group["lr"] = rate * self.rate_scale * rate_factor(spec.schedule, images, updates)
+            rate = self.stage.learning_rates.get(name, spec.lr) * self.rate_scale
+            steer(optimizer, spec, rate, images, updates)
             optimizer.step()
         side.constrain()
         return loss

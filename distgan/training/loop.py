@@ -223,10 +223,13 @@ def _take_steps(
         if spec.training.stages and learner.step == stage.first_step:
             tracker.message(_said_of_stage(stage))
             guard.begin_stage(_epoch_steps(stage, batches.samples))
+        of_critic: dict[str, Tensor] = {}  # of its last update; a penalty, of the last one that had it
         for repeat in range(spec.objective.n_critic):
             real = next(batches)
             critic_loss = learner.update_critic(real, repeat)
+            of_critic |= critic_loss.figures
         generator_loss = learner.update_generator(real)
+        critic_loss = critic_loss._replace(figures=of_critic)
         figures = _figures(spec, critic_loss, generator_loss, learner.gradient_norms())
         guard.observe(figures)
         tracker.progress(learner.step)

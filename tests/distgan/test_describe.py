@@ -111,6 +111,9 @@ def test_flops_of_a_penalty(objective):
     of_the_forward = 2 * (c - CRITIC[-1])
     penalty = forward + gradient + of_the_gradient + of_the_forward
     assert describe(small(objective=objective)).step.critic_update_flops == without + 4 * penalty
+    lazy = describe(small(objective={**objective, "penalty_every": 8}))
+    assert lazy.step.critic_update_flops == without + 4 * penalty // 8
+    assert lazy.memory == describe(small(objective=objective)).memory
 
 
 def test_flops_of_an_autoencoder():
@@ -121,10 +124,12 @@ def test_flops_of_an_autoencoder():
 
 
 AUTOENCODER = {"generator": {"width": 3}, "critic": {"name": "dcgan_encoder", "width": 5}, "latent_dim": 7}
+AUGMENTED = {"colour": True, "translation": 0.125, "cutout": 0.5}
 SIDES = [
     {"objective": {"kind": "bce", "batches": "one", "label_noise": 0.1}},
     {"objective": {"kind": "bce", "r1": 10.0}},
     {"objective": {"kind": "least_squares"}},
+    {"objective": {"kind": "relativistic", "r1": 1.0}, "augmentation": AUGMENTED},
     {"objective": {"kind": "wasserstein_gp"}},
     {"objective": {"kind": "wasserstein_clip"}, "training": {"batch_size": 4, "precision": "bfloat16"}},
     {"objective": {"kind": "wasserstein_gp"}, "training": {"batch_size": 4, "precision": "float64"}},
@@ -165,7 +170,7 @@ def test_memory_is_what_real_tensors_take(sections):
     networks = tuple(map(precision.place, build_networks(spec.model, ImageShape(3, size), 0, labels)))
     weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
     real = Batch(torch.zeros(4, 3, size, size, dtype=dtype), torch.zeros(4, labels, dtype=dtype))
-    game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
+    game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)
 
     kept = {
         "critic": kept_by(game.critic, real, precision, (*weights, *real)),
@@ -295,6 +300,7 @@ def test_what_had_to_be_assumed_is_said():
         {"objective__kind": "elbo"},
         {"objective__kind": "wasserstein_gp"},  # with BatchNorm
         {"objective__r2": 1.0},
+        {"objective__kind": "elbo", "model__critic": {"name": "dcgan_encoder"}, "augmentation": {"colour": True}},
         {"optimizer__critic__name": "sdg"},
         {"optimizer__generator__betas": [0.5, 1.0]},
         {"data__image_size": 32},

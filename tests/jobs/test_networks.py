@@ -191,6 +191,10 @@ TABLES: dict[str, tuple[Forward, Forward]] = {
     "dcgan128_keras": (keras_generator, keras_critic),
     "gan128_rmsprop": (tutorial_generator, tutorial_critic),
     "wgan_gp64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64, "layer_norm")),
+    "wgan_gp64_ttur": (
+        lambda n, z: paper_generator(n, z, W64[::-1]),
+        lambda n, x: paper_critic(n, x, W64, "layer_norm"),
+    ),
     "wgan_clip64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
     "vae64": (lambda n, z: paper_generator(n, z, W64[::-1]), encoder),
 }

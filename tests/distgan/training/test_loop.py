@@ -171,6 +171,36 @@ def test_a_checkpoint_knows_how_long_the_run_has_trained(tiny, tmp_path, monkeyp
     assert [Checkpoint(path).state.training_seconds for path in generators(tmp_path)] == [3 * i for i in range(1, 13)]
 
 
+def test_lazy_penalties_are_shown_where_there_are_any_and_what_moves_goes_on(tiny, tmp_path, stop_after):
+    """Updates 0, 4, 8, …: two of three steps of three updates have one; the loop is stopped in between."""
+    falling, rising = {"base": 0.9, "final": 0.1, "images": 200}, {"base": 0, "final": 99, "images": 200}
+    lazy = {"kind": "hinge", "r1": falling, "r2": 1.0, "n_critic": 3, "penalty_every": 4}
+    options = {"objective": lazy, "model__critic__normalisation": "none", "training__images": 96 * 3}
+    options |= {"optimizer__critic": {"betas": [0.0, falling]}, "training__ema_half_life_images": rising}
+    options["augmentation"] = {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": falling}
+    spec = tiny(**options, tracking__log_every=5)
+    run(spec, tmp_path / "whole")
+    stopped = run(spec, tmp_path / "parts", stop=stop_after(7))
+    assert stopped.step == 7
+    run(spec, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    lines = read_metrics(tmp_path / "whole")
+    seldom = [line for line in curve(tmp_path / "parts") if line["step"] != 7]
+    assert seldom == curve(tmp_path / "whole")
+    run(tiny(**options), tmp_path / "often")
+    every = read_metrics(tmp_path / "often")
+    for name in ("critic/penalty", "critic/penalty_fake"):
+        having = [line["step"] for line in every if name in line]
+        assert having == [s for s in range(1, 13) if any(update % 4 == 0 for update in range(3 * s - 3, 3 * s))]
+        assert len(having) == 9
+        for line, interval in zip(lines, (every[:5], every[5:10], every[10:]), strict=True):
+            shown = [each[name] for each in interval if name in each]
+            assert line[f"mean/{name}"] == pytest.approx(np.mean(shown), rel=1e-12)
+            assert (name in line) == (name in interval[-1])
+        assert [line for line in lines if name not in line], "a line may be of a step without it"
+    assert "Gradient penalties, means of the intervals" in (tmp_path / "whole" / "report.html").read_text()
+
+
 def test_stopping_before_the_first_step_and_often(tiny, tmp_path, stop_after):
     run(tiny(), tmp_path / "whole")
     never = threading.Event()

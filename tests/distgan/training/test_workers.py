@@ -174,8 +174,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "hinge with R1": {"objective": {"kind": "hinge", "r1": 1.0}, "model__critic__normalisation": "instance"},
     "relativistic, spectral": {
-        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 2.0},
+        "objective": {
+            **{"kind": "relativistic", "penalty_every": 3},
+            **{"r1": {"base": 1.0, "final": 0.1, "images": 100}, "r2": 2.0},
+        },
         "model__critic__normalisation": "spectral",
+        "augmentation": {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": 0.7},
     },
     "conditional": {"model__condition": {"attributes": ["Male"], "classes": True, "generator": "batchnorm"}},
     "dcgan_keras": {
