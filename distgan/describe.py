@@ -31,6 +31,7 @@ from distgan.data.noise import Noise
 from distgan.data.selection import select_samples, split_note
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.growing import grow, train_what_is_in_use
+from distgan.networks.layers import Residual
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
 from distgan.spec import Options, RunSpec, SideOptimizerSpec, item_of, section_of
 from distgan.stages import Stage, Timetable
@@ -448,7 +449,14 @@ class _FLOPs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
-        if formula:
+        if formula is None:
+            return out
+        if func._overloadpacket is torch.ops.aten.convolution_backward:
+            # torch takes the weights' gradient for that of one group, where each of them has its own channels alone.
+            *shape, groups, (of_input, of_weights, of_bias) = args
+            self.total += formula(*shape, groups, [of_input, False, of_bias], out_val=out)
+            self.total += formula(*shape, groups, [False, of_weights, of_bias], out_val=out) // groups
+        else:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out
 
@@ -483,9 +491,9 @@ def _network(
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers by name: what is in a sequence, and what is of a class of its own."""
+    """The layers by name: what is in a sequence or a residual block, and what is of a class of its own."""
     for name, child in network.named_children():
-        if isinstance(child, nn.Sequential | nn.ModuleDict):
+        if isinstance(child, nn.Sequential | nn.ModuleDict | Residual):
             yield from ((f"{name}.{inner}", layer) for inner, layer in _layers(child))
         else:
             yield name, child

@@ -127,10 +127,10 @@ class GrowingFeatures(Growing, nn.Sequential):
         """Maps of images (N, C, size, size)."""
         before = self.before
         if before is None:
-            return _through([*self._own(self.size), *self._shared(self.size, None)], images)
-        large = _through([*self._own(self.size), *self._shared(self.size, before)], images)
-        small = _through(self._own(before), shrink(images, 2))
-        return _through(self._shared(before, None), blend(small, large, self.fade))
+            return through([*self._own(self.size), *self._shared(self.size, None)], images)
+        large = through([*self._own(self.size), *self._shared(self.size, before)], images)
+        small = through(self._own(before), shrink(images, 2))
+        return through(self._shared(before, None), blend(small, large, self.fade))
 
     def in_use(self) -> Iterable[nn.Module]:
         """The layers that an image goes through now."""
@@ -144,12 +144,6 @@ class GrowingFeatures(Growing, nn.Sequential):
     def _own(self, size: int) -> list[nn.Module]:
         """The layers that no other size has. The largest one's are counted among the shared ones."""
         return [*self.from_image[str(size)].children()] if size < self.sizes[-1] else []
-
-
-def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
 
 
 def blend(old: Tensor, new: Tensor, fade: float) -> Tensor:

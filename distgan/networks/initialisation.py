@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from distgan.networks.blocks import Basis
+from distgan.networks.gain import Gained
 from distgan.networks.spectral import Spectral
 
 
@@ -46,3 +48,27 @@ def initialise_glorot(network: nn.Module, random: torch.Generator) -> None:
             nn.init.xavier_uniform_(module.weight, generator=random)
             if module.bias is not None:
                 module.bias.zero_()
+
+
+@torch.no_grad()
+def initialise_by_gain(network: nn.Module, random: torch.Generator) -> None:
+    """Weights as their layers have it (:mod:`distgan.networks.gain`), in place, every bias 0.
+
+    The maps that an R3GAN begins with are N(0, 1). What the labels of a conditional BatchNorm go through is Glorot's.
+
+    Args:
+        network: Convolutional and linear layers and such maps are initialised.
+        random: The CPU generator to draw from, in the order of ``network.modules()``.
+    """
+    for module in network.modules():
+        if isinstance(module, Basis):
+            module.maps.normal_(generator=random)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, Gained):
+                module.begin_weight(random)
+            else:
+                nn.init.xavier_uniform_(module.weight, generator=random)
+            if module.bias is not None:
+                module.bias.zero_()
+            if isinstance(module, Spectral):
+                module.begin(random)

@@ -1,4 +1,4 @@
-"""Layers that torch does not have: they take labels, or random numbers that depend on no rank."""
+"""Layers that torch does not have: they take labels, add to maps, or draw random numbers that depend on no rank."""
 
 from __future__ import annotations
 
@@ -14,22 +14,53 @@ Uniform = Callable[[str, Sequence[int]], Tensor]
 """(purpose, shape) → U[0, 1) of (N, *shape), a row for each image of the batch."""
 
 
-class Layers(nn.Sequential):
+class Labelled(nn.Module):
+    """A layer that takes labels beside its input, or has such layers in it: ``forward(x, labels)``."""
+
+
+class Layers(nn.Sequential, Labelled):
     """One layer after the other, the labels given to those that take them."""
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:  # type: ignore[override]
-        """The last layer's output for the first one's input and labels (N, K)."""
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The last layer's output for the first one's input and labels (N, K); a critic's have none that takes any."""
         return through(self, x, labels)
 
 
-def through(layers: Iterable[nn.Module], x: Tensor, labels: Tensor) -> Tensor:
+def through(layers: Iterable[nn.Module], x: Tensor, labels: Tensor | None = None) -> Tensor:
     """The last layer's output for the first one's input; labels (N, K) are given to the layers that take them."""
     for layer in layers:
-        x = layer(x, labels) if isinstance(layer, ConditionalBatchNorm2d) else layer(x)
+        x = layer(x, labels) if isinstance(layer, Labelled) else layer(x)
     return x
 
 
-class ConditionalBatchNorm2d(nn.Module):
+class Residual(Labelled):
+    """What a shortcut leaves of maps, and what other layers add to it (He et al. 2016, arXiv:1512.03385).
+
+    Args:
+        residual: To maps of the shortcut's shape. They must not change their input in place.
+        shortcut: No layers leave the maps as they are.
+    """
+
+    def __init__(self, residual: Layers, shortcut: Layers) -> None:
+        super().__init__()
+        self.residual = residual
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The sum of both, for maps (N, C, H, W) and labels (N, K)."""
+        maps: Tensor = self.shortcut(x, labels) + self.residual(x, labels)
+        return maps
+
+
+class SumPooling(nn.Module):
+    """The sum over all places."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to (N, C)."""
+        return x.sum((2, 3))
+
+
+class ConditionalBatchNorm2d(Labelled):
     """BatchNorm whose scale and shift are affine in the label vector (de Vries et al. 2017, arXiv:1707.00683).
 
     Args:

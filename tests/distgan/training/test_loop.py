@@ -5,8 +5,8 @@ import hashlib
 import shutil
 import threading
 from pathlib import Path
-from typing import Any
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
