@@ -78,12 +78,13 @@ def draw_grids(grids: Mapping[str, Sequence[Bytes]], path: Path) -> None:
     rows = math.ceil(len(grids) / columns)
     figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False).flatten()
-    for place in places:
-        place.set_axis_off()
+    for place in places[len(grids) :]:
+        place.remove()
     for place, (label, images) in zip(places, grids.items(), strict=False):
         tensor = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)
         grid = make_grid(tensor, nrow=math.ceil(math.sqrt(len(images))), padding=1)
         place.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+        place.set(xticks=[], yticks=[])
         place.set_title("\n".join(fill(line, 40) for line in label.splitlines()), fontsize=9)
     _save(figure, path)
 

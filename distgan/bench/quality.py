@@ -111,6 +111,8 @@ class Quality:
     def __init__(self, taking_part: Sequence[Competitor], yardstick: Yardstick, out: Path) -> None:
         if (yardstick.minutes is None) == (yardstick.images is None):
             raise InputError("say how long each competitor trains: either --minutes or --images")
+        if yardstick.count < 2:
+            raise InputError("--count is at least 2")
         check_changes(yardstick.common)
         self._taking_part, self._yardstick, self._out = list(taking_part), yardstick, out
         self._runs = [(competitor, seed) for seed in range(yardstick.seeds) for competitor in taking_part]
@@ -181,17 +183,15 @@ class Quality:
                 "the length of each run in images follows from its speed, measured once before; its minutes vary with "
                 "what else the machine does"
             )
-        for competitor in self._taking_part:
-            if competitor.text in lengths:
-                found = schedules_that_end_elsewhere(self._spec(competitor, 0, lengths[competitor.text]))
-                self._notes += [f"{competitor.label}: {note}" for note in found]
         for number, (competitor, seed) in enumerate(self._runs, start=1):
             if stop.is_set():
                 return False
+            spec = self._spec(competitor, seed, lengths.get(competitor.text, 1))
+            if seed == 0:
+                self._notes += [f"{competitor.label}: {note}" for note in schedules_that_end_elsewhere(spec)]
             record = self._record(competitor, seed)
             if record.complete:
                 continue
-            spec = self._spec(competitor, seed, lengths[competitor.text])
             say(f"run {number} of {len(self._runs)}: {competitor.label}, seed {seed}, {spec.training.images:,} images")
             record = self._made(competitor, record, spec, say, bars, stop, console)
             if not record.complete:
@@ -315,17 +315,17 @@ class Quality:
     # ---- what is done ----
 
     def _lengths(self, say: Say, stop: threading.Event) -> dict[str, int]:
-        """Images that each competitor is shown, by its text. Where minutes are given, its speed is measured once."""
+        """Images that each competitor is shown, by its text, unless its own changes say it.
+
+        Where minutes are given its speed is measured, once for all calls.
+        """
         if self._yardstick.images is not None:
             return {competitor.text: self._yardstick.images for competitor in self._taking_part}
         assert self._yardstick.minutes is not None
         path = self._out / "lengths.json"
         lengths: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
         for competitor in self._taking_part:
-            if competitor.text in lengths or stop.is_set():
-                continue
-            if competitor.says_length:
-                lengths[competitor.text] = 0  # of no account: its own changes say it
+            if competitor.text in lengths or competitor.says_length or stop.is_set():
                 continue
             speed = self._speed(competitor, stop)
             if stop.is_set():

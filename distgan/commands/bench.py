@@ -88,6 +88,7 @@ def bench_step(
 
 @bench_app.command("quality")
 def bench_quality(
+    shards: Annotated[str, typer.Option(help="The packed set that all learn from.", show_default=False)],
     recipes: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Argument(
@@ -98,7 +99,6 @@ def bench_quality(
             show_default=False,
         ),
     ] = None,
-    shards: Annotated[str, typer.Option(help="The packed set that all learn from.", show_default=False)] = "",
     minutes: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(min=0.01, help="How long each trains. Its speed is measured first, and gives its images."),
@@ -150,8 +150,6 @@ def bench_quality(
     from distgan.launch.signals import stopping
     from shards.names import parse_where
 
-    if not shards:
-        raise InputError("say what is learnt from: --shards DIR")
     yardstick = Yardstick(
         shards=shards,
         minutes=minutes,
