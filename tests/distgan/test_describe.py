@@ -238,7 +238,8 @@ def test_every_shipped_recipe_is_described(path):
     description = describe(spec)
     for network in (description.generator, description.critic):
         assert sum(layer.parameters for layer in network.layers) == network.parameters.total
-    assert description.generator.layers[-1].output_shape == (3, spec.data.image_size, spec.data.image_size)
+    of_all_sizes = [layer for layer in description.generator.layers if "to_image" not in layer.name]
+    assert of_all_sizes[-1].output_shape == (3, spec.data.image_size, spec.data.image_size)
     assert len({layer.name for layer in description.critic.layers}) == len(description.critic.layers)
     if path.stem in PUBLISHED:
         found = [
@@ -249,7 +250,8 @@ def test_every_shipped_recipe_is_described(path):
     epochs = spec.training.epochs
     assert (run.images_per_step, run.samples, run.epochs) == (description.step.images, None, epochs)
     assert run.steps == (None if epochs else spec.steps)
-    assert run.flops == (run.steps and run.steps * description.step.flops)
+    if not description.stages:
+        assert run.flops == (run.steps and run.steps * description.step.flops)
 
 
 def test_layers_are_the_papers():
