@@ -243,7 +243,8 @@ def test_every_shipped_recipe_is_described(path):
     description = describe(spec)
     for network in (description.generator, description.critic):
         assert sum(layer.parameters for layer in network.layers) == network.parameters.total
-    assert description.generator.layers[-1].output_shape == (3, spec.data.image_size, spec.data.image_size)
+    of_all_sizes = [layer for layer in description.generator.layers if "to_image" not in layer.name]
+    assert of_all_sizes[-1].output_shape == (3, spec.data.image_size, spec.data.image_size)
     assert len({layer.name for layer in description.critic.layers}) == len(description.critic.layers)
     if path.stem in PUBLISHED:
         found = [
@@ -254,7 +255,8 @@ def test_every_shipped_recipe_is_described(path):
     epochs = spec.training.epochs
     assert (run.images_per_step, run.samples, run.epochs) == (description.step.images, None, epochs)
     assert run.steps == (None if epochs else spec.steps)
-    assert run.flops == (run.steps and run.steps * description.step.flops)
+    if not description.stages:
+        assert run.flops == (run.steps and run.steps * description.step.flops)
 
 
 def test_layers_are_the_papers():
@@ -262,6 +264,85 @@ def test_layers_are_the_papers():
     generator = describe(load_spec(JOBS[0].with_name("dcgan64.yaml"), ["data.shards=nowhere"])).generator
     convolutions = [layer.output_shape for layer in generator.layers if layer.type == "ConvTranspose2d"]
     assert convolutions == [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (3, 64, 64)]
+
+
+def growing(**training: object) -> RunSpec:
+    """Of 32 pixels, in three stages: 10 steps of 8 images, 25 of 4, and what is left."""
+    stages = [
+        {"size": 8, "images": 80, "batch_size": 8},
+        {"size": 16, "images": 98, "fade_images": 40},
+        {"size": 32, "fade_images": 20},
+    ]
+    tree = {"batch_size": 4, "images": 300, "precision": "float32", "stages": stages}
+    return small(
+        data={"shards": "nowhere", "image_size": 32},
+        model={"generator": {"width": 3}, "critic": {"width": 5, "normalisation": "layer"}, "latent_dim": 7},
+        training={**tree, **training},
+    )
+
+
+def test_a_stage_costs_what_its_layers_do_alone():
+    """Those of 16 pixels are a DCGAN of that size: its layers next to the image are twice as wide."""
+    description = describe(growing())
+    alone = small(
+        model={"generator": {"width": 6}, "critic": {"width": 10, "normalisation": "layer"}, "latent_dim": 7},
+    )
+    of_8, of_16, of_32 = description.stages
+    assert of_16.flops_per_image == describe(alone).step.flops_per_image
+    generator = [conv(7, 12, 4, 1), conv(12, 3, 4, 4**2)]
+    critic = [conv(3, 20, 4, 4**2), conv(20, 1, 4, 1)]
+    g, c = sum(generator), sum(critic)
+    of_critic = g + 2 * (3 * c - critic[0])
+    of_generator = g + 2 * c + 2 * g - generator[0]
+    assert of_8.flops_per_image == of_critic + of_generator
+    full_size = describe(growing().full_size())
+    assert of_32.flops_per_image == description.step.flops_per_image == full_size.step.flops_per_image
+    assert [(each.first_step, each.steps, each.images) for each in description.stages] == [
+        (0, 10, 80),
+        (10, 25, 100),
+        (35, 30, 120),
+    ]
+    total = sum(each.images * each.flops_per_image for each in description.stages if each.images)
+    assert description.run.flops == total
+    assert description.run.steps == 65
+    for each in description.stages:
+        assert each.share == pytest.approx((each.images or 0) * each.flops_per_image / total)
+    text = description_text(description)
+    assert re.search(rf"16×16 +4 +10 +100 +40 .* {of_16.share:.1%}\n", text)
+
+
+def test_layers_of_all_sizes_are_listed_and_counted():
+    description = describe(growing())
+    for network in (description.generator, description.critic):
+        assert sum(layer.parameters for layer in network.layers) == network.parameters.total
+    shapes = {layer.name: layer.output_shape for layer in description.generator.layers}
+    assert shapes["layers.to_image.8.0"] == (3, 8, 8)
+    assert shapes["layers.to_image.16.0"] == (3, 16, 16)
+    shapes = {layer.name: layer.output_shape for layer in description.critic.layers}
+    assert shapes["features.from_image.8.0"] == (20, 4, 4)
+    assert shapes["features.from_image.16.0"] == (10, 8, 8)
+
+
+def test_memory_is_of_the_stage_that_takes_most():
+    stages = [{"size": 16, "images": 80, "batch_size": 400}, {"size": 32}]
+    assert describe(growing(stages=stages)).memory.images == 400
+    assert describe(growing()).memory.images == 4
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "note"),
+    [
+        ({"images": 90}, [10, 3, 0], "ends in the stage of 16 pixels"),
+        ({"images": 40}, [5, 0, 0], "ends in the stage of 8 pixels"),
+        ({"images": None, "epochs": 2.0}, [10, 25, None], ""),
+    ],
+)
+def test_a_run_that_ends_before_it_has_grown_or_whose_end_is_not_known(length, steps, note):
+    description = describe(growing(**length))
+    assert [each.steps for each in description.stages] == steps
+    assert note in "\n".join(description.notes)
+    assert all((each.share is None) == (description.run.flops is None) for each in description.stages)
+    assert description_text(description)
 
 
 def test_the_index_says_what_the_data_is(pack_discs, tiny):
@@ -358,8 +439,11 @@ def test_options_are_every_field_of_the_complete_specification(path):
     found = {option.path: option for option in options(spec)}
     expected = leaves(complete(spec).model_dump(mode="json"))
     assert expected.pop("model.condition") is None
-    unset = {option for option in found if option.startswith("model.condition.")}
-    assert unset == {f"model.condition.{name}" for name in ("attributes", "classes", "generator")}
+    unset = {option for option in found if option.startswith(("model.condition.", "training.stages.N."))}
+    assert unset == {f"model.condition.{name}" for name in ("attributes", "classes", "generator")} | {
+        f"training.stages.N.{name}"
+        for name in ("size", "images", "fade_images", "batch_size", "lr.generator", "lr.critic")
+    }
     assert {name: option.value for name, option in found.items() if name not in unset} == expected
     assert all(found[name].value is None for name in unset)
     assert all(option.description for option in found.values())

@@ -69,6 +69,11 @@ def test_workers_on_this_machine_are_measured(tiny, monkeypatch):
     assert module.ROUNDS > 1
 
 
+def test_of_a_run_that_grows_the_last_stage_counts(tiny):
+    with pytest.raises(InputError, match=r"training\.batch_size is 4, too few for 5 workers"):
+        bench_scaling(tiny(training__stages=[{"size": 8, "images": 9}, {"size": 16, "batch_size": 4}]), 5)
+
+
 def test_more_workers_than_images_are_refused(tiny):
     with pytest.raises(InputError, match="too few for 9 workers"):
         bench_scaling(tiny(), 9)

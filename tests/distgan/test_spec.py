@@ -263,6 +263,69 @@ def test_fields_that_do_not_go_together_are_named_with_their_section(tmp_path, o
     assert "{'" not in str(caught.value), "what was written is not shown once more"
 
 
+UNFIT_STAGES = [
+    ("[{size: 16, images: 9}, {size: 64}]", ["'training.stages'", "from 16 to 64 pixels", "twice the one before"]),
+    ("[{size: 64, images: 9}, {size: 64}]", ["'training.stages'", "from 64 to 64 pixels"]),
+    ("[{size: 16, images: 9}, {size: 32}]", ["training.stages end at 32", "data.image_size is 64", "until the last"]),
+    ("[]", ["'training.stages'", "leave it out"]),
+    ("[{size: 32}, {size: 64}]", ["'training.stages'", "32 pixels does not say how long it is", "give it images"]),
+    ("[{size: 32, images: 9}, {size: 64, images: 9}]", ["'training.stages'", "the last one", "training.images"]),
+    ("[{size: 32, images: 9, fade_images: 3}, {size: 64}]", ["'training.stages'", "the first stage", "fade_images"]),
+    (
+        "[{size: 16, images: 99}, {size: 32, images: 9, fade_images: 10}, {size: 64}]",
+        ["'training.stages'", "32 pixels has 9 images, and fade_images = 10", "at most as many"],
+    ),
+    (
+        "[{size: 32, images: 9, fade_image: 3}, {size: 64}]",
+        ["'training.stages.0.fade_image'", "did you mean 'fade_images'"],
+    ),
+    ("[{size: 32, images: 9, lr: {critc: 1e-4}}, {size: 64}]", ["'training.stages.0.lr.critc'", "'critic'"]),
+    ("[{size: 32, images: 0}, {size: 64}]", ["training.stages.0.images", "greater than or equal to 1"]),
+    ("{size: 32}", ["training.stages", "valid list"]),
+]
+
+
+@pytest.mark.parametrize(("stages", "words"), UNFIT_STAGES)
+def test_stages_that_cannot_be_are_named(tmp_path, stages, words):
+    with pytest.raises(InputError) as caught:
+        load_spec(write(tmp_path, MINIMAL), [f"training.stages={stages}"])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_each_stage_s_batch_has_an_image_for_each_worker(tmp_path):
+    stages = "training.stages=[{size: 16, images: 9, batch_size: 6}, {size: 32, images: 9}, {size: 64, batch_size: 3}]"
+    spec = load_spec(write(tmp_path, MINIMAL), [stages])
+    assert spec.batch_sizes == {
+        "training.stages.0.batch_size": 6,
+        "training.batch_size": 128,
+        "training.stages.2.batch_size": 3,
+    }
+    with pytest.raises(InputError, match=r"training\.stages\.2\.batch_size is 3, too few for cluster\.workers = 4"):
+        load_spec(write(tmp_path, MINIMAL), [stages, "cluster.workers=4"])
+    with pytest.raises(InputError, match=r"training\.batch_size is 1, too few for cluster\.workers = 2"):
+        load_spec(write(tmp_path, MINIMAL), ["training.batch_size=1", "cluster.workers=2"])
+
+
+def test_stages_read_back_the_same_and_make_a_timetable(tmp_path):
+    stages = "[{size: 32, images: 100, batch_size: 6, lr: {critic: 1e-4}}, {size: 64, fade_images: 30}]"
+    overrides = [f"training.stages={stages}", "objective.n_critic=2", "training={batch_size: 8, images: 300}"]
+    spec = load_spec(write(tmp_path, MINIMAL), overrides[::-1])
+    assert load_spec(write(tmp_path, dump_spec(spec))) == spec
+    small, large = spec.timetable.stages
+    assert (small.size, small.batch_size, small.images_per_step, dict(small.learning_rates)) == (
+        *(32, 6, 12),
+        {"critic": 1e-4},
+    )
+    assert (large.size, large.batch_size, large.first_step, large.first_image) == (64, 8, 9, 108)
+    assert spec.steps == 9 + 12
+    assert spec.cut_short is None
+    assert "of 32 pixels" in str(spec.with_training(images=100).cut_short)
+    assert "of 64 pixels" in str(spec.with_training(images=109).cut_short)
+    alone = spec.full_size()
+    assert (alone.training.stages, alone.training.batch_size, alone.steps) == (None, 8, 19)
+
+
 def test_a_hint_knows_the_fields_that_are_declared_elsewhere():
     class Own(Options):
         alpha: float = 0.9

@@ -39,7 +39,8 @@ def spec(name: str, *overrides: str) -> RunSpec:
 def test_every_recipe_is_there():
     recipes = {
         *("dcgan32_gwu", "dcgan64", "dcgan64_report", "dcgan_mnist", "dcgan_cifar10"),
-        *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_gp64_ttur", "wgan_clip64", "vae64", "demo"),
+        *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_gp64_ttur", "wgan_clip64", "vae64"),
+        *("demo", "grow64"),
     }
     assert recipes <= set(NAMES)
 
@@ -130,11 +131,16 @@ def test_the_published_settings():
 
 
 def small(name: str, shards: Path, steps: int) -> RunSpec:
-    """A recipe with narrow networks and little batches; all else is as it is."""
+    """A recipe with narrow networks, little batches and stages of a step each; all else is as it is."""
     run = spec(name)
-    batch = 4
+    batch, stages = 4, []
+    for stage in (run.training.stages or [])[:-1]:
+        stages.append({"size": stage.size, "images": batch, "fade_images": min(stage.fade_images, batch - 1)})
+    if stages:
+        stages.append({"size": run.data.image_size, "fade_images": 2 * batch - 1})
     return spec(
         name,
+        *([f"training.stages={stages}"] if stages else []),
         f"data.shards={shards}",
         "data.limit=null",
         "model.generator.width=2",

@@ -185,6 +185,7 @@ Forward = Callable[[nn.Module, Tensor], Tensor]
 TABLES: dict[str, tuple[Forward, Forward]] = {
     "dcgan32_gwu": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),
     "dcgan64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
+    "grow64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
     "dcgan64_report": (report_generator, lambda n, x: paper_critic(n, x, W64)),
     "dcgan_mnist": (lambda n, z: paper_generator(n, z, W32[::-1], 1), lambda n, x: paper_critic(n, x, W32)),
     "dcgan_cifar10": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),

@@ -49,6 +49,39 @@ def test_a_mixture_is_the_average_of_what_was_kept(end, share):
     assert abs(mixture.shares @ averages - weights @ values) <= bound * (1 + 1e-6) + 1e-6
 
 
+def test_a_half_life_in_images_is_one_whatever_the_batches():
+    """Sixty steps of 4 images and sixty of 12: an average that is kept image by image, the slow way."""
+    batches = [4] * 60 + [12] * 60
+    shown = np.concatenate([[0], np.cumsum(batches)])
+    values, half_life = np.arange(120.0), 200.0
+    kept = kept_at(*range(5, 121, 5))
+    mixture = mix(kept, 120, half_life, lambda steps: np.interp(steps, np.arange(121), shown))
+    assert mixture.misfit < MISFIT
+    averages = []
+    for step, exponent in kept:
+        value = 0.0
+        for each in range(1, step + 1):
+            value += (1 - (1 - 1 / each) ** (exponent + 1)) * (values[each - 1] - value)
+        averages.append(value)
+    weights = 2.0 ** ((shown[1:] - shown[-1]) / half_life) * -np.expm1(-np.log(2) * np.array(batches) / half_life)
+    weights /= weights.sum()
+    bound = mixture.misfit * np.linalg.norm(weights) * np.linalg.norm(values)
+    assert abs(mixture.shares @ averages - weights @ values) <= bound * (1 + 1e-6)
+    in_steps = mix(kept, 120, half_life / 8)
+    assert abs(in_steps.shares @ averages - weights @ values) > 2 * bound
+
+
+def test_averages_of_a_run_that_grows_are_in_images(tiny, tmp_path):
+    stages = [{"size": 8, "images": 120, "batch_size": 4}, {"size": 16, "fade_images": 60}]
+    train_locally(tiny(**{**WHOLE, "training__images": 360}, training__stages=stages), tmp_path, console=False)
+    made = average(find_checkpoint(tmp_path), 60)
+    assert made.state.step == 60
+    assert made.state.images == 360
+    shutil.rmtree(tmp_path / "traces")
+    with pytest.raises(InputError, match="half-life of 1 images cannot be had"):
+        average(find_checkpoint(tmp_path), 1)
+
+
 def test_lengths_between_the_kept_ones_are_met():
     kept = kept_at(*range(500, 10_001, 500))
     shortest, longest = reach(kept, 10_000)

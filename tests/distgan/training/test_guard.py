@@ -190,6 +190,19 @@ def test_losses_that_do_not_drift_apart_for_long_or_far_are_left_alone(losses):
     assert halves(Guard(GuardSpec(), epoch_steps=20), *losses) == [[] for _ in losses]
 
 
+def test_what_was_usual_in_a_stage_says_nothing_of_the_next():
+    """Neither of its gradients nor of its losses; what was seen in it and not judged yet still is."""
+    guard = Guard(GuardSpec(explosion=10.0), epoch_steps=20)
+    assert halves(guard, *APART[:4]) == [[]] * 4
+    guard.observe({name: torch.tensor(value) for name, value in {**ALL_IS_WELL, "loss/critic": math.nan}.items()})
+    guard.begin_stage(10)
+    large = {**ALL_IS_WELL, "grad_norm/critic": 1e3}
+    assert [trouble.kind for trouble in watch(guard, *[large] * 9, first=42)] == ["nonfinite"]
+    assert watch(guard, {**large, "grad_norm/critic": 9e3}, first=51) == []
+    assert [trouble.kind for trouble in watch(guard, {**large, "grad_norm/critic": 2e5}, first=52)] == ["exploding"]
+    assert halves(guard, *APART[4:]) == [[], []]
+
+
 def test_losses_that_say_nothing_of_who_is_ahead_may_drift():
     guard = Guard(GuardSpec(), epoch_steps=2)
     for step, (critic, generator) in enumerate(APART * 2, start=1):
