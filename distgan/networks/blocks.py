@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.networks.gain import GAINS, LEAK, Change, Conv2d, Initial, Kind, Linear
-from distgan.networks.layers import Layers, Residual
+from distgan.networks.layers import Layers, LeakyReLU, ReLU, Residual
 from distgan.networks.resampling import Double, Filter, Halve
 from shards.errors import InputError
 
@@ -73,7 +73,7 @@ class Blocks:
         """
         norm = self.norm(channels)
         inplace = fresh or bool(norm)
-        relu = nn.ReLU(inplace) if self.activation == "relu" else nn.LeakyReLU(LEAK, inplace)
+        relu = ReLU(inplace) if self.activation == "relu" else LeakyReLU(LEAK, inplace)
         return [*norm, relu]
 
     def plain(

@@ -18,7 +18,7 @@ from torch import nn
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
 from distgan.networks.blocks import ToMaps
 from distgan.networks.gain import LEAK, EqualisedConv2d, EqualisedLinear
-from distgan.networks.layers import Layers
+from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import MinibatchStddev, PixelNorm
 from distgan.networks.resampling import Halve
 from distgan.networks.sizes import doublings
@@ -127,4 +127,4 @@ def _critic_stage(size: int, channels: dict[int, int], options: CriticOptions) -
 
 
 def _leaky() -> nn.Module:
-    return nn.LeakyReLU(LEAK, inplace=True)
+    return LeakyReLU(LEAK, inplace=True)
