@@ -16,7 +16,7 @@ from pydantic import model_validator
 from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
-from distgan.networks.layers import Layers
+from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import Normalisation, normalisation_layer
 from distgan.networks.sizes import doublings
 from distgan.networks.spectral import SpectralConv2d, SpectralLinear
@@ -131,12 +131,12 @@ def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential,
     convolution, normalisation = _convolution(options), options.normalisation
     layers: list[nn.Module] = [
         convolution(image.channels, channels[0], kernel_size=4, stride=2, padding=1, bias=False),
-        nn.LeakyReLU(LEAK, inplace=True),
+        LeakyReLU(LEAK, inplace=True),
     ]
     for before, after in pairwise(channels):
         layers += [
             convolution(before, after, 4, stride=2, padding=1, bias=normalisation in ("none", "spectral")),
             *([] if normalisation == "spectral" else normalisation_layer(normalisation, after)),
-            nn.LeakyReLU(LEAK, inplace=True),
+            LeakyReLU(LEAK, inplace=True),
         ]
     return nn.Sequential(*layers), channels[-1]
