@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.networks.gain import GAINS, LEAK, Change, Conv2d, Initial, Kind, Linear
-from distgan.networks.layers import Layers, Residual
+from distgan.networks.layers import Layers, LeakyReLU, ReLU, Residual
 from distgan.networks.resampling import Double, Filter, Halve
 from shards.errors import InputError
 
@@ -73,7 +73,7 @@ class Blocks:
         """
         norm = self.norm(channels)
         inplace = fresh or bool(norm)
-        relu = nn.ReLU(inplace) if self.activation == "relu" else nn.LeakyReLU(LEAK, inplace)
+        relu = ReLU(inplace) if self.activation == "relu" else LeakyReLU(LEAK, inplace)
         return [*norm, relu]
 
     def plain(
@@ -151,6 +151,22 @@ class Blocks:
         return gain * self.unnormalised ** (-1 / (2 * convolutions - 2)), 0.0
 
 
+class ToMaps(nn.Module):
+    """Vectors as 4×4 maps, laid out with their channels last: sums with a shortcut keep the layout that they begin in.
+
+    Args:
+        channels: Of the maps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels · 16) to (N, channels, 4, 4)."""
+        return x.view(len(x), self.channels, 4, 4).contiguous(memory_format=torch.channels_last)
+
+
 class Basis(nn.Module):
     """R3GAN's beginning: each channel is a learned 4×4 map, times a number that depends on the latent.
 
@@ -164,6 +180,6 @@ class Basis(nn.Module):
         self.maps = nn.Parameter(torch.ones(linear.out_features, 4, 4))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Maps (N, channels, 4, 4)."""
+        """Maps (N, channels, 4, 4), laid out with their channels last."""
         maps: Tensor = self.linear(latents)[:, :, None, None] * self.maps
-        return maps
+        return maps.contiguous(memory_format=torch.channels_last)

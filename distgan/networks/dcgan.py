@@ -17,7 +17,7 @@ from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
 from distgan.networks.growing import GrowingFeatures, GrowingLayers
-from distgan.networks.layers import Layers
+from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import Normalisation, normalisation_layer
 from distgan.networks.sizes import doublings, require_power
 from distgan.networks.spectral import SpectralConv2d, SpectralLinear
@@ -158,7 +158,7 @@ def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential,
 
     def from_image(after: int) -> list[nn.Module]:
         first = convolution(image.channels, after, kernel_size=4, stride=2, padding=1, bias=False)
-        return [first, nn.LeakyReLU(LEAK, inplace=True)]
+        return [first, LeakyReLU(LEAK, inplace=True)]
 
     layers = from_image(channels[0])
     starts = [len(layers)]
@@ -166,7 +166,7 @@ def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential,
         layers += [
             convolution(before, after, 4, stride=2, padding=1, bias=normalisation in ("none", "spectral")),
             *([] if normalisation == "spectral" else normalisation_layer(normalisation, after)),
-            nn.LeakyReLU(LEAK, inplace=True),
+            LeakyReLU(LEAK, inplace=True),
         ]
         starts.append(len(layers))
     places = _places(image)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Uniform = Callable[[str, Sequence[int]], Tensor]
@@ -50,6 +51,48 @@ class Residual(Labelled):
         """The sum of both, for maps (N, C, H, W) and labels (N, K)."""
         maps: Tensor = self.shortcut(x, labels) + self.residual(x, labels)
         return maps
+
+
+class LeakyReLU(nn.LeakyReLU):
+    """torch's, whose derivative of a derivative is not computed where it is 0.
+
+    torch computes it, and sends zeros back through all layers before: a third of a gradient penalty's work in a critic
+    without normalisation.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)
+        """Negative numbers times the slope."""
+        activated: Tensor = _Activation.apply(input, self.negative_slope, self.inplace)
+        return activated
+
+
+class ReLU(nn.ReLU):
+    """Likewise."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Negative numbers as 0."""
+        activated: Tensor = _Activation.apply(input, 0.0, self.inplace)
+        return activated
+
+
+class _Activation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float, inplace: bool) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.slope = slope
+        activated = F.leaky_relu(x, slope, inplace)
+        if inplace:
+            ctx.mark_dirty(x)
+        ctx.save_for_backward(activated)  # its signs are those of x
+        return activated
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
+        if gradient is None:
+            return None, None, None
+        (activated,) = ctx.saved_tensors
+        # Detached: the signs do not change with x.
+        return torch.ops.aten.leaky_relu_backward(gradient, activated.detach(), ctx.slope, True), None, None
 
 
 class SumPooling(nn.Module):

@@ -61,7 +61,9 @@ class MinibatchStddev(nn.Module):
         variance = _Moments(values, [0]).variance if self.synchronised else values.var(0, correction=0)
         deviation = (variance + 1e-8).sqrt().mean().to(x.dtype)
         count, _, height, width = x.shape
-        return torch.cat([x, deviation.expand(count, 1, height, width)], dim=1)
+        last = x.is_contiguous(memory_format=torch.channels_last)  # torch.cat does not keep it
+        layout = torch.channels_last if last else torch.contiguous_format
+        return torch.cat([x, deviation.expand(count, 1, height, width)], dim=1).contiguous(memory_format=layout)
 
 
 class SyncBatchNorm(_BatchNorm):

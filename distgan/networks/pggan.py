@@ -16,8 +16,9 @@ from pydantic import model_validator
 from torch import nn
 
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
+from distgan.networks.blocks import ToMaps
 from distgan.networks.gain import LEAK, EqualisedConv2d, EqualisedLinear
-from distgan.networks.layers import Layers
+from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import MinibatchStddev, PixelNorm
 from distgan.networks.resampling import Halve
 from distgan.networks.sizes import doublings
@@ -81,7 +82,7 @@ def _generator_stage(size: int, channels: dict[int, int], given: GeneratorInput)
         first: list[nn.Module] = [
             PixelNorm(),
             EqualisedLinear(given.width, width * 4 * 4, gain=GAIN / 4),  # the gain of the authors' code
-            nn.Unflatten(1, (width, 4, 4)),
+            ToMaps(width),
         ]
     else:
         first = [EqualisedConv2d(channels[size // 2], width, 3, change="double", gain=GAIN)]
@@ -126,4 +127,4 @@ def _critic_stage(size: int, channels: dict[int, int], options: CriticOptions) -
 
 
 def _leaky() -> nn.Module:
-    return nn.LeakyReLU(LEAK, inplace=True)
+    return LeakyReLU(LEAK, inplace=True)

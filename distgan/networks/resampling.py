@@ -26,9 +26,7 @@ class Double(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The doubled maps."""
-        if self.by == "box":
-            return F.interpolate(x, scale_factor=2.0, mode="nearest")
-        doubled: Tensor = _Double.apply(x)
+        doubled: Tensor = _Double.apply(x, self.by)
         return doubled
 
 
@@ -41,35 +39,40 @@ class Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The halved maps."""
-        if self.by == "box":
-            return F.avg_pool2d(x, 2)
-        halved: Tensor = _Halve.apply(x)
+        halved: Tensor = _Halve.apply(x, self.by)
         return halved
 
 
-# torch's own derivatives of a convolution's derivatives take several times as long for one filter on every channel.
+# Linear maps, each the transposed of the other: with torch's own derivatives, a gradient penalty would send zeros back
+# through all layers before them, and one filter for every channel takes several times as long.
 
 
 class _Halve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, by: Filter) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.by = by
+        if by == "box":
+            return F.avg_pool2d(x, 2)
         return F.conv2d(x, _tent(x), stride=2, padding=1, groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        doubled: Tensor = _Double.apply(gradient)
-        return doubled / 4
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
+        return (None if gradient is None else _Double.apply(gradient, ctx.by) / 4), None
 
 
 class _Double(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, by: Filter) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.by = by
+        if by == "box":
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
         return F.conv_transpose2d(x, 4 * _tent(x), stride=2, padding=1, groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        halved: Tensor = _Halve.apply(gradient)
-        return halved * 4
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
+        return (None if gradient is None else _Halve.apply(gradient, ctx.by) * 4), None
 
 
 def _tent(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
-from distgan.networks.blocks import Basis, Blocks
+from distgan.networks.blocks import Basis, Blocks, ToMaps
 from distgan.networks.gain import KINDS, Change, LayerGain
 from distgan.networks.layers import Layers, SumPooling
 from distgan.networks.normalisation import MinibatchStddev, Normalisation, PixelNorm, normalisation_layer
@@ -148,7 +148,7 @@ class _GeneratorParts:
         channels, blocks = self.channels[4], self.blocks
         if self.options.block == "bottleneck":
             return Basis(blocks.linear(self.given.width, channels, bias=False))
-        return Layers(blocks.linear(self.given.width, channels * 4 * 4), nn.Unflatten(1, (channels, 4, 4)))
+        return Layers(blocks.linear(self.given.width, channels * 4 * 4), ToMaps(channels))
 
     def stage(self, size: int) -> Layers:
         """Maps of half a size (for 4, those of the start) to maps of that size."""

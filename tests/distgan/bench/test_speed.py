@@ -21,7 +21,7 @@ def test_the_loader_is_measured_on_invented_images_and_on_a_set(tiny):
 
 def test_a_run_that_grows_is_measured_at_each_size(tiny):
     stages = [{"size": 8, "images": 9, "batch_size": 4}, {"size": 16, "fade_images": 20}]
-    figures = bench.bench_step(tiny(training__stages=stages), round_seconds=0.05)
+    figures = speed.bench_step(tiny(training__stages=stages), round_seconds=0.05)
     assert figures["batch size"] == 8
     for name in ("images/s, 8 px", "images/s", "critic updates/s"):
         assert figures[name] > 0
