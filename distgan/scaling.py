@@ -115,7 +115,7 @@ def _doublings(most: int) -> list[int]:
 
 def _norms(layers: object) -> int:
     assert isinstance(layers, list)
-    return sum(layer.type.startswith("BatchNorm") for layer in layers)
+    return sum("BatchNorm" in layer.type or layer.type == "MinibatchStddev" for layer in layers)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,18 @@ def test_derivatives_of_both_orders(change, by: Filter):
 
 @pytest.mark.parametrize("by", ["box", "bilinear"])
 @pytest.mark.parametrize("change", [Double, Halve])
+def test_a_linear_map_s_second_derivative_sends_nothing_back(change, by):
+    x = noise(1, 2, 4, 4).requires_grad_()
+    maps = change(by)(x)
+    weights = torch.ones_like(maps, requires_grad=True)
+    (slopes,) = torch.autograd.grad(maps, x, weights, create_graph=True)
+    slopes.square().sum().backward()
+    assert x.grad is None
+    assert weights.grad is not None
+
+
+@pytest.mark.parametrize("by", ["box", "bilinear"])
+@pytest.mark.parametrize("change", [Double, Halve])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_type_and_layout_are_kept(change, by, dtype):
     x = noise(2, 3, 4, 4).to(dtype).to(memory_format=torch.channels_last).requires_grad_()

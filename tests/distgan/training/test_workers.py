@@ -191,6 +191,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "training__stages": [{"size": 8, "images": 27, "batch_size": 6}, {"size": 16, "fade_images": 24}],
         "training__keep_traces_every_images": 20,
     },
+    "pggan": {
+        "objective": {"kind": "wasserstein_gp", "n_critic": 2},
+        "model__generator": {"name": "pggan", "width": 2, "max_width": 4},
+        "model__critic": {"name": "pggan", "width": 2, "max_width": 4},
+    },
+    "resnet, told the deviation": {
+        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 1.0},
+        "model__generator": {"name": "resnet", "width": 2, "normalisation": "batch", "layer_gain": "equalised"},
+        "model__critic": {"name": "resnet", "width": 2, "block": "bottleneck", "minibatch_stddev": True},
+    },
     "vae": {"objective": {"kind": "elbo"}, "model__critic": {"name": "dcgan_encoder", "width": 2}},
 }
 
@@ -258,9 +268,19 @@ def compare(one, many, tolerance):
     return greatest
 
 
+ROUNDED = {"pggan", "resnet, told the deviation"}
+"""Recipes in which Adam divides gradients that would be 0, such as that of a score's bias in a difference of scores, by
+their own size: there float32's rounding moves weights."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize(("precision", "steps", "tolerance"), [("float64", 50, 1e-9), ("float32", 10, 1e-5)])
+@pytest.mark.parametrize(
+    ("name", "precision", "steps", "tolerance"),
+    [
+        *[(name, "float64", 50, 1e-9) for name in RECIPES],
+        *[(name, "float32", 10, 1e-5) for name in RECIPES if name not in ROUNDED],
+    ],
+)
 def test_the_losses_are_those_of_one_worker(recipe, side_by_side, tmp_path, name, precision, steps, tolerance):
     spec = recipe(name, precision, steps)
     train(0, 1, spec, tmp_path / "1")
