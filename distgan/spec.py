@@ -226,13 +226,21 @@ class AugmentationSpec(Options):
     cutout: Share = 0.0
     """A square with this share of the image's side made grey; 0.5 is the paper's."""
     probability: MovingShare = 1.0
-    """That an image is augmented, for each of the three kinds. It may move:
-    ``{base: 0.0, final: 0.3, images: 10_000_000}``."""
+    """That an image is augmented, for each of the three kinds; with ``target``, the most that this becomes. It may
+    move: ``{base: 0.0, final: 0.3, images: 10_000_000}``."""
+    target: Annotated[float, Field(gt=-1.0, lt=1.0)] | None = None
+    """Let the probability, from 0 on, rise while the mean sign of the critic's outputs for real images is above this,
+    and fall while it is below (Karras et al. 2020, arXiv:2006.06676, whose value is 0.6). Unset, it does not adapt."""
+    speed_images: Count = 500_000
+    """Images in which an adapting probability goes from 0 to 1 at most."""
 
     @model_validator(mode="after")
     def _of_some_kind(self) -> AugmentationSpec:
-        if not self.on and self.probability != 1.0:
-            raise ValueError("probability is of what is done, which is nothing: set colour, translation or cutout")
+        if not self.on and (self.probability != 1.0 or self.target is not None):
+            which = "target" if self.probability == 1.0 else "probability"
+            raise ValueError(f"{which} is of what is done, which is nothing: set colour, translation or cutout")
+        if self.target is None and self.speed_images != 500_000:
+            raise ValueError("speed_images is of a probability that adapts: set target")
         return self
 
     @property

@@ -108,7 +108,14 @@ class Learner:
         """One critic update on this process's real images; the ``repeat``-th, from 0, of this step."""
         update = self.critic_updates + repeat
         images = update * self.spec.training.batch_size
-        return self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
+        loss = self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
+        if self.spec.augmentation.target is not None:
+            mine = (
+                loss.figures["critic/sign"].double() * self.slots
+            ).round()  # a whole number, whatever the mean's type
+            signs, count = self.workers.sum(mine), self.spec.training.batch_size
+            self._game.critic.augmentation.adapt(signs, count, update + 1, images)
+        return loss
 
     def update_generator(self, real: Batch) -> Loss | None:
         """One generator update, which ends the step.
@@ -193,6 +200,8 @@ class Learner:
         files: dict[str, Mapping[str, Tensor]] = {name: network.state_dict() for name, network in networks.items()}
         if self._traces:
             files |= self._traces.tensors()
+        if self.spec.augmentation.target is not None:
+            files["augmentation"] = self._game.critic.augmentation.tensors()
         state = self._state(fingerprint, wandb_run_id, guard)
         return save_checkpoint(run, state, self._with_labels(files), self._optimizers)
 
@@ -244,6 +253,8 @@ class Learner:
         checkpoint.load_into(self._ema.network, "generator_ema")
         if self._traces:
             self._traces.load(checkpoint)
+        if self.spec.augmentation.target is not None:
+            self._game.critic.augmentation.load(checkpoint.tensors("augmentation"))
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
             for parameter, moments in optimizer.state.items():

@@ -26,6 +26,7 @@ from distgan.sampling import draw_images, sample_labels, sample_latents, save_gr
 from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
+from distgan.training.advice import Advice
 from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation, improves
 from distgan.training.folder import open_run, precision_of
@@ -100,8 +101,9 @@ def train(
             learner = Learner(spec, image, workers, slots, labels)
             if checkpoint:
                 learner.load(checkpoint)
-        remembered = checkpoint.state.guard if checkpoint else None
-        return learner, Guard(spec.guard, remembered, learner.average, -(-len(kept) // spec.images_per_step))
+        remembered = checkpoint.state.guard if checkpoint else {}
+        advice = Advice(spec, len(kept), remembered.get("advice"))
+        return learner, Guard(spec.guard, remembered, learner.average, -(-len(kept) // spec.images_per_step), advice)
 
     patience = 0.0 if workers.world_size == 1 else LOCK_WITHIN_S
     learner, guard = begin(None)  # before anything is written: what does not fit together is said here
@@ -248,9 +250,12 @@ def _take_steps(
                 values |= evaluation.scores(learner)
                 best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest))
                 saving = saving or best is not None
+            drawn = learner.step * spec.training.batch_size
+            advice = guard.advise(learner.images, drawn)
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
-            drawn = learner.step * spec.training.batch_size
+                for sentence in advice:
+                    tracker.message(f"step {learner.step}: {sentence}")
             _handle(guard.judge(learner.step, drawn, values.get("diversity")), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)

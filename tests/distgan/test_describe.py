@@ -130,6 +130,7 @@ SIDES = [
     {"objective": {"kind": "bce", "r1": 10.0}},
     {"objective": {"kind": "least_squares"}},
     {"objective": {"kind": "relativistic", "r1": 1.0}, "augmentation": AUGMENTED},
+    {"objective": {"kind": "hinge"}, "augmentation": {**AUGMENTED, "target": 0.6}},
     {"objective": {"kind": "wasserstein_gp"}},
     {"objective": {"kind": "wasserstein_clip"}, "training": {"batch_size": 4, "precision": "bfloat16"}},
     {"objective": {"kind": "wasserstein_gp"}, "training": {"batch_size": 4, "precision": "float64"}},
@@ -300,6 +301,7 @@ def test_what_had_to_be_assumed_is_said():
         {"objective__kind": "elbo"},
         {"objective__kind": "wasserstein_gp"},  # with BatchNorm
         {"objective__r2": 1.0},
+        {"objective__kind": "wasserstein_clip", "augmentation": {"colour": True, "target": 0.6}},
         {"objective__kind": "elbo", "model__critic": {"name": "dcgan_encoder"}, "augmentation": {"colour": True}},
         {"optimizer__critic__name": "sdg"},
         {"optimizer__generator__betas": [0.5, 1.0]},
