@@ -68,8 +68,6 @@ N = TypeVar("N", int, float)
 class Cosine(Options, Generic[N]):
     """A number that moves with the images shown: along half a cosine from ``base`` to ``final``, where it stays."""
 
-    model_config = ConfigDict(title="Cosine")
-
     base: N
     """What it is at the beginning."""
     final: N
@@ -96,26 +94,31 @@ def greatest(number: float | Cosine[Any]) -> float:
     return max(number.base, number.final) if isinstance(number, Cosine) else number
 
 
+# A class for each: the JSON schema tells them apart by their names.
+class WeightCosine(Cosine[Weight]):
+    """A weight that moves."""
+
+
+class FractionCosine(Cosine[Fraction]):
+    """A number in [0, 1) that moves."""
+
+
+class ShareCosine(Cosine[Share]):
+    """A number in [0, 1] that moves."""
+
+
+class ImagesCosine(Cosine[Images]):
+    """A number of images that moves."""
+
+
 _NUMBER, _COSINE = "a number", "a mapping"
 """The two ways to write a number that may move, as pydantic has them in an error's path. Not to be taken for keys."""
 _BY_SHAPE = Discriminator(lambda value: _COSINE if isinstance(value, dict | Cosine) else _NUMBER)
 
-MovingWeight = Annotated[
-    Annotated[Weight, Tag(_NUMBER)] | Annotated[Cosine[Weight], Tag(_COSINE)],
-    _BY_SHAPE,
-]
-MovingFraction = Annotated[
-    Annotated[Fraction, Tag(_NUMBER)] | Annotated[Cosine[Fraction], Tag(_COSINE)],
-    _BY_SHAPE,
-]
-MovingImages = Annotated[
-    Annotated[Images, Tag(_NUMBER)] | Annotated[Cosine[Images], Tag(_COSINE)],
-    _BY_SHAPE,
-]
-MovingShare = Annotated[
-    Annotated[Share, Tag(_NUMBER)] | Annotated[Cosine[Share], Tag(_COSINE)],
-    _BY_SHAPE,
-]
+MovingWeight = Annotated[Annotated[Weight, Tag(_NUMBER)] | Annotated[WeightCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingFraction = Annotated[Annotated[Fraction, Tag(_NUMBER)] | Annotated[FractionCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingShare = Annotated[Annotated[Share, Tag(_NUMBER)] | Annotated[ShareCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingImages = Annotated[Annotated[Images, Tag(_NUMBER)] | Annotated[ImagesCosine, Tag(_COSINE)], _BY_SHAPE]
 
 
 class DataSpec(Options):
