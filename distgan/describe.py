@@ -511,11 +511,11 @@ def _critic_update(
 ) -> tuple[int, int]:
     """What :func:`_update` says of the critic's side: FLOPs of the mean update, bytes of that which keeps the most."""
     every = spec.objective.rest.get("penalty_every", 1)
-    side.at(0, 0)  # an update that has the penalties
+    side.at(0, 1)  # an update that has the penalties, and not at 0 images, where a weight may still be 0
     flops, kept = _update(side, real, networks, precision)
     if every == 1:
         return flops, kept
-    side.at(1, 0)
+    side.at(1, 1)
     without, _ = _update(side, real, networks, precision)
     return round((flops + (every - 1) * without) / every), kept
 

@@ -70,8 +70,6 @@ N = TypeVar("N", int, float)
 class Cosine(Options, Generic[N]):
     """A number that moves with the images shown: along half a cosine from ``base`` to ``final``, where it stays."""
 
-    model_config = ConfigDict(title="Cosine")
-
     base: N
     """What it is at the beginning."""
     final: N
@@ -98,26 +96,31 @@ def greatest(number: float | Cosine[Any]) -> float:
     return max(number.base, number.final) if isinstance(number, Cosine) else number
 
 
+# A class for each: the JSON schema tells them apart by their names.
+class WeightCosine(Cosine[Weight]):
+    """A weight that moves."""
+
+
+class FractionCosine(Cosine[Fraction]):
+    """A number in [0, 1) that moves."""
+
+
+class ShareCosine(Cosine[Share]):
+    """A number in [0, 1] that moves."""
+
+
+class ImagesCosine(Cosine[Images]):
+    """A number of images that moves."""
+
+
 _NUMBER, _COSINE = "a number", "a mapping"
 """The two ways to write a number that may move, as pydantic has them in an error's path. Not to be taken for keys."""
 _BY_SHAPE = Discriminator(lambda value: _COSINE if isinstance(value, dict | Cosine) else _NUMBER)
 
-MovingWeight = Annotated[
-    Annotated[Weight, Tag(_NUMBER)] | Annotated[Cosine[Weight], Tag(_COSINE)],
-    _BY_SHAPE,
-]
-MovingFraction = Annotated[
-    Annotated[Fraction, Tag(_NUMBER)] | Annotated[Cosine[Fraction], Tag(_COSINE)],
-    _BY_SHAPE,
-]
-MovingImages = Annotated[
-    Annotated[Images, Tag(_NUMBER)] | Annotated[Cosine[Images], Tag(_COSINE)],
-    _BY_SHAPE,
-]
-MovingShare = Annotated[
-    Annotated[Share, Tag(_NUMBER)] | Annotated[Cosine[Share], Tag(_COSINE)],
-    _BY_SHAPE,
-]
+MovingWeight = Annotated[Annotated[Weight, Tag(_NUMBER)] | Annotated[WeightCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingFraction = Annotated[Annotated[Fraction, Tag(_NUMBER)] | Annotated[FractionCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingShare = Annotated[Annotated[Share, Tag(_NUMBER)] | Annotated[ShareCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingImages = Annotated[Annotated[Images, Tag(_NUMBER)] | Annotated[ImagesCosine, Tag(_COSINE)], _BY_SHAPE]
 
 
 class DataSpec(Options):
@@ -228,13 +231,21 @@ class AugmentationSpec(Options):
     cutout: Share = 0.0
     """A square with this share of the image's side made grey; 0.5 is the paper's."""
     probability: MovingShare = 1.0
-    """That an image is augmented, for each of the three kinds. It may move:
-    ``{base: 0.0, final: 0.3, images: 10_000_000}``."""
+    """That an image is augmented, for each of the three kinds; with ``target``, the most that this becomes. It may
+    move: ``{base: 0.0, final: 0.3, images: 10_000_000}``."""
+    target: Annotated[float, Field(gt=-1.0, lt=1.0)] | None = None
+    """Let the probability, from 0 on, rise while the mean sign of the critic's outputs for real images is above this,
+    and fall while it is below (Karras et al. 2020, arXiv:2006.06676, whose value is 0.6). Unset, it does not adapt."""
+    speed_images: Count = 500_000
+    """Images in which an adapting probability goes from 0 to 1 at most."""
 
     @model_validator(mode="after")
     def _of_some_kind(self) -> AugmentationSpec:
-        if not self.on and self.probability != 1.0:
-            raise ValueError("probability is of what is done, which is nothing: set colour, translation or cutout")
+        if not self.on and (self.probability != 1.0 or self.target is not None):
+            which = "target" if self.probability == 1.0 else "probability"
+            raise ValueError(f"{which} is of what is done, which is nothing: set colour, translation or cutout")
+        if self.target is None and self.speed_images != 500_000:
+            raise ValueError("speed_images is of a probability that adapts: set target")
         return self
 
     @property

@@ -74,7 +74,7 @@ class GeneratorOptions(_WidthOptions):
 class CriticOptions(_WidthOptions):
     """Options of the ``dcgan`` critic and of the ``dcgan_encoder``."""
 
-    normalisation: Normalisation | Literal["spectral"] = "batch"
+    normalisation: Literal[Normalisation, "spectral"] = "batch"
     """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance``,
     ``spectral`` or ``none``: BatchNorm mixes the images that it treats one by one. ``spectral`` divides the weights of
     all layers (but the last of an encoder) by their largest singular value (Miyato et al. 2018)."""

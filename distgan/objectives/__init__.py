@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distgan.networks import Critic, Encoder
+from distgan.networks.spectral import Spectral
 from distgan.objectives.augmentation import Augmentation
 from distgan.objectives.bce import BCECritic, BCEGenerator, BCEOptions
 from distgan.objectives.elbo import ELBO, ELBOOptions
@@ -30,7 +31,18 @@ from distgan.spec import AugmentationSpec, Latent, ObjectiveSpec, Options, valid
 from shards.errors import InputError
 from shards.names import near
 
-__all__ = ["OBJECTIVES", "Batch", "Draw", "Game", "Loss", "Side", "build_game", "complete_objective", "draw_latents"]
+__all__ = [
+    "OBJECTIVES",
+    "Batch",
+    "Draw",
+    "Game",
+    "Loss",
+    "Side",
+    "build_game",
+    "complete_objective",
+    "draw_latents",
+    "objective_options",
+]
 
 
 class Game(NamedTuple):
@@ -84,7 +96,7 @@ def build_game(
         InputError: An unknown objective, a wrong option, or a network or an augmentation that the objective has no use
             for.
     """
-    options, entry = _options(spec), OBJECTIVES[spec.kind]
+    options, entry = objective_options(spec), OBJECTIVES[spec.kind]
     if not isinstance(critic, entry.judge):
         wanted = "an encoder, such as dcgan_encoder" if entry.judge is Encoder else "a critic, such as dcgan"
         raise InputError(f"objective.kind {spec.kind} needs {wanted}, as model.critic")
@@ -100,12 +112,26 @@ def build_game(
             f"augmentation is of what a critic judges, but {spec.kind} has no critic: leave augmentation.colour, "
             "augmentation.translation and augmentation.cutout unset"
         )
-    shared: dict[str, Any] = {"latent_dim": latent_dim, "latent": latent, "augmentation": Augmentation(augmentation)}
+    shared: dict[str, Any] = {
+        "latent_dim": latent_dim,
+        "latent": latent,
+        "augmentation": Augmentation(augmentation, next(critic.parameters()).device),
+    }
     critic_side = entry.critic(options, trained=critic, opponent=generator, **shared)
+    if augmentation.target is not None and getattr(critic_side, "threshold", None) is None:
+        raise InputError(
+            f"augmentation.target is the mean sign of the critic's outputs for real images, which says nothing in "
+            f"objective.kind {spec.kind}: leave it unset and set augmentation.probability, or take bce or hinge"
+        )
     if critic_side.penalised and any(isinstance(module, _BatchNorm) for module in critic.modules()):
         raise InputError(
             f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
             "other images of the batch; set model.critic.normalisation to layer, instance, none or, for dcgan, spectral"
+        )
+    if entry.critic is ClippedCritic and any(isinstance(module, Spectral) for module in critic.modules()):
+        raise InputError(
+            f"objective.kind {spec.kind} clips weights that spectral normalisation divides by their size again; set "
+            "model.critic.normalisation to batch, layer, instance or none, or objective.kind to hinge"
         )
     if spec.rest.get("penalty_every", 1) != 1 and not critic_side.penalised:
         raise InputError(
@@ -123,10 +149,15 @@ def complete_objective(spec: ObjectiveSpec) -> ObjectiveSpec:
     Raises:
         InputError: An unknown objective or a wrong option.
     """
-    return ObjectiveSpec(kind=spec.kind, n_critic=spec.n_critic, **_options(spec).model_dump())
+    return ObjectiveSpec(kind=spec.kind, n_critic=spec.n_critic, **objective_options(spec).model_dump())
 
 
-def _options(spec: ObjectiveSpec) -> Options:
+def objective_options(spec: ObjectiveSpec) -> Options:
+    """What only the objective that a specification names knows, validated.
+
+    Raises:
+        InputError: An unknown objective or a wrong option.
+    """
     if spec.kind not in OBJECTIVES:
         raise InputError(f"objective.kind: no objective is called {spec.kind!r}; {near(spec.kind, OBJECTIVES)}")
     return validate(OBJECTIVES[spec.kind].options, spec.rest, "objective", beside=ObjectiveSpec.model_fields)

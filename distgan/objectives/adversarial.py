@@ -77,11 +77,16 @@ class CriticSide(Side):
         with torch.no_grad():
             figures = {"critic/real": real_outputs.mean(), "critic/fake": fake_outputs.mean(), **figures}
             if self.threshold is not None:
-                right = torch.cat([self.says_real(real_outputs), ~self.says_real(fake_outputs)])
+                held_real = self.says_real(real_outputs)
+                right = torch.cat([held_real, ~self.says_real(fake_outputs)])
                 figures["critic/accuracy"] = right.to(real_outputs.dtype).mean()
+                figures["critic/sign"] = 2 * held_real.to(real_outputs.dtype).mean() - 1
             else:
                 # Pairs by slot, of independent images: so it is a mean over slots, for any number of processes.
                 figures["critic/ranking"] = (real_outputs > fake_outputs).to(real_outputs.dtype).mean()
+            if self.augmentation.spec.on:
+                probability = self.augmentation.probability(self.images)
+                figures["augmentation/probability"] = torch.zeros_like(figures["critic/real"]) + probability
         return Loss(self.loss(real_outputs, fake_outputs, draw) + every * penalty, figures, fake)
 
     def says_real(self, outputs: Tensor) -> Tensor:

@@ -2,10 +2,14 @@
 
 Zhao et al. 2020 (https://arxiv.org/abs/2006.10738): real and generated images alike are augmented before they are
 judged, and gradients, of any order, go through it. What is done, and in which order, is as in the authors' code.
+
+How often may adapt (Karras et al. 2020, https://arxiv.org/abs/2006.06676, section 3): a critic that holds more real
+images to be real than it should, as the sign of its outputs says, has learnt them by heart and is to see more of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,15 +27,53 @@ _DRAWS = (
 the same numbers. The one that has a kind's name decides whether the image gets it."""
 
 
+UPDATES = 4
+"""Critic updates after each of which the probability adapts."""
+
+
 class Augmentation:
     """What is done to images before they are judged.
 
     Args:
         spec: Which kinds, how much of each, and how often.
+        device: Where the images are.
     """
 
-    def __init__(self, spec: AugmentationSpec) -> None:
+    def __init__(self, spec: AugmentationSpec, device: torch.device | None = None) -> None:
         self.spec = spec
+        self._adapted = torch.zeros((), dtype=torch.float64, device=device)
+        self._signs = torch.zeros_like(self._adapted)  # summed over the real images since then
+
+    def probability(self, shown: int) -> float | Tensor:
+        """That an image is augmented, after so many real images: a scalar on the device where it adapts."""
+        return value_at(self.spec.probability, shown) if self.spec.target is None else self._adapted
+
+    @torch.no_grad()
+    def adapt(self, signs: Tensor, count: int, updates: int, shown: int) -> None:
+        """Take in a critic update; after every :data:`UPDATES` of them the probability moves.
+
+        Args:
+            signs: Over the global batch, the real images that were held to be real less those that were not.
+            count: Images in it.
+            updates: Critic updates done, this one included.
+            shown: Real images that the run had shown before it.
+        """
+        assert self.spec.target is not None
+        self._signs += signs
+        if updates % UPDATES == 0:
+            way = (self._signs / (UPDATES * count) - self.spec.target).sign()
+            self._adapted += way * (UPDATES * count / self.spec.speed_images)
+            self._adapted.clamp_(0.0, value_at(self.spec.probability, shown))
+            self._signs.zero_()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a resumed run must know of a probability that adapts."""
+        return {"probability": self._adapted, "signs": self._signs}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`tensors` returned."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(tensors[name])
 
     def __call__(self, images: Tensor, uniform: Uniform, shown: int) -> Tensor:
         """Images (N, C, S, S), each augmented in each kind with the probability that the specification says.
@@ -43,8 +85,8 @@ class Augmentation:
             uniform: Where random numbers come from, a row for each image.
             shown: Real images that the run has shown.
         """
-        spec, probability, size = self.spec, value_at(self.spec.probability, shown), images.shape[-1]
-        if not spec.on or not probability:
+        spec, probability, size = self.spec, self.probability(shown), images.shape[-1]
+        if not spec.on or (spec.target is None and not probability):
             return images
         draws = dict(zip(_DRAWS, uniform("augmentation", (len(_DRAWS),)).unbind(1), strict=True))
         furthest, side = spec.pixels(size)

@@ -77,6 +77,7 @@ class Side(nn.Module):
         self.latent_dim = latent_dim
         self.latent: Latent = latent
         self.augmentation = augmentation or Augmentation(AugmentationSpec())
+        """The same object on both sides: what adapts does so for both."""
         self.updates = 0
         self.images = 0
 

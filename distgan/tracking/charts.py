@@ -27,6 +27,8 @@ _TITLES = (
     ("mean/*", "Other means of the intervals"),
     ("critic/accuracy*", "Critic accuracy"),
     ("critic/ranking", "Pairs that the critic ranks right"),
+    ("critic/sign", "Sign of the critic's outputs for real images, mean"),
+    ("augmentation/probability", "Probability of augmentation"),
     ("critic/penalty*", "Gradient penalties"),
     ("critic/*", "Critic outputs, mean"),
     ("elbo/*", "Terms of the ELBO"),

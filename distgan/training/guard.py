@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distgan.errors import RunError
 from distgan.spec import GuardSpec
+from distgan.training.advice import Advice
 
 Kind = Literal["nonfinite", "exploding", "won", "drifting", "collapse"]
 
@@ -33,7 +34,15 @@ APART = 0.1
 """Share of its value by which each loss must have moved by then."""
 MOST_COMPARED = 256
 """Images of a batch that diversity looks at."""
-_WATCHED = ("loss/", "grad_norm/", "critic/accuracy", "critic/ranking", "critic/penalty")
+_WATCHED = (
+    "loss/",
+    "grad_norm/",
+    "critic/accuracy",
+    "critic/ranking",
+    "critic/penalty",
+    "critic/sign",
+    "augmentation/",
+)
 
 Row = dict[str, float]
 """A step's figures. Not every step has each: a penalty may be of some updates alone."""
@@ -86,6 +95,7 @@ class Guard:
         remembered: What :meth:`state` returned when the checkpoint was written that the run goes on from.
         average: Makes figures (n,) of this process those of the global batch, so that all processes judge alike.
         epoch_steps: Steps in which each sample is shown once; None where that is not known.
+        advice: What else there is to say, if anything.
     """
 
     def __init__(
@@ -94,10 +104,12 @@ class Guard:
         remembered: Mapping[str, Any] | None = None,
         average: Callable[[Tensor], Tensor] = lambda figures: figures,
         epoch_steps: int | None = None,
+        advice: Advice | None = None,
     ) -> None:
         self._spec = spec
         self._average = average
         self._epoch_steps = epoch_steps
+        self._advice = advice
         state = remembered or {}
         self._window: list[tuple[list[str], Tensor]] = []  # of a step each, on the device, of this process
         names = state.get("names")  # states of earlier versions have them apart
@@ -137,6 +149,7 @@ class Guard:
             "since": self._since,
             "streaks": self._streaks,
             "told": self._told,
+            **({"advice": self._advice.state()} if self._advice else {}),
         }
 
     @property
@@ -166,7 +179,18 @@ class Guard:
 
         To be asked for before :meth:`judge`, with which the next interval begins.
         """
-        return {f"mean/{name}": sum(values) / len(values) for name, values in _columns(self._to_host()).items()}
+        return {f"mean/{name}": value for name, value in self._means().items()}
+
+    def advise(self, images: int, drawn: int) -> list[str]:
+        """What would do better than what the run does, in sentences; nobody has to do anything about it.
+
+        To be asked for before :meth:`judge`, at each log step.
+
+        Args:
+            images: Real images shown so far.
+            drawn: Images that the generator's updates have drawn.
+        """
+        return self._advice.hear(images, drawn, self._means()) if self._advice else []
 
     def judge(self, step: int, drawn: int, ratio: float | None) -> list[Trouble]:
         """What has gone wrong since the last log step, or has been going wrong for long enough.
@@ -233,6 +257,9 @@ class Guard:
         if action == "rollback":
             why = f"{rollbacks} roll-backs have not helped, and guard.max_rollbacks allows no more"
         raise RunError(f"{trouble.text}. Stopping, as {why}. {_ADVICE[trouble.kind]}")
+
+    def _means(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in _columns(self._to_host()).items()}
 
     def _to_host(self) -> list[Row]:
         """The rows since the last log step; those that are on the device come in one transfer."""

@@ -119,7 +119,12 @@ class Learner:
         self._get_ready(self.step)
         update = self.critic_updates + repeat
         images = self._timetable.images(self.step, repeat)
-        return self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
+        loss = self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
+        if self.spec.augmentation.target is not None:
+            # A whole number, whatever the mean's type.
+            mine = (loss.figures["critic/sign"].double() * self.slots).round()
+            self._game.critic.augmentation.adapt(self.workers.sum(mine), self.stage.batch_size, update + 1, images)
+        return loss
 
     def update_generator(self, real: Batch) -> Loss | None:
         """One generator update, which ends the step.
@@ -208,6 +213,8 @@ class Learner:
         files: dict[str, Mapping[str, Tensor]] = {name: network.state_dict() for name, network in networks.items()}
         if self._traces:
             files |= self._traces.tensors()
+        if self.spec.augmentation.target is not None:
+            files["augmentation"] = self._game.critic.augmentation.tensors()
         state = self._state(fingerprint, wandb_run_id, guard)
         return save_checkpoint(run, state, self._with_labels(files), self._optimizers)
 
@@ -260,6 +267,8 @@ class Learner:
         checkpoint.load_into(self._ema.network, "generator_ema")
         if self._traces:
             self._traces.load(checkpoint)
+        if self.spec.augmentation.target is not None:
+            self._game.critic.augmentation.load(checkpoint.tensors("augmentation"))
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
             for parameter, moments in optimizer.state.items():

@@ -27,6 +27,7 @@ from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
+from distgan.training.advice import Advice
 from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation, improves
 from distgan.training.folder import open_run, precision_of
@@ -98,8 +99,9 @@ def train(
             learner = Learner(spec, ImageShape.of(spec, index.transform.channels), workers, labels)
             if checkpoint:
                 learner.load(checkpoint)
-        remembered = checkpoint.state.guard if checkpoint else None
-        return learner, Guard(spec.guard, remembered, learner.average, _epoch_steps(learner.stage, len(kept)))
+        remembered = checkpoint.state.guard if checkpoint else {}
+        advice = Advice(spec, len(kept), remembered.get("advice"))
+        return learner, Guard(spec.guard, remembered, learner.average, _epoch_steps(learner.stage, len(kept)), advice)
 
     patience = 0.0 if workers.world_size == 1 else LOCK_WITHIN_S
     learner, guard = begin(None)  # before anything is written: what does not fit together is said here
@@ -253,9 +255,12 @@ def _take_steps(
                     values |= evaluation.scores(learner)
                 best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest))
                 saving = saving or best is not None
+            drawn = learner.images // spec.objective.n_critic
+            advice = guard.advise(learner.images, drawn)
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
-            drawn = learner.images // spec.objective.n_critic
+                for sentence in advice:
+                    tracker.message(f"step {learner.step}: {sentence}")
             _handle(guard.judge(learner.step, drawn, values.get("diversity")), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)

@@ -111,6 +111,8 @@ def test_flops_of_a_penalty(objective):
     of_the_forward = 2 * (c - CRITIC[-1])
     penalty = forward + gradient + of_the_gradient + of_the_forward
     assert describe(small(objective=objective)).step.critic_update_flops == without + 4 * penalty
+    rising = {**objective, "r1" if "r1" in objective else "penalty": moving(0.0, 1.0)}
+    assert describe(small(objective=rising)).step.critic_update_flops == without + 4 * penalty
     lazy = describe(small(objective={**objective, "penalty_every": 8}))
     assert lazy.step.critic_update_flops == without + 4 * penalty // 8
     assert lazy.memory == describe(small(objective=objective)).memory
@@ -212,6 +214,7 @@ SIDES = [
     {"objective": {"kind": "bce", "r1": 10.0}},
     {"objective": {"kind": "least_squares"}},
     {"objective": {"kind": "relativistic", "r1": 1.0}, "augmentation": AUGMENTED},
+    {"objective": {"kind": "hinge"}, "augmentation": {**AUGMENTED, "target": 0.6}},
     {"objective": {"kind": "wasserstein_gp"}},
     {"objective": {"kind": "wasserstein_clip"}, "training": {"batch_size": 4, "precision": "bfloat16"}},
     {"objective": {"kind": "wasserstein_gp"}, "training": {"batch_size": 4, "precision": "float64"}},
@@ -463,6 +466,7 @@ def test_what_had_to_be_assumed_is_said():
         {"objective__kind": "elbo"},
         {"objective__kind": "wasserstein_gp"},  # with BatchNorm
         {"objective__r2": 1.0},
+        {"objective__kind": "wasserstein_clip", "augmentation": {"colour": True, "target": 0.6}},
         {"objective__kind": "elbo", "model__critic": {"name": "dcgan_encoder"}, "augmentation": {"colour": True}},
         {"optimizer__critic__name": "sdg"},
         {"optimizer__generator__betas": [0.5, 1.0]},
@@ -557,6 +561,23 @@ def test_the_schema_takes_every_shipped_specification(check, path):
         assert [error.message for error in check.iter_errors(tree)] == []
 
 
+def moving(base: float, final: float) -> dict[str, float]:
+    return {"base": base, "final": final, "images": 10}
+
+
+def test_the_schema_takes_numbers_that_move_each_within_its_own_bounds(check):
+    tree = {
+        "name": "x",
+        "data": {"shards": "y"},
+        "objective": {"kind": "relativistic", "r1": moving(150.0, 15.0), "r2": 2},
+        "augmentation": {"cutout": 0.5, "probability": moving(0.0, 1.0)},
+        "optimizer": {"critic": {"betas": [0.0, moving(0.9, 0.99)]}},
+        "training": {"ema_half_life_images": moving(0, 500_000)},
+    }
+    assert [error.message for error in check.iter_errors(tree)] == []
+    complete(RunSpec.model_validate(tree))
+
+
 class _Numbers(yaml.SafeLoader):
     """2e-4 is a number, as in YAML 1.2, which editors read."""
 
@@ -576,6 +597,11 @@ _Numbers.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^\d+[eE][
         {"optimizer": {"critic": {"alpha": 0.9}}},
         {"optimizer": {"critic": {"name": "rmsprop", "alpha": 1.5}}},
         {"optimizer": {"critic": {"schedule": {"kind": "square"}}}},
+        {"optimizer": {"critic": {"betas": [0.0, moving(0.9, 1.0)]}}},
+        {"objective": {"kind": "hinge", "r1": moving(-1.0, 1.0)}},
+        {"objective": {"kind": "hinge", "r1": {"base": 1.0, "final": 2.0}}},
+        {"augmentation": {"cutout": 0.5, "probability": moving(0.0, 1.5)}},
+        {"training": {"ema_half_life_images": moving(0.5, 3)}},
         {"trainig": {}},
     ],
     ids=str,

@@ -133,6 +133,13 @@ def test_a_greatest_width_below_the_least_is_refused(entry):
         validate(entry.options, {"max_width": 32}, "model")
 
 
+@pytest.mark.parametrize("normalisation", [["batch", "spectral"], "batch, spectral", "spectrl"], ids=str)
+def test_a_critic_has_one_normalisation(normalisation):
+    words = r"model\.critic: 'normalisation' should be 'batch', 'layer', 'instance', 'none' or 'spectral', not"
+    with pytest.raises(InputError, match=words):
+        validate(CriticOptions, {"normalisation": normalisation}, "model.critic")
+
+
 def test_without_batch_norm_on_its_input_layer_that_has_a_bias():
     with torch.device("meta"):
         generator = DCGANGenerator(GeneratorOptions(input_batchnorm=False), ImageShape(3, 64), GeneratorInput(100))

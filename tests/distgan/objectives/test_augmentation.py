@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.autograd import gradcheck, gradgradcheck
 
 from distgan.data.noise import Noise
-from distgan.objectives.augmentation import Augmentation, coloured, translated
+from distgan.objectives.augmentation import UPDATES, Augmentation, coloured, translated
 from distgan.spec import AugmentationSpec
 from shards.errors import InputError
 from tests.distgan.objectives.conftest import (
@@ -350,6 +350,77 @@ def test_its_random_numbers_are_keyed_by_what_they_are_for():
     asked.clear()
     duel.game.generator(batch(), recorder)
     assert asked == [(f"augmentation/{part}", (10,)) for part in ("real", "fake")]
+
+
+# Adaptive
+
+
+@given(
+    st.lists(st.integers(0, 8), max_size=60),
+    st.sampled_from([-0.3, 0.5, 0.6]),
+    st.sampled_from([100, 1_000]),
+    st.sampled_from([1.0, 0.3, {"base": 0.2, "final": 0.6, "images": 300}]),
+)
+def test_its_probability_follows_the_sign_of_the_outputs_for_real_images(held_real, target, speed, limit):
+    """As training_loop.py of stylegan2-ada-pytorch has it, beside our limit: of batches of 8, every fourth update."""
+    tree = {**PAPER, "target": target, "speed_images": speed, "probability": limit}
+    augmentation, expected, signs = Augmentation(AugmentationSpec.model_validate(tree)), 0.0, []
+    for update, count in enumerate(held_real):
+        assert float(augmentation.probability(8 * update)) == pytest.approx(expected, abs=1e-12)
+        augmentation.adapt(torch.tensor(2.0 * count - 8.0), 8, update + 1, 8 * update)
+        signs += [1] * count + [-1] * (8 - count)
+        if (update + 1) % 4 == 0:
+            expected += np.sign(np.mean(signs) - target) * (8 * 4) / speed
+            most = limit if isinstance(limit, float) else 0.4 - 0.2 * math.cos(math.pi * min(8 * update / 300, 1))
+            expected, signs = min(max(expected, 0.0), most), []
+            again = Augmentation(augmentation.spec)
+            again.load({name: tensor.clone() for name, tensor in augmentation.tensors().items()})
+            augmentation = again
+
+
+def test_it_goes_from_0_to_1_within_the_images_of_its_speed():
+    augmentation, update = Augmentation(AugmentationSpec.model_validate({**PAPER, "target": 0.6})), 0
+    while float(augmentation.probability(0)) < 1:
+        update += 1
+        augmentation.adapt(torch.tensor(64.0), 64, update, 0)
+    assert update * 64 == pytest.approx(500_000, abs=UPDATES * 64)
+
+
+def test_an_adapting_probability_is_that_of_a_fixed_one():
+    images, noise = some_images(50), Noise(0, torch.arange(50), "update", torch.float64)
+    adapting = Augmentation(AugmentationSpec.model_validate({**PAPER, "target": 0.6, "speed_images": 1_000}))
+    assert torch.equal(adapting(images, noise.uniform, 0), images)
+    for update in range(1, 4 * 7 + 1):
+        adapting.adapt(torch.tensor(8.0), 8, update, 0)
+    probability = float(adapting.probability(0))
+    assert probability == pytest.approx(7 * 32 / 1_000)
+    fixed = Augmentation(AugmentationSpec.model_validate({**PAPER, "probability": probability}))
+    assert torch.equal(adapting(images, noise.uniform, 0), fixed(images, noise.uniform, 0))
+
+
+FLIPPED = {"kind": "bce", "real_label": 0.1, "fake_label": 0.9}
+
+
+@pytest.mark.parametrize("objective", [{"kind": "hinge"}, FLIPPED], ids=str)
+def test_both_sides_share_what_adapts_and_say_how_it_is(objective):
+    duel, real = Duel(objective, augmentation={**ALL, "probability": 1.0, "target": 0.6}), batch()
+    assert duel.game.critic.augmentation is duel.game.generator.augmentation
+    duel.game.critic.augmentation.load({"probability": torch.tensor(0.25), "signs": torch.tensor(0.0)})
+    figures = duel.game.critic(real, draw()).figures
+    assert figures["augmentation/probability"].item() == 0.25
+    fixed = Duel(objective, augmentation={**ALL, "probability": 0.25})
+    others = fixed.game.critic(real, draw()).figures
+    assert figures == others
+    outputs = fixed.game.critic.judge(fixed.critic, *real, draw(), "real")
+    signs = [-1.0 if (output > 0) == (objective is FLIPPED) else 1.0 for output in outputs.tolist()]
+    assert figures["critic/sign"].item() == pytest.approx(sum(signs) / COUNT)
+
+
+@pytest.mark.parametrize("kind", ["relativistic", "wasserstein_clip", "wasserstein_gp"])
+def test_outputs_that_say_nothing_by_themselves_are_no_target(kind):
+    with pytest.raises(InputError, match=r"augmentation\.target .* objective\.kind " + kind) as caught:
+        Duel({"kind": kind}, augmentation={"cutout": 0.5, "target": 0.6})
+    assert "set augmentation.probability" in str(caught.value)
 
 
 def test_an_autoencoder_has_no_use_for_it():

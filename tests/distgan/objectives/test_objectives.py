@@ -88,6 +88,13 @@ def test_an_autoencoder_has_no_critic_updates_of_its_own():
         game({"kind": "elbo", "n_critic": 5}, small_autoencoder())
 
 
+def test_weights_that_are_divided_by_their_size_are_not_clipped():
+    with pytest.raises(InputError, match=r"wasserstein_clip clips .* spectral .* set model\.critic\.normalisation to"):
+        game({"kind": "wasserstein_clip"}, dcgan_networks("spectral"))
+    for tree in ({"kind": "hinge"}, {"kind": "wasserstein_gp"}, {"kind": "relativistic", "r1": 1.0}):
+        game(tree, dcgan_networks("spectral"))
+
+
 @pytest.mark.parametrize("tree", [{"kind": "bce"}, {"kind": "wasserstein_gp", "penalty": 0.0}], ids=str)
 def test_what_there_is_not_is_not_of_every_other_update(tree):
     with pytest.raises(InputError, match=r"objective\.penalty_every is 2, but there is no penalty: set objective\.r1"):

@@ -595,3 +595,22 @@ def test_a_critic_that_wins_is_said(tiny, tmp_path):
 def test_a_run_that_goes_well_hears_nothing(tiny, tmp_path):
     run(tiny(), tmp_path / "run")
     assert "guard." not in log(tmp_path / "run")
+    assert "augmentation" not in log(tmp_path / "run")
+
+
+def test_a_critic_that_has_learnt_a_small_set_by_heart_is_told_of_augmentation(tiny, tmp_path, monkeypatch):
+    """Once, also where the run is stopped and goes on meanwhile."""
+    monkeypatch.setattr("distgan.training.advice.LEAST_IMAGES", 16)
+    spec = tiny(
+        training__images=160,
+        data__limit=8,
+        optimizer={"generator": {"lr": 1e-12}, "critic": {"lr": 1e-2}},
+        guard={"grace_images": 24},
+    )
+    run(spec.with_training(images=120), tmp_path / "run")
+    said = log(tmp_path / "run").count(
+        "augmentation.colour=true augmentation.translation=0.125 augmentation.cutout=0.5"
+    )
+    run(spec, tmp_path / "run", resume=True)
+    assert said == log(tmp_path / "run").count("augmentation.target=0.6") == 1
+    assert "these 8 by heart" in log(tmp_path / "run")

@@ -143,6 +143,48 @@ def test_what_is_lazy_and_what_moves_takes_the_steps_of_a_plain_loop(tiny):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
+def adaptive(tiny, **options):
+    kinds = {"colour": True, "translation": 0.125, "cutout": 0.5}
+    return tiny(augmentation={**kinds, "target": 0.1, "speed_images": 100}, objective__n_critic=3, **options)
+
+
+def test_augmentation_adapts_to_all_real_images_of_four_updates(tiny):
+    spec = adaptive(tiny)
+    trainee = learner(spec)
+    expected, signs, seen = 0.0, [], []
+    for step in range(10):
+        for repeat in range(3):
+            figures = trainee.update_critic(real(spec, 3 * step + repeat, torch.float32), repeat).figures
+            seen.append(expected)
+            assert figures["augmentation/probability"].item() == pytest.approx(expected, abs=1e-12)
+            signs.append(figures["critic/sign"].item())
+            if len(signs) == 4:
+                expected += math.copysign(4 * 8 / 100, sum(signs) / 4 - 0.1)
+                expected, signs = min(max(expected, 0.0), 1.0), []
+        trainee.update_generator(real(spec, step, torch.float32))
+    assert len(set(seen)) > 3
+
+
+def test_what_has_adapted_goes_on_in_the_middle_of_four_updates(tiny, tmp_path):
+    spec = adaptive(tiny)
+    one = learner(spec)
+
+    def step(trainee: Learner, number: int) -> list[float]:
+        figures = [trainee.update_critic(real(spec, 3 * number + i, torch.float32), i).figures for i in range(3)]
+        trainee.update_generator(real(spec, number, torch.float32))
+        return [figure.item() for each in figures for figure in each.values()]
+
+    for number in range(3):  # nine updates: one after the second adaptation
+        step(one, number)
+    checkpoint = one.save(tmp_path, "f", None)
+    assert checkpoint.tensors("augmentation")["signs"] != 0
+    other = learner(spec)
+    other.load(checkpoint)
+    for number in range(3, 6):
+        assert step(one, number) == step(other, number)
+    assert torch.equal(*(each._game.critic.augmentation.tensors()["probability"] for each in (one, other)))
+
+
 def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
     spec = tiny()
     one = learner(spec)

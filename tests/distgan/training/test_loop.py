@@ -171,19 +171,21 @@ def test_a_checkpoint_knows_how_long_the_run_has_trained(tiny, tmp_path, monkeyp
     assert [Checkpoint(path).state.training_seconds for path in generators(tmp_path)] == [3 * i for i in range(1, 13)]
 
 
-def test_lazy_penalties_are_shown_where_there_are_any_and_what_moves_goes_on(tiny, tmp_path, stop_after):
+def test_lazy_penalties_are_shown_where_there_are_any_and_what_moves_or_adapts_goes_on(tiny, tmp_path, stop_after):
     """Updates 0, 4, 8, …: two of three steps of three updates have one; the loop is stopped in between."""
     falling, rising = {"base": 0.9, "final": 0.1, "images": 200}, {"base": 0, "final": 99, "images": 200}
     lazy = {"kind": "hinge", "r1": falling, "r2": 1.0, "n_critic": 3, "penalty_every": 4}
     options = {"objective": lazy, "model__critic__normalisation": "none", "training__images": 96 * 3}
     options |= {"optimizer__critic": {"betas": [0.0, falling]}, "training__ema_half_life_images": rising}
     options["augmentation"] = {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": falling}
+    options["augmentation"] |= {"target": 0.1, "speed_images": 200}
     spec = tiny(**options, tracking__log_every=5)
     run(spec, tmp_path / "whole")
     stopped = run(spec, tmp_path / "parts", stop=stop_after(7))
     assert stopped.step == 7
     run(spec, tmp_path / "parts", resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert "augmentation.safetensors" in weights(tmp_path / "whole")
     lines = read_metrics(tmp_path / "whole")
     seldom = [line for line in curve(tmp_path / "parts") if line["step"] != 7]
     assert seldom == curve(tmp_path / "whole")
@@ -198,6 +200,7 @@ def test_lazy_penalties_are_shown_where_there_are_any_and_what_moves_goes_on(tin
             assert line[f"mean/{name}"] == pytest.approx(np.mean(shown), rel=1e-12)
             assert (name in line) == (name in interval[-1])
         assert [line for line in lines if name not in line], "a line may be of a step without it"
+    assert len({line["augmentation/probability"] for line in every}) > 3
     assert "Gradient penalties, means of the intervals" in (tmp_path / "whole" / "report.html").read_text()
 
 

@@ -172,7 +172,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "objective": {"kind": "wasserstein_clip", "n_critic": 2},
         "optimizer": {side: {"name": "rmsprop", "lr": 5e-5} for side in ("generator", "critic")},
     },
-    "hinge with R1": {"objective": {"kind": "hinge", "r1": 1.0}, "model__critic__normalisation": "instance"},
+    "hinge with R1, augmentation adapts": {
+        "objective": {"kind": "hinge", "r1": 1.0},
+        "model__critic__normalisation": "instance",
+        "augmentation": {"colour": True, "translation": 0.125, "cutout": 0.5, "target": 0.1, "speed_images": 200},
+    },
     "relativistic, spectral": {
         "objective": {
             **{"kind": "relativistic", "penalty_every": 3},
