@@ -18,6 +18,11 @@ from shards.reader import Reader
 
 CPU = torch.device("cpu")
 CONDITION = {"attributes": ["Male", "Smiling"], "classes": True}
+STAGES = [
+    {"size": 4, "images": 20, "batch_size": 10},
+    {"size": 8, "images": 30, "fade_images": 18, "batch_size": 6},
+    {"size": 16, "fade_images": 12},
+]
 
 
 def batches(spec, reader, *, rank=0, world_size=1, first_step=0, kept=None, dtype=torch.float32, device=CPU) -> Batches:
@@ -154,20 +159,14 @@ def test_without_a_condition_labels_are_empty(tiny, reader):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("condition", [None, CONDITION])
-def test_the_gpu_gets_what_the_cpu_gets(tiny, labelled_reader, condition):
-    spec = tiny(model__condition=condition)
+@pytest.mark.parametrize("stages", [None, STAGES], ids=["one size", "growing"])
+def test_the_gpu_gets_what_the_cpu_gets(tiny, labelled_reader, condition, stages):
+    spec = tiny(model__condition=condition, training__stages=stages)
     cpu = take(batches(spec, labelled_reader), 12)
     gpu = take(batches(spec, labelled_reader, device=torch.device("cuda")), 12)
     for one, other in zip(cpu, gpu, strict=True):
         assert torch.equal(one.labels, other.labels.cpu())
         assert torch.allclose(one.images, other.images.cpu(), atol=1e-6)
-
-
-STAGES = [
-    {"size": 4, "images": 20, "batch_size": 10},
-    {"size": 8, "images": 30, "fade_images": 18, "batch_size": 6},
-    {"size": 16, "fade_images": 12},
-]
 
 
 def updates(spec, count: int) -> list[tuple[int, float]]:
