@@ -221,6 +221,7 @@ def test_a_wrong_specification_is_named(tmp_path, text, words):
         ("optimizer.critic.schedule={kind: inverse_time}", ["'optimizer.critic.schedule'", "decay > 0"]),
         ("optimizer.critic.schedule={decay: 0.1}", ["'optimizer.critic.schedule'", "kind: inverse_time"]),
         ("model.condition={}", ["'model.condition'", "attributes: [NAME, ...]"]),
+        ("data.pyramid=true", ["data.pyramid", "training.stages"]),
         ("model.condition={attributes: [Male, Male]}", ["'model.condition'", "twice"]),
     ],
 )
