@@ -137,6 +137,9 @@ class DataSpec(Options):
     train; ``{split: all}`` takes all there is."""
     limit: Count | None = None
     """Train only on the first so many of the samples that match."""
+    pyramid: bool = False
+    """In a run that grows, read small images where ``distgan shards pack --pyramid`` has put them, instead of reading
+    large ones and averaging their pixels on the device. Their pixels are rounded, so that the numbers differ a bit."""
     flip: bool = False
     """Mirror every image left to right with probability one half."""
     block_samples: Count | None = None
@@ -611,6 +614,12 @@ class RunSpec(Options):
                 f"training.stages end at {stages[-1].size} pixels, but data.image_size is {size}: add stages, or leave "
                 f"some out, until the last one has {size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pyramid_for_growing(self) -> RunSpec:
+        if self.data.pyramid and not self.training.stages:
+            raise ValueError("data.pyramid is for runs that grow: set training.stages, or leave it out")
         return self
 
     @model_validator(mode="after")

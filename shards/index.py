@@ -12,6 +12,7 @@ import io
 import json
 import re
 import shlex
+import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from shards import pyramid
 from shards.cache import file_size, is_remote, read_bytes
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -54,7 +56,10 @@ COLUMN_TYPES = {
     "attributes": "|u1",
     "key": "S",
     "extension": "S",
+    "pyramid_crc32": "<u4",
 }
+_LATER = ("split", "pyramid_crc32")
+"""Columns that sets of the first version, or without any such, do not have."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Description:
         class_names: In the order of the labels.
         split_names: Of "train", "val" and "test" those that the source says which samples belong to.
         recognised: What the source was taken for, and what was left out, as JSON has it; see sources.base.Recognised.
+        pyramid: Sizes of the smaller images that stand beside each raw one, descending; see pyramid.
     """
 
     layout: str
@@ -97,6 +103,7 @@ class Description:
     class_names: tuple[str, ...]
     split_names: tuple[str, ...] = ()
     recognised: Mapping[str, Any] = field(default_factory=dict)
+    pyramid: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -114,8 +121,9 @@ class Index(Description):
         label: int32 (n,), position in class_names; -1 where there is none.
         split: int8 (n,), position in split_names; -1 where there is none.
         attributes: uint8 (n, ceil(len(attribute_names) / 8)), as numpy.packbits packs them; a set bit is 1, others -1.
-        key: bytes (n,), the names of the samples: their members are KEY.EXTENSION, KEY.cls and KEY.json.
+        key: bytes (n,), the names of the samples: their members are KEY.EXTENSION, KEY.pyramid.raw, KEY.cls, KEY.json.
         extension: bytes (n,), of the image members.
+        pyramid_crc32: uint32 (n, len(pyramid)), of the bytes of each smaller image.
     """
 
     root: str
@@ -130,6 +138,7 @@ class Index(Description):
     attributes: np.ndarray
     key: np.ndarray
     extension: np.ndarray
+    pyramid_crc32: np.ndarray
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -186,6 +195,19 @@ class Index(Description):
             raise InputError(f"no sample of {self.root} meets all of {dict(where)}: ask for less")
         return np.flatnonzero(kept).astype(np.int64)
 
+    def place_of(self, size: int) -> tuple[int, np.ndarray]:
+        """Where a sample's image of a size begins, from the offset on, and the crc32 of each: uint32 (n,).
+
+        Args:
+            size: The images' own, or one of the pyramid's.
+        """
+        if size == self.transform.size:
+            return 0, self.crc32
+        level, channels = self.pyramid.index(size), self.transform.channels
+        own = self.transform.size**2 * channels
+        begins = own + -own % tarfile.BLOCKSIZE + tarfile.BLOCKSIZE + pyramid.starts(self.pyramid, channels)[level]
+        return begins, self.pyramid_crc32[:, level]
+
     def attribute(self, name: str) -> np.ndarray:
         """Which samples have an attribute: bool (n,).
 
@@ -237,6 +259,7 @@ class Index(Description):
             "channels": transform.channels,
             "crop": crop,
             "filter": transform.filter,
+            "pyramid": ", ".join(map(str, self.pyramid)) or "none",
             "fingerprint": self.fingerprint,
             "classes": counts(self.class_names, self.label),
             "splits": counts(self.split_names, self.split),
@@ -290,7 +313,8 @@ def write_index(out: Path, description: Description, shards: Sequence[ShardEntry
     """
     npz = io.BytesIO()
     # Not compressed: zlib and its replacements pack the same rows into different bytes.
-    np.savez(npz, **{name: columns[name] for name in COLUMN_TYPES})  # type: ignore[arg-type]
+    kept = [name for name in COLUMN_TYPES if name != "pyramid_crc32" or description.pyramid]
+    np.savez(npz, **{name: columns[name] for name in kept})  # type: ignore[arg-type]
     with write_atomically(out / INDEX_NPZ) as file:
         file.write(npz.getvalue())
     document = {
@@ -301,7 +325,11 @@ def write_index(out: Path, description: Description, shards: Sequence[ShardEntry
         "format": FORMAT,
         "nsamples": sum(entry.nsamples for entry in shards),
         "index_npz": {"sha256": hashlib.sha256(npz.getvalue()).hexdigest(), "filesize": len(npz.getvalue())},
-        **{field.name: getattr(description, field.name) for field in fields(Description)},
+        **{
+            field.name: getattr(description, field.name)
+            for field in fields(Description)
+            if field.name != "pyramid" or description.pyramid  # sets without one keep their very bytes
+        },
         "transform": description.transform.to_json(),
     }
     with write_atomically(out / INDEX_JSON) as file:
@@ -355,15 +383,20 @@ def parse_description(document: Mapping[str, Any]) -> Description:
     """How the set of an index.json was made; parse_document has checked it."""
     if document["encoding"] not in ENCODINGS:
         raise ValueError(f"its encoding is {document['encoding']!r}, and this version reads {', '.join(ENCODINGS)}")
+    transform = Transform.from_json(document["transform"])
+    sizes = tuple(_expect(size, int) for size in document.get("pyramid", []))
+    if sizes and (document["encoding"] != "raw" or sizes != pyramid.sizes_of(transform.size)):
+        raise ValueError(f"its pyramid is of the sizes {sizes}")
     return Description(
         layout=_expect(document["layout"], str),
         encoding=document["encoding"],
-        transform=Transform.from_json(document["transform"]),
+        transform=transform,
         attribute_names=tuple(_expect(name, str) for name in document["attribute_names"]),
         class_names=tuple(_expect(name, str) for name in document["class_names"]),
         # Sets that were packed by the first version know of neither.
         split_names=tuple(_expect(name, str) for name in document.get("split_names", [])),
         recognised=_expect(document.get("recognised", {}), dict),
+        pyramid=sizes,
     )
 
 
@@ -394,16 +427,22 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
         raise ValueError(f"its bytes are not those that {INDEX_JSON} goes with (sha256)")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in COLUMN_TYPES if name in archive or name != "split"}
+            columns = {name: archive[name] for name in COLUMN_TYPES if name in archive or name not in _LATER}
     except (KeyError, zipfile.BadZipFile, ValueError) as error:
         raise ValueError(f"it is not what distgan writes ({error})") from error
     description, shards = parse_description(document), parse_shards(document)
     rows = document["nsamples"]
     if not description.split_names:  # which sets of the first version do not even have a column of
         columns.setdefault("split", np.full(rows, -1, COLUMN_TYPES["split"]))
-    elif "split" not in columns:
-        raise ValueError("it has no column split")
-    shapes = {"attributes": (rows, (len(description.attribute_names) + 7) // 8)}
+    if not description.pyramid:
+        columns.setdefault("pyramid_crc32", np.empty((rows, 0), COLUMN_TYPES["pyramid_crc32"]))
+    for name in _LATER:
+        if name not in columns:
+            raise ValueError(f"it has no column {name}")
+    shapes = {
+        "attributes": (rows, (len(description.attribute_names) + 7) // 8),
+        "pyramid_crc32": (rows, len(description.pyramid)),
+    }
     for name, kind in COLUMN_TYPES.items():
         column = columns[name]
         if column.shape != shapes.get(name, (rows,)) or not column.dtype.str.startswith((kind, f"|{kind}")):
@@ -411,9 +450,13 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
     filesize = np.repeat([entry.filesize for entry in shards], [entry.nsamples for entry in shards])
     size, offset, label, split = columns["size"], columns["offset"], columns["label"], columns["split"]
     pixels = description.transform.size**2 * description.transform.channels
+    behind = 0  # of an image: how far its pyramid reaches
+    if description.pyramid:
+        ends = pyramid.starts(description.pyramid, description.transform.channels)[-1]
+        behind = -pixels % tarfile.BLOCKSIZE + tarfile.BLOCKSIZE + ends
     if (
         not np.array_equal(columns["shard"], np.repeat(np.arange(len(shards)), [entry.nsamples for entry in shards]))
-        or not np.all((size > 0) & (size <= filesize) & (offset >= 0) & (offset <= filesize - size))
+        or not np.all((size > 0) & (size <= filesize) & (offset >= 0) & (offset <= filesize - size - behind))
         or (description.encoding == "raw" and not np.all(size == pixels))
         or not np.all((label >= -1) & (label < len(description.class_names)))
         or not np.all((split >= -1) & (split < len(description.split_names)))

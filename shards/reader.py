@@ -51,12 +51,13 @@ class Reader:
         self._threads = threads or usable_cpus()
         self._pool = None if index.encoding == "raw" else ThreadPoolExecutor(self._threads, "decode")
 
-    def read(self, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def read(self, ids: np.ndarray, out: np.ndarray | None = None, *, size: int | None = None) -> np.ndarray:
         """Read one batch.
 
         Args:
             ids: Integers (n,) in 0..len(index)-1, in any order, repeats allowed.
             out: Where to put the pixels: uint8 (n, size, size, channels), C-contiguous; None makes a new array.
+            size: One of the index's pyramid; None for the images' own.
 
         Returns:
             uint8 (n, size, size, channels) in 0..255: out where it was given.
@@ -70,17 +71,19 @@ class Reader:
         ids = np.asarray(ids, dtype=np.int64)
         if len(ids) and (ids.min() < 0 or ids.max() >= len(self.index)):
             raise IndexError(f"sample ids are 0 to {len(self.index) - 1}")
+        size = size or self.shape[0]
+        shape = (len(ids), size, size, self.shape[2])
         if out is None:
-            out = np.empty((len(ids), *self.shape), np.uint8)
-        elif out.shape != (len(ids), *self.shape) or out.dtype != np.uint8 or not out.flags.c_contiguous:
-            raise ValueError(f"out must be C-contiguous uint8 {(len(ids), *self.shape)}")
+            out = np.empty(shape, np.uint8)
+        elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(f"out must be C-contiguous uint8 {shape}")
         if self._pool is None:
             pixels = out.reshape(-1).data
-            length = int(np.prod(self.shape))
-            self._fill(ids, [pixels[start : start + length] for start in range(0, len(pixels), length)])
+            length = int(np.prod(shape[1:]))
+            self._fill(ids, [pixels[start : start + length] for start in range(0, len(pixels), length)], size)
         else:
             encoded = [memoryview(bytearray(size)) for size in self.index.size[ids].tolist()]
-            self._fill(ids, encoded)
+            self._fill(ids, encoded, size)
             jobs = np.array_split(np.arange(len(ids)), self._threads)
             list(self._pool.map(lambda positions: self._decode(ids, encoded, out, positions), jobs))
         return out
@@ -100,14 +103,15 @@ class Reader:
     ) -> None:
         self.close()
 
-    def _fill(self, ids: np.ndarray, slots: list[memoryview]) -> None:
-        """Read the bytes of each sample into its slot."""
+    def _fill(self, ids: np.ndarray, slots: list[memoryview], size: int) -> None:
+        """Read the bytes of each sample's image of a size into its slot."""
         index = self.index
+        begins, checksums = index.place_of(size)
         rows = zip(
             ids.tolist(),
             index.shard[ids].tolist(),
-            index.offset[ids].tolist(),
-            index.crc32[ids].tolist(),
+            (index.offset[ids] + begins).tolist(),
+            checksums[ids].tolist(),
             slots,
             strict=True,
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from shards import pyramid
 from shards.cache import is_remote, local_path
 from shards.digests import file_digests
 from shards.errors import InputError
@@ -121,8 +122,8 @@ def repair(
 ) -> RepairReport:
     """Write a new set of all samples whose image is sound; labels and attributes are made anew from the index.
 
-    The result is, to the byte, what packing gives where the lost images cannot be used. Interrupted, the same call goes
-    on where it was.
+    The result is, to the byte, what packing gives where the lost images cannot be used; pyramids are made anew.
+    Interrupted, the same call goes on where it was.
 
     Args:
         root: The damaged set's folder; it is left as it is.
@@ -187,12 +188,19 @@ def _locate(index: Index, shard: int, data: bytes) -> list[Damage]:
     ids = _ids(index, shard)
     missing = ids[index.offset[ids] + index.size[ids] > len(data)]
     padded = data.ljust(entry.filesize, b"\0")
-    records, bad = [], []
+    records, bad, bad_smaller = [], [], []
+    sizes, channels = index.pyramid, index.transform.channels
     for i in ids:
         image = padded[index.offset[i] : index.offset[i] + index.size[i]]
-        records.append(_record(index, i, image))
+        smaller = b""
+        if sizes:
+            begins = int(index.offset[i]) + index.place_of(sizes[0])[0]
+            smaller = padded[begins : begins + pyramid.starts(sizes, channels)[-1]]
+        records.append(_record(index, i, image, smaller))
         if zlib.crc32(image) != index.crc32[i]:
             bad.append(i)
+        if pyramid.checksums(smaller, sizes, channels) != index.pyramid_crc32[i].tolist():
+            bad_smaller.append(i)
     expected = io.BytesIO()
     write_tar(expected, records, index)
     # The images are in both, so what differs here is around them.
@@ -206,6 +214,9 @@ def _locate(index: Index, shard: int, data: bytes) -> list[Damage]:
         damages.append(Damage(entry.url, _keys(index, missing), f"has {len(data)} bytes instead of {entry.filesize}"))
     if bad:
         damages.append(Damage(entry.url, _keys(index, bad), "image bytes are not those that were packed (crc32)"))
+    if bad_smaller:
+        reason = "bytes of its pyramid are not those that were packed (crc32)"
+        damages.append(Damage(entry.url, _keys(index, bad_smaller), reason))
     if len(differs):
         reason = f"header, label, attributes or padding differ from byte {differs[0]} on; beside the images"
         damages.append(Damage(entry.url, _keys(index, near), reason))
@@ -220,7 +231,7 @@ def _keys(index: Index, ids: Any) -> tuple[str, ...]:
     return tuple(index.key[i].decode() for i in ids)
 
 
-def _record(index: Index, i: int, image: bytes) -> Record:
+def _record(index: Index, i: int, image: bytes, smaller: bytes) -> Record:
     return Record(
         key=index.key[i].decode(),
         extension=index.extension[i].decode(),
@@ -228,6 +239,7 @@ def _record(index: Index, i: int, image: bytes) -> Record:
         label=int(index.label[i]),
         attributes=index.attributes[i].tobytes(),
         split=int(index.split[i]),
+        pyramid=smaller,
     )
 
 
@@ -248,6 +260,10 @@ def _read_sound(index: Index, shard: int) -> Iterator[Record | Skipped]:
                 yield Skipped(index.key[i].decode(), _reason(error))
                 continue
             if zlib.crc32(image) == index.crc32[i]:
-                yield _record(index, i, image)
+                smaller = b""
+                if index.pyramid:
+                    shape = (index.transform.size, index.transform.size, index.transform.channels)
+                    smaller = pyramid.build(np.frombuffer(image, np.uint8).reshape(shape))
+                yield _record(index, i, image, smaller)
             else:
                 yield Skipped(index.key[i].decode(), "image bytes are not those that were packed (crc32)")

@@ -33,7 +33,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from shards import faces, images
+from shards import faces, images, pyramid
 from shards.cache import local_path
 from shards.digests import file_crc32, file_digests
 from shards.errors import InputError
@@ -68,7 +68,7 @@ HAND_ON = 1 << 20
 MOST_BEHIND = 8 << 20
 """So many bytes may wait to be written."""
 
-PLAN = 2
+PLAN = 3
 """Goes up with what notes of finished shards hold, so that work begun by another version is not gone on with."""
 
 # webdataset passes over members whose name begins like __this__.
@@ -112,6 +112,7 @@ class Record(NamedTuple):
         label: Position in class_names, -1 where there is none.
         attributes: Bits as numpy.packbits packs them.
         split: Position in split_names, -1 where there is none.
+        pyramid: Of the image; empty where the set has none.
     """
 
     key: str
@@ -120,6 +121,7 @@ class Record(NamedTuple):
     label: int
     attributes: bytes
     split: int = -1
+    pyramid: bytes = b""
 
 
 class Skipped(NamedTuple):
@@ -154,6 +156,7 @@ def pack(
     transform: Transform,
     *,
     encoding: str = "raw",
+    with_pyramid: bool = False,
     shard_samples: int | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -169,6 +172,7 @@ def pack(
         transform: What to do to each image; with encoding "original" it is done on reading.
         encoding: "raw" (uint8 height × width × channels, row major), "png", "jpeg" (quality 95, 4:4:4), or "original":
             the source's own files, png where it has none.
+        with_pyramid: Put smaller images beside each, with encoding "raw".
         shard_samples: Source items a shard; None chooses shards of 64 to 128 MiB, smaller ones for small sets.
         workers: Threads or processes at most, whichever suits the images; None is one a core.
         progress: Called as samples are done.
@@ -179,6 +183,14 @@ def pack(
     """
     if encoding not in ENCODINGS:
         raise InputError(f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r}")
+    if with_pyramid and encoding != "raw":
+        raise InputError(f"a pyramid is of raw images: give encoding raw, not {encoding}, or no pyramid")
+    sizes = pyramid.sizes_of(transform.size) if with_pyramid else ()
+    if with_pyramid and not sizes:
+        raise InputError(
+            f"images of {transform.size} pixels have no pyramid: they have no half, or one below {pyramid.LEAST}; give "
+            "another size, or no pyramid"
+        )
     if shard_samples is not None and shard_samples < 1:
         raise InputError(f"shard_samples must be at least 1, not {shard_samples}")
     if transform.centre == "face":
@@ -192,7 +204,7 @@ def pack(
     if not len(source):
         raise InputError("the source holds no images")
     if shard_samples is None:
-        shard_samples = _choose_shard_samples(source, transform, encoding)
+        shard_samples = _choose_shard_samples(source, transform, encoding, sizes)
     job = Job(
         description=Description(
             layout=source.layout,
@@ -202,6 +214,7 @@ def pack(
             class_names=tuple(source.class_names),
             split_names=tuple(source.split_names),
             recognised=source.recognised.to_json(),
+            pyramid=sizes,
         ),
         samples=len(source),
         shards=-(-len(source) // shard_samples),
@@ -211,8 +224,9 @@ def pack(
             **transform.to_json(),
             "encoding": encoding,
             "samples a shard": shard_samples,
+            **({"pyramid": list(sizes)} if sizes else {}),
         },
-        read=partial(_read_source, source, transform, encoding, shard_samples),
+        read=partial(_read_source, source, transform, encoding, with_pyramid, shard_samples),
     )
     return write_set(job, out, workers, progress)
 
@@ -256,7 +270,7 @@ class Writable(Protocol):
 
 
 def write_tar(file: Writable, records: Iterable[Record], description: Description) -> list[int]:
-    """Write samples as a tar file: for each KEY.EXTENSION, then KEY.cls and KEY.json where the set has such.
+    """Write samples as a tar file: for each KEY.EXTENSION, then pyramid, KEY.cls and KEY.json where the set has such.
 
     The one place that decides a shard's bytes; they depend on the arguments alone. webdataset's own writer and tarfile
     make the same ones; the former imports torch, for which each process would pay seconds and hundreds of megabytes,
@@ -301,6 +315,8 @@ def _header(name: bytes, size: int) -> bytes:
 
 def _members(record: Record, description: Description) -> Iterator[tuple[str, bytes]]:
     yield record.extension, record.data
+    if description.pyramid:
+        yield pyramid.EXTENSION, record.pyramid
     if description.class_names:
         yield "cls", str(record.label).encode()
     if names := description.attribute_names:
@@ -319,6 +335,7 @@ class _Row(NamedTuple):
     label: int
     split: int
     attributes: str  # hex
+    pyramid_crc32: list[int]
 
 
 Note = dict[str, Any]
@@ -456,8 +473,9 @@ def _write_one_by_one(job: Job, out: Path, shards: Iterable[int], tick: Callable
 
 def _write_shard(job: Job, out: Path, shard: int, behind: _Behind, tick: Callable[[], None]) -> Future[Note]:
     """Make the bytes of one shard; when the future is done they are on disk, and then so is the note."""
-    kept: list[tuple[Record, int, int]] = []
+    kept: list[tuple[Record, int, int, list[int]]] = []
     skipped: list[Skipped] = []
+    sizes, channels = job.description.pyramid, job.description.transform.channels
 
     def records() -> Iterator[Record]:
         for item in job.read(shard):
@@ -465,7 +483,8 @@ def _write_shard(job: Job, out: Path, shard: int, behind: _Behind, tick: Callabl
             if isinstance(item, Skipped):
                 skipped.append(item)
             else:
-                kept.append((item._replace(data=b""), len(item.data), zlib.crc32(item.data)))
+                smaller = pyramid.checksums(item.pyramid, sizes, channels)
+                kept.append((item._replace(data=b"", pyramid=b""), len(item.data), zlib.crc32(item.data), smaller))
                 yield item
 
     path = out / _shard_name(shard)
@@ -474,8 +493,18 @@ def _write_shard(job: Job, out: Path, shard: int, behind: _Behind, tick: Callabl
 
         def conclude(stored: _Stored) -> Note:
             rows = [
-                _Row(each.key, each.extension, offset, size, crc32, each.label, each.split, each.attributes.hex())
-                for (each, size, crc32), offset in zip(kept, offsets, strict=True)
+                _Row(
+                    each.key,
+                    each.extension,
+                    offset,
+                    size,
+                    crc32,
+                    each.label,
+                    each.split,
+                    each.attributes.hex(),
+                    smaller,
+                )
+                for (each, size, crc32, smaller), offset in zip(kept, offsets, strict=True)
             ]
             note = {"entry": asdict(ShardEntry(path.name, len(rows), *stored)), "rows": rows, "skipped": skipped}
             # Not lasting: a note says a shard's checksum, and whoever goes on with the work compares it. One that a
@@ -488,20 +517,20 @@ def _write_shard(job: Job, out: Path, shard: int, behind: _Behind, tick: Callabl
 
 
 def _read_source(
-    source: Source, transform: Transform, encoding: str, shard_samples: int, shard: int
+    source: Source, transform: Transform, encoding: str, with_pyramid: bool, shard_samples: int, shard: int
 ) -> Iterator[Record | Skipped]:
     """The items of one shard of a source."""
     start = shard * shard_samples
     for i in range(start, min(start + shard_samples, len(source))):
         try:
-            record = _encode(source.sample(i), transform, encoding)
+            record = _encode(source.sample(i), transform, encoding, with_pyramid)
         except (ImageError, OSError) as error:
             yield Skipped(source.name(i), getattr(error, "strerror", None) or str(error))
         else:
             yield record
 
 
-def _encode(sample: Sample, transform: Transform, encoding: str) -> Record:
+def _encode(sample: Sample, transform: Transform, encoding: str, with_pyramid: bool = False) -> Record:
     """Make what is stored out of what was found."""
     if not _KEY.fullmatch(sample.key):
         raise ImageError(f"readers of tar files would pass over a sample called {sample.key!r}: rename it")
@@ -518,7 +547,8 @@ def _encode(sample: Sample, transform: Transform, encoding: str) -> Record:
     else:
         extension, data = "png", _save(sample.image, "PNG")
     attributes = b"" if sample.attributes is None else np.packbits(sample.attributes > 0).tobytes()
-    return Record(sample.key, extension, data, sample.label, attributes, sample.split)
+    smaller = pyramid.build(pixels) if with_pyramid else b""
+    return Record(sample.key, extension, data, sample.label, attributes, sample.split, smaller)
 
 
 def _save(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
@@ -529,9 +559,9 @@ def _save(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _choose_shard_samples(source: Source, transform: Transform, encoding: str) -> int:
+def _choose_shard_samples(source: Source, transform: Transform, encoding: str, smaller: Sequence[int] = ()) -> int:
     """A power of two from the source alone, so that every machine cuts a source into the same shards."""
-    sizes = [transform.size**2 * transform.channels]  # all of them are, if raw
+    sizes = [pyramid.starts((transform.size, *smaller), transform.channels)[-1]]  # all of them are, if raw
     for i in sorted({part * len(source) // 16 for part in range(16)}) if encoding != "raw" else ():
         with suppress(ImageError, OSError):
             sizes.append(len(_encode(source.sample(i), transform, encoding).data))
@@ -620,7 +650,10 @@ def _columns(shard: int, rows: Sequence[Sequence[Any]], description: Description
     values["shard"] = [shard] * len(rows)
     columns = {name: np.array(values[name], kind) for name, kind in COLUMN_TYPES.items() if name != "attributes"}
     packed = np.frombuffer(bytes.fromhex("".join(values["attributes"])), np.uint8)
-    return columns | {"attributes": packed.reshape(len(rows), (len(description.attribute_names) + 7) // 8)}
+    return columns | {
+        "attributes": packed.reshape(len(rows), (len(description.attribute_names) + 7) // 8),
+        "pyramid_crc32": columns["pyramid_crc32"].reshape(len(rows), len(description.pyramid)),
+    }
 
 
 def _write_shards(

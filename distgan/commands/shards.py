@@ -110,6 +110,14 @@ def shards_pack(
         Optional[int],  # noqa: UP045
         typer.Option(metavar="N", help="The value of 16-bit pictures that is white, such as 4095; else 65535."),
     ] = None,
+    pyramid: Annotated[
+        bool,
+        typer.Option(
+            "--pyramid",
+            help="Smaller images beside each, down to 8 pixels, for runs that grow (data.pyramid): a third more disk. "
+            "Of raw images alone.",
+        ),
+    ] = False,
     workers: Annotated[Optional[int], typer.Option(help="Processes; every core when not given.")] = None,  # noqa: UP045
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what is recognised and what would be left out; write nothing.")
@@ -156,7 +164,15 @@ def shards_pack(
             console.print_json(json.dumps({"recognised": recognised.to_json(), "transform": transform.to_json()}))
         return
     with progress_bar("packing") as progress:
-        report = pack(images, out, transform, encoding=encoding.value, workers=workers, progress=progress)
+        report = pack(
+            images,
+            out,
+            transform,
+            encoding=encoding.value,
+            with_pyramid=pyramid,
+            workers=workers,
+            progress=progress,
+        )
     for line in skipped_text(report.skipped):
         errors.print(line)
     if as_json:

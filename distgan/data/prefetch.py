@@ -121,25 +121,28 @@ class Batches:
         self._update += 1
         return Batch(images, labels.to(self._dtype))
 
-    def _positions(self, step: int) -> Iterator[Ids]:
-        """Of each update's batch from a step on, without end: where in the stream this rank's part lies."""
+    def _wanted(self, step: int) -> Iterator[tuple[Ids, int]]:
+        """Of each update from a step on, without end: this rank's positions in the stream, and the size to read."""
         for each in count(step):
             stage = self._timetable.stage(each)
             slots = rank_slots(stage.batch_size, self._rank, self._world_size)
+            sizes = [self._reader.shape[0], *(self._reader.index.pyramid if self._spec.data.pyramid else ())]
+            size = min(size for size in sizes if size >= stage.size)
             for repeat in range(stage.n_critic):
-                yield self._timetable.images(each, repeat) + slots
+                yield self._timetable.images(each, repeat) + slots, size
 
     def _read_ahead(self, step: int) -> None:
         try:
-            for positions in self._positions(step):
+            for positions, size in self._wanted(step):
                 if self._stop.is_set():
                     return
                 chosen = self._order(positions)
                 # torch's pool of page-locked memory hands a block out again only when the copies of it are done.
                 pin = self._device.type == "cuda"
-                images = torch.empty((len(chosen), *self._reader.shape), dtype=torch.uint8, pin_memory=pin)
+                shape = (len(chosen), size, size, self._reader.shape[2])
+                images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
                 labels = torch.empty((len(chosen), self._labels.shape[1]), dtype=torch.int8, pin_memory=pin)
-                self._reader.read(self._kept[chosen], out=images.numpy())
+                self._reader.read(self._kept[chosen], out=images.numpy(), size=size)
                 labels.numpy()[:] = self._labels[chosen]
                 self._ready.put((images, labels))
         except BaseException as error:  # handed to the loop, which raises it

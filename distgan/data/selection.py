@@ -51,6 +51,11 @@ def select_samples(spec: RunSpec) -> tuple[Index, Ids]:
             f"{index.transform.size} pixels; set data.image_size={index.transform.size} or pack with "
             f"--size {spec.data.image_size}"
         )
+    if spec.data.pyramid and not index.pyramid:
+        raise InputError(
+            f"data.pyramid is true, but the shards in {index.root} hold no pyramid: pack with distgan shards pack "
+            "--pyramid, or leave data.pyramid out, which averages the large images"
+        )
     for name, batch_size in spec.batch_sizes.items():
         if batch_size > len(kept):
             raise InputError(

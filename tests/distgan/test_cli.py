@@ -332,6 +332,10 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["describe", "SPEC", "--workers", "1024", "--bandwidth", "10"], "both --bandwidth and --speed"),
         (["shards", "pack", "nowhere", "OUT"], "nowhere"),
         (["shards", "pack", "EMPTY", "OUT"], "EMPTY"),
+        (["train", "SPEC", "--set", "data.pyramid=true"], "data.pyramid is for runs that grow"),
+        (["train", "SPEC", "training.stages=[{size: 8, images: 9}, {size: 16}]", "data.pyramid=true"], "--pyramid"),
+        (["train", "SPEC", "training.stages=[{size: 8, images: 9}, {size: 32}]"], "from 8 to 32 pixels"),
+        (["train", "SPEC", "training.stages=[{size: 4, images: 9}, {size: 8}]"], "data.image_size is 16"),
         (["shards", "info", "EMPTY"], "EMPTY"),
         (["shards", "verify", "nowhere"], "nowhere"),
         (["shards", "repair", "nowhere", "OUT"], "nowhere"),
@@ -394,6 +398,18 @@ def test_odd_names_are_printed_as_they_are(distgan, images, tmp_path):
     status, text = distgan("shards", "pack", images, odd, "--size", 16, "--workers", 1)
     assert status == 0
     assert "o [red] :cat: [/x]" in text
+
+
+def test_a_pyramid_is_packed_and_said(distgan, images, tmp_path):
+    asked = ("shards", "pack", images, tmp_path / "out", "--size", 16, "--workers", 1, "--pyramid")
+    status, text = distgan(*asked, "--encoding", "png")
+    assert status == 2
+    assert "give encoding raw, not png" in text
+    assert not (tmp_path / "out").exists()
+    assert distgan(*asked)[0] == 0
+    status, text = distgan("shards", "info", tmp_path / "out")
+    assert "pyramid       8" in text
+    assert distgan("shards", "verify", tmp_path / "out")[0] == 0
 
 
 def test_nothing_is_packed_into_its_source(distgan, images):

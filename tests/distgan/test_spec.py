@@ -255,6 +255,7 @@ def test_a_wrong_specification_is_named(tmp_path, text, words):
         ("augmentation={cutout: 0.001}", ["augmentation.cutout is less than half a pixel of 64", "or to 0"]),
         ("augmentation={color: true}", ["augmentation.color", "did you mean 'colour'"]),
         ("model.condition={}", ["'model.condition'", "attributes: [NAME, ...]"]),
+        ("data.pyramid=true", ["data.pyramid", "training.stages"]),
         ("model.condition={attributes: [Male, Male]}", ["'model.condition'", "twice"]),
     ],
 )

@@ -353,7 +353,7 @@ def test_an_index_that_lies_is_refused(packed: Callable[[], Path], change: dict[
 )
 def test_rows_that_lie_are_refused(pristine: Path, change: dict[str, Callable[[Any], Any]]) -> None:
     columns = dict(np.load(pristine / "index.npz"))
-    assert columns.keys() == COLUMN_TYPES.keys()
+    assert columns.keys() == COLUMN_TYPES.keys() - {"pyramid_crc32"}
     for name, function in change.items():
         columns[name] = function(columns[name])
     file = BytesIO()

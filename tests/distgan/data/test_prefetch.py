@@ -18,6 +18,11 @@ from shards.reader import Reader
 
 CPU = torch.device("cpu")
 CONDITION = {"attributes": ["Male", "Smiling"], "classes": True}
+STAGES = [
+    {"size": 4, "images": 20, "batch_size": 10},
+    {"size": 8, "images": 30, "fade_images": 18, "batch_size": 6},
+    {"size": 16, "fade_images": 12},
+]
 
 
 def batches(spec, reader, *, rank=0, world_size=1, first_step=0, kept=None, dtype=torch.float32, device=CPU) -> Batches:
@@ -154,20 +159,14 @@ def test_without_a_condition_labels_are_empty(tiny, reader):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("condition", [None, CONDITION])
-def test_the_gpu_gets_what_the_cpu_gets(tiny, labelled_reader, condition):
-    spec = tiny(model__condition=condition)
+@pytest.mark.parametrize("stages", [None, STAGES], ids=["one size", "growing"])
+def test_the_gpu_gets_what_the_cpu_gets(tiny, labelled_reader, condition, stages):
+    spec = tiny(model__condition=condition, training__stages=stages)
     cpu = take(batches(spec, labelled_reader), 12)
     gpu = take(batches(spec, labelled_reader, device=torch.device("cuda")), 12)
     for one, other in zip(cpu, gpu, strict=True):
         assert torch.equal(one.labels, other.labels.cpu())
         assert torch.allclose(one.images, other.images.cpu(), atol=1e-6)
-
-
-STAGES = [
-    {"size": 4, "images": 20, "batch_size": 10},
-    {"size": 8, "images": 30, "fade_images": 18, "batch_size": 6},
-    {"size": 16, "fade_images": 12},
-]
 
 
 def updates(spec, count: int) -> list[tuple[int, float]]:
@@ -208,9 +207,9 @@ def test_every_sample_comes_once_an_epoch_across_stages(tiny, reader, n_critic):
     fed: list[list[int]] = []
     read = reader.read
 
-    def noted(ids, out):
+    def noted(ids, **rest):
         fed.append(ids.tolist())
-        return read(ids, out=out)
+        return read(ids, **rest)
 
     reader.read = noted
     whole = take(batches(spec, reader), 40)
@@ -233,6 +232,33 @@ def test_starting_in_any_stage_is_having_skipped(tiny, reader, n_critic):
     for first_step in range(12):
         rest = take_images(batches(spec, reader, first_step=first_step), n_critic)
         assert all(torch.equal(a, b) for a, b in zip(rest, whole[first_step * n_critic :], strict=False))
+
+
+def test_small_images_of_a_pyramid_are_read_as_they_are(tiny, pack_discs):
+    """Those of 4 pixels, which it does not have, are means of the next larger ones; and so are those to fade from."""
+    index = Index.load(pack_discs(size=32, with_pyramid=True))
+    stages = [{"size": 4, "images": 10}, {"size": 8, "images": 10}, {"size": 16, "images": 20, "fade_images": 20}]
+    spec = tiny(
+        data={"shards": index.root, "image_size": 32, "pyramid": True},
+        training={"batch_size": 10, "stages": [*stages, {"size": 32}]},
+    )
+    with Reader(index) as reader:
+        read, asked = reader.read, []
+
+        def noted(ids, *, size, **rest):
+            asked.append((ids, size))
+            return read(ids, size=size, **rest)
+
+        reader.read = noted
+        found = take_images(batches(spec, reader, dtype=torch.float64), 5)
+        assert [size for _, size in asked[:5]] == [8, 8, 16, 16, 32]
+        for images, (ids, size), (to, fade) in zip(found, asked, updates(spec, 5), strict=False):
+            pixels = read(ids, size=size).astype(np.float64).transpose(0, 3, 1, 2) * (2 / 255) - 1
+            expected = pixels.reshape(10, 3, to, size // to, to, size // to).mean((3, 5))
+            if fade < 1:
+                halves = expected.reshape(10, 3, to // 2, 2, to // 2, 2).mean((3, 5))
+                expected = (1 - fade) * halves.repeat(2, 2).repeat(2, 3) + fade * expected
+            assert np.abs(images.numpy() - expected).max() < 1e-6
 
 
 def test_damage_reaches_the_loop_by_name(tiny, pack_discs):

@@ -203,6 +203,16 @@ def test_what_was_usual_in_a_stage_says_nothing_of_the_next():
     assert halves(guard, *APART[4:]) == [[], []]
 
 
+def test_figures_of_a_stage_are_shares_of_its_own_batches():
+    share = 0.5
+    guard = Guard(GuardSpec(), average=lambda figures: figures * share)
+    guard.observe({name: torch.tensor(value) for name, value in CALM.items()})
+    guard.begin_stage(10)
+    share = 2.0
+    guard.observe({name: torch.tensor(value) for name, value in CALM.items()})
+    assert guard.means()["mean/loss/critic"] == (0.5 + 2.0) / 2
+
+
 def test_losses_that_say_nothing_of_who_is_ahead_may_drift():
     guard = Guard(GuardSpec(), epoch_steps=2)
     for step, (critic, generator) in enumerate(APART * 2, start=1):

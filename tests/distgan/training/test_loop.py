@@ -600,7 +600,7 @@ def grown(tiny, pack_discs):
             "training": {**often, **changes.pop("training", {})},
             "tracking": {**tracking, **changes.pop("tracking", {})},
         }
-        return tiny(**sections, **changes)
+        return tiny(**{**sections, **changes})
 
     return spec
 
@@ -691,6 +691,23 @@ def test_one_stage_of_the_full_size_is_a_run_without_stages(tiny, tmp_path):
     assert told == curve(tmp_path / "plain")
 
 
+def test_a_pyramid_is_read_where_it_is_asked_for(whole, grown, tmp_path, pack_discs):
+    """Its rounding changes the numbers a little, and all else goes on as it does."""
+    shards = {"data__shards": str(pack_discs(size=32, with_pyramid=True))}
+    run(grown(**shards), tmp_path / "averaged")
+    assert curve(whole) == curve(tmp_path / "averaged")
+    spec = grown(**shards, data__pyramid=True)
+    run(spec, tmp_path / "read")
+    ours, theirs = curve(whole), curve(tmp_path / "read")
+    assert ours != theirs
+    assert theirs[0]["loss/critic"] == pytest.approx(ours[0]["loss/critic"], rel=1e-2)
+    run(grown(**shards, data__pyramid=True, training={"images": 30}), tmp_path / "parts")
+    run(spec, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "read") == weights(tmp_path / "parts")
+    with pytest.raises(InputError, match=r"data\.pyramid: True -> False"):
+        run(grown(**shards), tmp_path / "read", resume=True)
+
+
 def test_stages_may_not_change(whole, grown):
     stages = [{"size": 8, "images": 24, "batch_size": 12}, {"size": 16, "images": 30}, {"size": 32}]
     with pytest.raises(InputError, match=r"training\.stages: .*fade_images"):
@@ -710,6 +727,10 @@ UNFIT = [
     (
         {"training": {"stages": [{"size": 16, "images": 9, "batch_size": 51}, {"size": 32}]}},
         ["training.stages.0.batch_size is 51", "50 samples"],
+    ),
+    (
+        {"data__pyramid": True},
+        ["data.pyramid is true", "hold no pyramid", "shards pack --pyramid", "leave data.pyramid out"],
     ),
     ({"data__lanes": 4}, ["training.stages.1.batch_size is 6", "data.lanes = 4"]),
     (
