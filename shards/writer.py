@@ -547,7 +547,7 @@ def _encode(sample: Sample, transform: Transform, encoding: str, with_pyramid: b
     else:
         extension, data = "png", _save(sample.image, "PNG")
     attributes = b"" if sample.attributes is None else np.packbits(sample.attributes > 0).tobytes()
-    smaller = pyramid.build(pixels) if with_pyramid else b""
+    smaller = pyramid.build(np.asarray(fitted)) if with_pyramid else b""
     return Record(sample.key, extension, data, sample.label, attributes, sample.split, smaller)
 
 
