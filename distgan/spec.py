@@ -251,7 +251,8 @@ class TrainingSpec(Options):
     ema_half_life_images: Count = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights."""
     ema_ramp_up: Annotated[float, Field(ge=0.0)] = 0.05
-    """Early on, the half-life is at most this fraction of the images seen so far. 0 switches the ramp off."""
+    """Early on, the half-life is at most this fraction of the images seen so far; in a run that grows, of those that a
+    layer has seen. 0 switches the ramp off."""
     checkpoint_every_images: Count = 100_000
     """Images between two checkpoints. One more is written when the run ends or is interrupted."""
     keep_last: Count = 2
