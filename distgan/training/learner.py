@@ -153,8 +153,7 @@ class Learner:
 
     def assemble(self, rows: Tensor, most: int) -> Tensor:
         """The rows (n, …) of all processes in the order of their slots: of the global batch's first so many slots."""
-        assert self._in_use is not None
-        count = min(most, self._in_use[0].batch_size)
+        count = min(most, self._batch_size)
         mine = self._slots < count
         whole = rows.new_zeros((count, *rows.shape[1:]))
         whole[self._slots[mine]] = rows[mine]
@@ -278,6 +277,7 @@ class Learner:
         self._in_use = stage, fading
         for network in (self.generator, self.critic):
             train_what_is_in_use(network)
+        self._batch_size = stage.batch_size
         slots = torch.from_numpy(rank_slots(stage.batch_size, self.workers.rank, self.workers.world_size))
         self._slots = slots.to(self.workers.device)
         self._share = len(slots) * self.workers.world_size / stage.batch_size
