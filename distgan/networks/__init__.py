@@ -50,8 +50,8 @@ GENERATORS: dict[str, Entry[Generator]] = {
     "dcgan": Entry(dcgan.GeneratorOptions, dcgan.DCGANGenerator, initialise_normal, grows=True),
     "dcgan_keras": Entry(dcgan_keras.GeneratorOptions, dcgan_keras.KerasGenerator, initialise_glorot),
     "gan_rmsprop": Entry(gan_rmsprop.GeneratorOptions, gan_rmsprop.RMSpropGenerator, initialise_glorot),
-    "pggan": Entry(pggan.GeneratorOptions, pggan.PGGANGenerator, initialise_by_gain),
-    "resnet": Entry(resnet.GeneratorOptions, resnet.ResNetGenerator, initialise_by_gain),
+    "pggan": Entry(pggan.GeneratorOptions, pggan.PGGANGenerator, initialise_by_gain, grows=True),
+    "resnet": Entry(resnet.GeneratorOptions, resnet.ResNetGenerator, initialise_by_gain, grows=True),
 }
 """Made with (options, ImageShape, GeneratorInput)."""
 
@@ -59,8 +59,8 @@ CRITICS: dict[str, Entry[Critic]] = {
     "dcgan": Entry(dcgan.CriticOptions, dcgan.dcgan_critic, initialise_normal, grows=True),
     "dcgan_keras": Entry(dcgan_keras.CriticOptions, dcgan_keras.keras_critic, initialise_glorot),
     "gan_rmsprop": Entry(gan_rmsprop.CriticOptions, gan_rmsprop.rmsprop_critic, initialise_glorot),
-    "pggan": Entry(pggan.CriticOptions, pggan.pggan_critic, initialise_by_gain),
-    "resnet": Entry(resnet.CriticOptions, resnet.resnet_critic, initialise_by_gain),
+    "pggan": Entry(pggan.CriticOptions, pggan.pggan_critic, initialise_by_gain, grows=True),
+    "resnet": Entry(resnet.CriticOptions, resnet.resnet_critic, initialise_by_gain, grows=True),
 }
 """Made with (options, ImageShape, labels)."""
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distgan.networks.blocks import Basis
-from distgan.networks.gain import Gained
+from distgan.networks.gain import Equalised, Gained
 from distgan.networks.spectral import Spectral
 
 
@@ -16,7 +16,7 @@ def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
     """DCGAN's initialisation, in place: weights N(0, 0.02), BatchNorm's scale N(1, 0.02), every bias 0.
 
     The paper names the weights; BatchNorm's scale is as in its authors' code. Layers that normalise single images keep
-    scale 1 and shift 0.
+    scale 1 and shift 0; equalised layers begin as they should.
 
     Args:
         network: Convolutional, transposed convolutional, linear and BatchNorm layers are initialised.
@@ -24,7 +24,10 @@ def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            module.weight.normal_(0.0, 0.02, generator=random)
+            if isinstance(module, Equalised):
+                module.begin_weight(random)
+            else:
+                module.weight.normal_(0.0, 0.02, generator=random)
         elif isinstance(module, _BatchNorm):
             module.weight.normal_(1.0, 0.02, generator=random)
         else:

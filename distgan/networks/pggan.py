@@ -18,10 +18,11 @@ from torch import nn
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
 from distgan.networks.blocks import ToMaps
 from distgan.networks.gain import LEAK, EqualisedConv2d, EqualisedLinear
+from distgan.networks.growing import GrowingFeatures, GrowingLayers
 from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import MinibatchStddev, PixelNorm
 from distgan.networks.resampling import Halve
-from distgan.networks.sizes import doublings
+from distgan.networks.sizes import doublings, require_power
 from distgan.spec import Options, Width
 
 GAIN = sqrt(2)
@@ -43,13 +44,15 @@ class _PGGANOptions(Options):
             raise ValueError(f"max_width is {self.max_width}, less than width = {self.width}")
         return self
 
-    def channels(self, size: int) -> dict[int, int]:
+    def channels(self, image: ImageShape) -> dict[int, int]:
         """By the size of a map, from 4 to the image's: 512, 512, 512, 512, 256, 128 at 128 pixels.
 
         Raises:
-            InputError: The networks cannot have that size.
+            InputError: The networks cannot have images of a size.
         """
-        count = doublings(size, start=4, least=16, network="pggan")
+        count = doublings(image.size, start=4, least=16, network="pggan")
+        for size in image.smaller[:1]:
+            require_power(size, 4, "the pggan networks have 4×4 maps at least", "training.stages.0.size")
         return {4 * 2**k: min(self.width * 2 ** (count - k), self.max_width) for k in range(count + 1)}
 
 
@@ -70,9 +73,12 @@ class PGGANGenerator(Generator):
 
     def __init__(self, options: GeneratorOptions, image: ImageShape, given: GeneratorInput) -> None:
         super().__init__(given)
-        channels = options.channels(image.size)
+        channels = options.channels(image)
         stages = {str(size): _generator_stage(size, channels, given) for size in channels}
-        self.layers = Layers(OrderedDict(**stages, image=_to_image(channels[image.size], image)))
+        layers: OrderedDict[str, nn.Module] = OrderedDict(**stages, image=_to_image(channels[image.size], image))
+        depths = {size: 1 + place for place, size in enumerate(channels) if size in image.smaller}
+        to_image = {size: _to_image(channels[size], image) for size in depths}
+        self.layers = GrowingLayers(layers, depths, to_image) if depths else Layers(layers)
 
 
 def _generator_stage(size: int, channels: dict[int, int], given: GeneratorInput) -> Layers:
@@ -99,9 +105,12 @@ def _to_image(channels: int, image: ImageShape) -> Layers:
 
 def pggan_critic(options: CriticOptions, image: ImageShape, labels: int) -> Critic:
     """``features`` are what is made of the image, and a stage for each size of map by its name ("128", "64", …)."""
-    channels = options.channels(image.size)
+    channels = options.channels(image)
     stages = {str(size): _critic_stage(size, channels, options) for size in reversed(channels)}
-    features = Layers(OrderedDict(image=_from_image(image, channels[image.size]), **stages))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(image=_from_image(image, channels[image.size]), **stages)
+    starts = {size: 1 + sum(each > size for each in channels) for size in image.smaller}
+    from_image = {size: _from_image(image, channels[size]) for size in starts}
+    features = GrowingFeatures(layers, starts, from_image) if starts else Layers(layers)
     head = nn.Sequential(nn.Flatten(), EqualisedLinear(channels[4], 1))
     return Critic(features, head, channels[4], labels, EqualisedLinear)
 

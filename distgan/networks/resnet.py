@@ -29,12 +29,15 @@ from torch import nn
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
 from distgan.networks.blocks import Basis, Blocks, ToMaps
 from distgan.networks.gain import KINDS, Change, LayerGain
+from distgan.networks.growing import GrowingFeatures, GrowingLayers
 from distgan.networks.layers import Layers, SumPooling
 from distgan.networks.normalisation import MinibatchStddev, Normalisation, PixelNorm, normalisation_layer
 from distgan.networks.resampling import Filter
-from distgan.networks.sizes import doublings
+from distgan.networks.sizes import doublings, require_power
 from distgan.spec import Options, Width
 
+LEAST = 8
+"""Pixels of the smallest image that a run can begin with."""
 EXPANSION = 2
 """R3GAN's, where ``expansion`` is unset."""
 
@@ -120,13 +123,14 @@ class ResNetGenerator(Generator):
     def __init__(self, options: GeneratorOptions, image: ImageShape, given: GeneratorInput) -> None:
         super().__init__(given)
         parts = _GeneratorParts(options, image, given)
-        self.layers = Layers(
-            OrderedDict(
-                start=parts.start(),
-                **{str(size): parts.stage(size) for size in parts.sizes},
-                image=parts.to_image(parts.sizes[-1]),
-            )
+        stages = {str(size): parts.stage(size) for size in parts.sizes}
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            start=parts.start(), **stages, image=parts.to_image(parts.sizes[-1])
         )
+        maps = {size: size // options.image_stride for size in image.smaller}
+        depths = {size: 1 + sum(each <= maps[size] for each in parts.sizes) for size in maps}
+        to_image = {size: parts.to_image(maps[size]) for size in maps}
+        self.layers = GrowingLayers(layers, depths, to_image) if maps else Layers(layers)
 
 
 class _GeneratorParts:
@@ -167,7 +171,7 @@ class _GeneratorParts:
             last = blocks.conv(channels, colours, 4, change="double", bias=plain)
         else:
             last = blocks.conv(channels, colours, 3 if plain else 1, bias=plain)
-        before = blocks.activated(channels, fresh=True) if plain else []
+        before = blocks.activated(channels) if plain else []  # in a fade, the next stage takes the same maps
         return Layers(*before, last, *([nn.Tanh()] if options.output == "tanh" else []))
 
     def _norm(self, channels: int) -> list[nn.Module]:
@@ -180,7 +184,10 @@ def resnet_critic(options: CriticOptions, image: ImageShape, labels: int) -> Cri
     """``features`` are what is made of the image, and a stage for each size of map by its name ("32", "16", …)."""
     parts = _CriticParts(options, image)
     stages = {str(size): parts.stage(size) for size in parts.sizes}
-    features = Layers(OrderedDict(image=parts.from_image(image.size), **stages))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(image=parts.from_image(image.size), **stages)
+    starts = {size: 1 + sum(each > parts.after_image(size) for each in parts.sizes) for size in image.smaller}
+    from_image = {size: parts.from_image(size) for size in starts}
+    features = GrowingFeatures(layers, starts, from_image) if starts else Layers(layers)
     return Critic(features, parts.head(), parts.channels[options.final_size], labels, parts.blocks.kind.linear)
 
 
@@ -193,23 +200,26 @@ class _CriticParts:
 
     def __init__(self, options: CriticOptions, image: ImageShape) -> None:
         self.options, self.image = options, image
-        plain = options.block == "plain"
-        # Of plain blocks, those at the image's own size take the image itself, and leave half of it.
-        largest = min(_largest(options, image), image.size // 2 if plain else image.size)
+        _largest(options, image)  # refuses sizes
+        largest = self.after_image(image.size)
         self.channels = options.channels(largest)
         self.sizes = [size for size in reversed(self.channels) if 4 <= size <= largest]
-        stages = len(self.sizes) + int(plain and options.image_stride == 1)
+        stages = len(self.sizes) + int(options.block == "plain" and options.image_stride == 1)
         self.blocks = _blocks(options, "critic", self._norm, stages)
 
+    def after_image(self, size: int) -> int:
+        """The size of the maps that are made of an image: plain blocks at its own size leave half of it."""
+        return size if self.options.block == "bottleneck" and self.options.image_stride == 1 else size // 2
+
     def from_image(self, size: int) -> Layers:
-        """Images of a size to maps, of half that size but with ``bottleneck`` and ``image_stride: 1``."""
+        """Images of a size to maps."""
         options, blocks, colours = self.options, self.blocks, self.image.channels
-        if options.block == "plain" and options.image_stride == 1:
-            return self._plain(colours, self.channels[size], self.channels[size // 2], "halve", of_image=True)
-        if options.image_stride == 1:
-            return Layers(blocks.conv(colours, self.channels[size], 1, bias=False))
-        bias = options.block == "plain"
-        return Layers(blocks.conv(colours, self.channels[size // 2], 4, change="halve", bias=bias))
+        after = self.channels[self.after_image(size)]
+        if options.image_stride == 2:
+            return Layers(blocks.conv(colours, after, 4, change="halve", bias=options.block == "plain"))
+        if options.block == "plain":
+            return self._plain(colours, self.channels[size], after, "halve", of_image=True)
+        return Layers(blocks.conv(colours, after, 1, bias=False))
 
     def stage(self, size: int) -> Layers:
         """Maps of a size to maps of half that size; for 4, to what the head takes."""
@@ -254,12 +264,14 @@ class _CriticParts:
 
 
 def _largest(options: _ResNetOptions, image: ImageShape) -> int:
-    """The size of the largest map.
+    """The size of the generator's largest map.
 
     Raises:
-        InputError: The networks cannot have images of that size.
+        InputError: The networks cannot have images of a size.
     """
     doublings(image.size, start=4, least=16, network="resnet")
+    for size in image.smaller[:1]:
+        require_power(size, LEAST, "the resnet networks have 4×4 maps at least", "training.stages.0.size")
     return image.size // options.image_stride
 
 
