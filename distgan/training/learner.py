@@ -110,11 +110,9 @@ class Learner:
         images = update * self.spec.training.batch_size
         loss = self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
         if self.spec.augmentation.target is not None:
-            mine = (
-                loss.figures["critic/sign"].double() * self.slots
-            ).round()  # a whole number, whatever the mean's type
-            signs, count = self.workers.sum(mine), self.spec.training.batch_size
-            self._game.critic.augmentation.adapt(signs, count, update + 1, images)
+            # Whole numbers, whatever the mean's type: their sum is the same for any number of processes.
+            signs = self.workers.sum((loss.figures["critic/sign"].double() * self.slots).round())
+            self._game.critic.augmentation.adapt(signs, self.spec.training.batch_size, update + 1, images)
         return loss
 
     def update_generator(self, real: Batch) -> Loss | None:
