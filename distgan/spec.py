@@ -525,7 +525,7 @@ class GuardSpec(Options):
     Diversity is the mean distance of an image to the nearest other in its batch, at 16 pixels."""
     grace_images: Images = 20_000
     """Before the generator's updates have drawn so many images, a batch in each of its steps, nothing counts as
-    collapsed, won or drifting: an untrained generator draws one grey."""
+    collapsed, won or drifting, and no advice is given: an untrained generator draws one grey."""
     patience: Annotated[int, Field(ge=1, le=10**6)] = 10
     """Log steps in a row for which the critic must be winning, or the images collapsed, before anything is done."""
     max_rollbacks: Count = 3

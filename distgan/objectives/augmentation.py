@@ -26,9 +26,8 @@ _DRAWS = (
 """What is drawn for each image, in this order, which is a contract: a run that is resumed by a newer version must draw
 the same numbers. The one that has a kind's name decides whether the image gets it."""
 
-
 UPDATES = 4
-"""Critic updates after each of which the probability adapts."""
+"""A probability that adapts does so after every so many critic updates."""
 
 
 class Augmentation:

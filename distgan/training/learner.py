@@ -122,9 +122,9 @@ class Learner:
         images = self._timetable.images(self.step, repeat)
         loss = self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
         if self.spec.augmentation.target is not None:
-            # A whole number, whatever the mean's type.
-            mine = (loss.figures["critic/sign"].double() * self.slots).round()
-            self._game.critic.augmentation.adapt(self.workers.sum(mine), self.stage.batch_size, update + 1, images)
+            # Whole numbers, whatever the mean's type: their sum is the same for any number of processes.
+            signs = self.workers.sum((loss.figures["critic/sign"].double() * self.slots).round())
+            self._game.critic.augmentation.adapt(signs, self.stage.batch_size, update + 1, images)
         return loss
 
     def update_generator(self, real: Batch) -> Loss | None:
