@@ -38,7 +38,7 @@ from distgan.networks import ImageShape
 from distgan.sampling import Bytes
 from distgan.sampling.generator import Generator
 from distgan.sampling.scored import evaluate
-from distgan.spec import RunSpec, differences, load_spec
+from distgan.spec import RunSpec, StageSpec, differences, load_spec
 from distgan.tracking import Sink
 from distgan.training.complete import complete
 from distgan.training.learner import Learner
@@ -52,6 +52,8 @@ from shards.progress import Progress
 METRICS_UNLESS_TOLD = ("frechet", "kernel", "neighbours")
 CALIBRATION_SECONDS = 20.0
 """Of training, from which the length of a run in images is told where it is given in minutes."""
+_ENDLESS = 10**12
+"""Images of a run that something else ends."""
 WARM_UP_STEPS = 3
 """That are not counted then: memory is taken and kernels are chosen."""
 DRAWN = 25
@@ -327,22 +329,30 @@ class Quality:
         for competitor in self._taking_part:
             if competitor.text in lengths or competitor.says_length or stop.is_set():
                 continue
-            speed = self._speed(competitor, stop)
+            spec = self._spec(competitor, 0, _ENDLESS)
+            stages = [stage.images for stage in spec.timetable.stages]
+            speeds = [self._speed(competitor, number, stop) for number in range(len(stages))]
             if stop.is_set():
                 break
-            lengths[competitor.text] = max(1, round(60 * self._yardstick.minutes * speed))
-            say(f"{competitor.label}: {speed:,.3g} images/s, so {lengths[competitor.text]:,} images")
+            lengths[competitor.text] = shown_within(60 * self._yardstick.minutes, stages, speeds)
+            said = ", then ".join(f"{speed:,.3g}" for speed in speeds)
+            say(f"{competitor.label}: {said} images/s, so {lengths[competitor.text]:,} images")
             write_or_say(path, _json(lengths))
         return lengths
 
-    def _speed(self, competitor: Competitor, stop: threading.Event) -> float:
-        """Images/s of a competitor's training alone."""
-        watch = _Stopwatch(stop)
+    def _speed(self, competitor: Competitor, number: int, stop: threading.Event) -> float:
+        """Images/s of a competitor's training alone, in the stage that so many others come before.
+
+        A fade's layers for the size before are left out: they are little beside the whole.
+        """
+        spec = self._spec(competitor, 0, _ENDLESS)
+        watch = _Stopwatch(stop, before=number)
         with tempfile.TemporaryDirectory() as folder:
-            spec = self._spec(competitor, 0, 10**12)
             if competitor.is_textbook:
                 train_textbook(spec, Path(folder), self._device, stop=watch.stop, progress=watch.shown)
             else:
+                if spec.training.stages:
+                    spec = spec.with_training(stages=_soon_at(number, spec.training.stages))
                 watch.images_at = spec.timetable.images
                 here = Workers.alone(self._device)
                 train(spec, Path(folder) / "run", here, stop=watch.stop, console=False, listener=watch)
@@ -457,15 +467,43 @@ class Quality:
         return grids
 
 
-class _Stopwatch(Sink):
-    """Stops training after a while, and knows how fast it was."""
+def _soon_at(number: int, stages: Sequence[StageSpec]) -> list[StageSpec]:
+    """Stages of which one is reached after a step of each of those before, and lasts; nothing fades in."""
+    *smaller, last = [stage.model_copy(update={"fade_images": 0}) for stage in stages]
+    lengths = [*[1] * number, _ENDLESS, *[1] * len(smaller)]
+    return [*(stage.model_copy(update={"images": n}) for stage, n in zip(smaller, lengths, strict=False)), last]
 
-    def __init__(self, asked: threading.Event) -> None:
+
+def shown_within(seconds: float, stages: Sequence[int | None], speeds: Sequence[float]) -> int:
+    """Images that a run shows within a time; at least one.
+
+    Args:
+        seconds: The time.
+        stages: The images of each of its stages; the last one lasts until the end.
+        speeds: Images/s in each.
+    """
+    shown = 0
+    for images, speed in zip(stages, speeds, strict=True):
+        if images is None or images >= seconds * speed:
+            return max(1, shown + round(seconds * speed))
+        shown, seconds = shown + images, seconds - images / speed
+    return shown
+
+
+class _Stopwatch(Sink):
+    """Stops training after a while, and knows how fast it was.
+
+    Args:
+        asked: When set, training stops at once.
+        before: Steps that are not counted.
+    """
+
+    def __init__(self, asked: threading.Event, before: int = 0) -> None:
         self.stop = threading.Event()
         self.images_at: Callable[[int], int] = lambda steps: steps
         self.images_per_second = math.nan
         self._asked = asked
-        self._steps = 0
+        self._steps = -before
         self._began = (0.0, 0)
 
     def progress(self, step: int) -> None:

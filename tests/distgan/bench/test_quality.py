@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
 from distgan.bench import quality as module
 from distgan.bench.competitors import competitors
-from distgan.bench.quality import Quality, Yardstick
+from distgan.bench.quality import Quality, Yardstick, shown_within
 from distgan.cli import app
 from distgan.errors import RunError
 from distgan.evaluation.features import inception, lite0
@@ -155,6 +158,29 @@ def test_minutes_become_images_once(bench, monkeypatch):
         assert lengths[competitor] <= last[name] < lengths[competitor] + 8
     assert bench(**asked)
     assert bench.said == []
+
+
+def test_a_run_that_grows_is_measured_in_each_stage(bench, monkeypatch, tiny):
+    monkeypatch.setattr(module, "CALIBRATION_SECONDS", 0.02)
+    stages = [{"size": 8, "images": 16, "batch_size": 4}, {"size": 16, "fade_images": 16}]
+    bench.recipe.write_text(dump_spec(tiny(training__stages=stages)))
+    assert bench(images=None, every=None, minutes=0.0005)
+    (said,) = [text for text in bench.said if text.startswith("tiny: ")]
+    assert re.fullmatch(r"tiny: [0-9.,e+]+, then [0-9.,e+]+ images/s, so [0-9,]+ images", said)
+
+
+@given(
+    st.floats(0.1, 1000),
+    st.lists(st.tuples(st.integers(1, 10_000), st.floats(0.1, 1000)), min_size=1, max_size=4),
+)
+def test_what_is_shown_within_a_time_takes_that_time(seconds, stages):
+    images, speeds = [each for each, _ in stages], [speed for _, speed in stages]
+    shown = left = shown_within(seconds, [*images[:-1], None], speeds)
+    took = 0.0
+    for number, speed in enumerate(speeds):
+        here = left if number == len(speeds) - 1 else min(left, images[number])
+        took, left = took + here / speed, left - here
+    assert shown == 1 or took == pytest.approx(seconds, abs=0.51 / min(speeds))
 
 
 def test_a_run_that_fails_is_said_and_is_not_tried_again(bench, monkeypatch):
