@@ -15,10 +15,10 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -67,6 +67,8 @@ class State(BaseModel):
     """What the learning rates are multiplied by, after roll-backs."""
     rollbacks: NonNegativeInt = 0
     """How often the guard went back to an earlier checkpoint."""
+    training_seconds: Annotated[float, Field(ge=0.0)] = 0.0
+    """How long it has trained, without evaluations, pictures, checkpoints, starts. Earlier versions did not count."""
     guard: dict[str, Any] = {}
     """What the guard remembers."""
     label_names: tuple[str, ...] = ()

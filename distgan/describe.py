@@ -31,6 +31,7 @@ from distgan.data.noise import Noise
 from distgan.data.selection import select_samples, split_note
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.growing import grow, train_what_is_in_use
+from distgan.networks.layers import Residual
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
 from distgan.spec import Options, RunSpec, SideOptimizerSpec, item_of, section_of
 from distgan.stages import Stage, Timetable
@@ -84,7 +85,7 @@ class Network:
 class Step:
     """A step over all workers: critic updates, then a generator update; forward, backward and penalties.
 
-    Of a run that grows, one at the final size.
+    Of a run that grows, one at the final size. A penalty that is not of every update counts by its share.
     """
 
     critic_updates: int
@@ -199,7 +200,7 @@ def describe(spec: RunSpec) -> Description:
         data.notes.append("training.precision is auto: float32 is assumed; try --set training.precision=bfloat16")
     with FakeTensorMode(), _default_dtype(precision.dtype):
         networks = build_networks(spec.model, image, spec.seed, data.labels)
-        game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
+        game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)
         timetable = spec.timetable
 
         latents, labels = torch.empty(1, spec.model.latent_dim), torch.empty(1, data.labels)
@@ -226,7 +227,7 @@ def describe(spec: RunSpec) -> Description:
                 train_what_is_in_use(network)
             images = -(-stage.batch_size // workers)
             real = Batch(torch.empty(images, image.channels, stage.size, stage.size), torch.empty(images, data.labels))
-            critic_update = _update(game.critic, real, networks, precision)
+            critic_update = _critic_update(spec, game.critic, real, networks, precision)
             generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
             steps.append(_step(stage, workers, critic_update[0], generator_update[0] if game.generator else None))
             batch = real.images.nbytes + real.labels.nbytes
@@ -448,7 +449,14 @@ class _FLOPs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
-        if formula:
+        if formula is None:
+            return out
+        if func._overloadpacket is torch.ops.aten.convolution_backward:
+            # torch takes the weights' gradient for that of one group, where each of them has its own channels alone.
+            *shape, groups, (of_input, of_weights, of_bias) = args
+            self.total += formula(*shape, groups, [of_input, False, of_bias], out_val=out)
+            self.total += formula(*shape, groups, [False, of_weights, of_bias], out_val=out) // groups
+        else:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out
 
@@ -483,9 +491,9 @@ def _network(
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers by name: what is in a sequence, and what is of a class of its own."""
+    """The layers by name: what is in a sequence or a residual block, and what is of a class of its own."""
     for name, child in network.named_children():
-        if isinstance(child, nn.Sequential | nn.ModuleDict):
+        if isinstance(child, nn.Sequential | nn.ModuleDict | Residual):
             yield from ((f"{name}.{inner}", layer) for inner, layer in _layers(child))
         else:
             yield name, child
@@ -496,6 +504,20 @@ def _count(module: nn.Module) -> Parameters:
     # Keras has no counter of batches, torch's only statistic that is no floating point number.
     statistics = sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point())
     return Parameters(trainable + statistics, trainable)
+
+
+def _critic_update(
+    spec: RunSpec, side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision
+) -> tuple[int, int]:
+    """What :func:`_update` says of the critic's side: FLOPs of the mean update, bytes of that which keeps the most."""
+    every = spec.objective.rest.get("penalty_every", 1)
+    side.at(0, 1)  # an update that has the penalties, and not at 0 images, where a weight may still be 0
+    flops, kept = _update(side, real, networks, precision)
+    if every == 1:
+        return flops, kept
+    side.at(1, 1)
+    without, _ = _update(side, real, networks, precision)
+    return round((flops + (every - 1) * without) / every), kept
 
 
 def _update(side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.distributed as dist
 
-from distgan.bench import ROUNDS, random_batch, random_labels
+from distgan.bench.speed import ROUNDS, random_batch, random_labels
 from distgan.data.order import rank_slots
 from distgan.describe import Description
 from distgan.launch.torchrun import GROUP
@@ -115,7 +115,7 @@ def _doublings(most: int) -> list[int]:
 
 def _norms(layers: object) -> int:
     assert isinstance(layers, list)
-    return sum(layer.type.startswith("BatchNorm") for layer in layers)
+    return sum("BatchNorm" in layer.type or layer.type == "MinibatchStddev" for layer in layers)
 
 
 @dataclass(frozen=True)

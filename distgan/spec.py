@@ -13,10 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from distgan.stages import Stage, Timetable
@@ -25,10 +34,12 @@ from shards.errors import InputError
 from shards.names import near
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1000.0)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Weight = Annotated[float, Field(ge=0.0, le=1e6)]
+Images = Annotated[int, Field(ge=0, le=10**15)]
 
 Latent = Literal["normal", "uniform"]
 PrecisionName = Literal["auto", "float32", "bfloat16", "float64"]
@@ -51,6 +62,65 @@ class OpenOptions(Options):
     def rest(self) -> dict[str, Any]:
         """What was written beside the declared fields."""
         return dict(self.model_extra or {})
+
+
+N = TypeVar("N", int, float)
+
+
+class Cosine(Options, Generic[N]):
+    """A number that moves with the images shown: along half a cosine from ``base`` to ``final``, where it stays."""
+
+    base: N
+    """What it is at the beginning."""
+    final: N
+    """What it is in the end."""
+    images: Count
+    """Real images shown until then."""
+
+
+def value_at(number: float | Cosine[Any], images: int) -> float:
+    """A number that may move, after so many images.
+
+    With t = images / number.images in [0, 1], it is final + (base − final) · (1 + cos πt) / 2.
+    """
+    if not isinstance(number, Cosine):
+        return number
+    if images >= number.images:
+        return float(number.final)
+    share = (1.0 + math.cos(math.pi * max(images, 0) / number.images)) / 2.0
+    return float(number.final + (number.base - number.final) * share)
+
+
+def greatest(number: float | Cosine[Any]) -> float:
+    """The most that a number that may move ever is."""
+    return max(number.base, number.final) if isinstance(number, Cosine) else number
+
+
+# A class for each: the JSON schema tells them apart by their names.
+class WeightCosine(Cosine[Weight]):
+    """A weight that moves."""
+
+
+class FractionCosine(Cosine[Fraction]):
+    """A number in [0, 1) that moves."""
+
+
+class ShareCosine(Cosine[Share]):
+    """A number in [0, 1] that moves."""
+
+
+class ImagesCosine(Cosine[Images]):
+    """A number of images that moves."""
+
+
+_NUMBER, _COSINE = "a number", "a mapping"
+"""The two ways to write a number that may move, as pydantic has them in an error's path. Not to be taken for keys."""
+_BY_SHAPE = Discriminator(lambda value: _COSINE if isinstance(value, dict | Cosine) else _NUMBER)
+
+MovingWeight = Annotated[Annotated[Weight, Tag(_NUMBER)] | Annotated[WeightCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingFraction = Annotated[Annotated[Fraction, Tag(_NUMBER)] | Annotated[FractionCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingShare = Annotated[Annotated[Share, Tag(_NUMBER)] | Annotated[ShareCosine, Tag(_COSINE)], _BY_SHAPE]
+MovingImages = Annotated[Annotated[Images, Tag(_NUMBER)] | Annotated[ImagesCosine, Tag(_COSINE)], _BY_SHAPE]
 
 
 class DataSpec(Options):
@@ -149,26 +219,74 @@ class ObjectiveSpec(OpenOptions):
     """Critic updates for each generator update."""
 
 
+class AugmentationSpec(Options):
+    """What is done at random to every image, real or generated, before the critic judges it.
+
+    So it does not learn a small set by heart (Zhao et al. 2020, arXiv:2006.10738). Off, unless a kind is set: colour,
+    translation or cutout.
+    """
+
+    colour: bool = False
+    """Brightness moved by up to ±0.5, saturation 0 to 2 times and contrast 0.5 to 1.5 times what it was."""
+    translation: Share = 0.0
+    """Moved in each direction by up to this share of the image's side, with grey where nothing comes from; 0.125 is the
+    paper's."""
+    cutout: Share = 0.0
+    """A square with this share of the image's side made grey; 0.5 is the paper's."""
+    probability: MovingShare = 1.0
+    """That an image is augmented, for each of the three kinds; with ``target``, the most that this becomes. It may
+    move: ``{base: 0.0, final: 0.3, images: 10_000_000}``."""
+    target: Annotated[float, Field(gt=-1.0, lt=1.0)] | None = None
+    """Let the probability, from 0 on, rise while the mean sign of the critic's outputs for real images is above this,
+    and fall while it is below (Karras et al. 2020, arXiv:2006.06676, whose value is 0.6). Unset, it does not adapt."""
+    speed_images: Count = 500_000
+    """Images in which an adapting probability goes from 0 to 1 at most."""
+
+    @model_validator(mode="after")
+    def _of_some_kind(self) -> AugmentationSpec:
+        if not self.on and (self.probability != 1.0 or self.target is not None):
+            which = "target" if self.probability == 1.0 else "probability"
+            raise ValueError(f"{which} is of what is done, which is nothing: set colour, translation or cutout")
+        if self.target is None and self.speed_images != 500_000:
+            raise ValueError("speed_images is of a probability that adapts: set target")
+        return self
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is done."""
+        return self.colour or self.translation > 0 or self.cutout > 0
+
+    def pixels(self, size: int) -> tuple[int, int]:
+        """The furthest translation and the side of a cutout in images of so many pixels, rounded as in the paper."""
+        return int(size * self.translation + 0.5), int(size * self.cutout + 0.5)
+
+
 class ScheduleSpec(Options):
     """How a learning rate changes; it is multiplied by a factor in [0, 1]."""
 
-    kind: Literal["constant", "linear", "inverse_time"] = "constant"
-    """``linear`` falls to 0; ``inverse_time`` is 1 / (1 + decay · updates), Keras's ``decay``."""
-    warm_up_images: Annotated[int, Field(ge=0, le=10**15)] = 0
+    kind: Literal["constant", "linear", "cosine", "inverse_time"] = "constant"
+    """``linear`` falls to 0, ``cosine`` along half a cosine to ``final``; ``inverse_time`` is
+    1 / (1 + decay · updates), Keras's ``decay``."""
+    warm_up_images: Images = 0
     """Rise from 0 over so many images first, whatever the kind."""
-    hold_images: Annotated[int, Field(ge=0, le=10**15)] = 0
-    """``linear``: images before the rate begins to fall."""
+    hold_images: Images = 0
+    """``linear`` and ``cosine``: images before the rate begins to fall."""
     until_images: Count | None = None
-    """``linear``: images at which the rate reaches 0. Later it stays there."""
+    """``linear`` and ``cosine``: images at which the fall ends. Later the rate stays where it is then."""
+    final: Share = 0.0
+    """``cosine``: the factor in the end. R3GAN (Huang et al. 2024) goes from 2e-4 to 5e-5, by 0.25."""
     decay: Weight = 0.0
     """``inverse_time``: how fast."""
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> ScheduleSpec:
-        if self.kind == "linear" and (self.until_images is None or self.until_images <= self.hold_images):
-            raise ValueError("a linear schedule needs until_images, greater than hold_images")
-        if self.kind != "linear" and (self.until_images is not None or self.hold_images):
-            raise ValueError("hold_images and until_images belong to kind: linear")
+        falls = self.kind in ("linear", "cosine")
+        if falls and (self.until_images is None or self.until_images <= self.hold_images):
+            raise ValueError(f"a {self.kind} schedule needs until_images, greater than hold_images")
+        if not falls and (self.until_images is not None or self.hold_images):
+            raise ValueError("hold_images and until_images belong to kind: linear and kind: cosine")
+        if self.final and self.kind != "cosine":
+            raise ValueError("final belongs to kind: cosine")
         if (self.kind == "inverse_time") != (self.decay > 0):
             raise ValueError("decay > 0 belongs to kind: inverse_time, which needs it")
         return self
@@ -249,8 +367,9 @@ class TrainingSpec(Options):
     precision: PrecisionName = "auto"
     """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that compute in it, else float32. A
     resumed run goes on in what it began in. ``bf16``, ``fp32`` and ``fp64`` are understood."""
-    ema_half_life_images: Count = 10_000
-    """Half-life, in images, of the exponential moving average (EMA) of the generator's weights."""
+    ema_half_life_images: MovingImages = 10_000
+    """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
+    move: ``{base: 0, final: 500_000, images: 10_000_000}``."""
     ema_ramp_up: Annotated[float, Field(ge=0.0)] = 0.05
     """Early on, the half-life is at most this fraction of the images seen so far; in a run that grows, of those that a
     layer has seen. 0 switches the ramp off."""
@@ -404,9 +523,9 @@ class GuardSpec(Options):
     collapse_ratio: Fraction = 0.1
     """Diversity of a batch of generated images, as a share of the data's own, below which it counts as collapsed.
     Diversity is the mean distance of an image to the nearest other in its batch, at 16 pixels."""
-    grace_images: Annotated[int, Field(ge=0, le=10**15)] = 20_000
+    grace_images: Images = 20_000
     """Before the generator's updates have drawn so many images, a batch in each of its steps, nothing counts as
-    collapsed, won or drifting: an untrained generator draws one grey."""
+    collapsed, won or drifting, and no advice is given: an untrained generator draws one grey."""
     patience: Annotated[int, Field(ge=1, le=10**6)] = 10
     """Log steps in a row for which the critic must be winning, or the images collapsed, before anything is done."""
     max_rollbacks: Count = 3
@@ -464,6 +583,8 @@ class RunSpec(Options):
     """The networks."""
     objective: ObjectiveSpec = ObjectiveSpec()
     """What each side minimises."""
+    augmentation: AugmentationSpec = AugmentationSpec()
+    """What is done at random to the images that the critic judges."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """How each side follows its gradient."""
     training: TrainingSpec = TrainingSpec()
@@ -507,6 +628,20 @@ class RunSpec(Options):
     def _best_by_a_score(self) -> RunSpec:
         if self.training.keep_best is not None and self.evaluation.every_images is None:
             raise ValueError("training.keep_best needs scores: set evaluation.every_images")
+        return self
+
+    @model_validator(mode="after")
+    def _something_left(self) -> RunSpec:
+        asked, size = self.augmentation, self.data.image_size
+        moved, cut = asked.pixels(size)
+        for name, pixels in (("translation", moved), ("cutout", cut)):
+            if getattr(asked, name) and not pixels:
+                raise ValueError(f"augmentation.{name} is less than half a pixel of {size}: set it higher, or to 0")
+        if moved + cut >= size:
+            raise ValueError(
+                f"augmentation.translation = {asked.translation} and augmentation.cutout = {asked.cutout} leave "
+                f"nothing of some images of {size} pixels: set them lower, as 0.125 and 0.5"
+            )
         return self
 
     @property
@@ -755,10 +890,11 @@ def validate(model: type[T], tree: Mapping[str, Any], where: str, beside: Iterab
 
 
 def _explain(model: type[BaseModel], detail: ErrorDetails, beside: Iterable[str]) -> str:
-    path = [str(part) for part in detail["loc"]]
+    path = [str(part) for part in detail["loc"] if part not in (_NUMBER, _COSINE)]
     field = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        known = [*_fields(model, path[:-1]), *(beside if len(path) == 1 else ())]
+        inside = Cosine.model_fields if _COSINE in detail["loc"] else _fields(model, path[:-1])
+        known = [*inside, *(beside if len(path) == 1 else ())]
         return f"unknown field '{field}'; {near(path[-1], known)}"
     if detail["type"] == "missing":
         return f"the field '{field}' is missing"

@@ -328,6 +328,13 @@ def apply(image: Image.Image | np.ndarray, transform: Transform) -> np.ndarray:
         ImageError: The image is too small for the crop, too large to be padded, or shows no face to be centred on.
         InputError: It is to be centred on a face, and OpenCV is missing (see faces.require).
     """
+    # Not np.array(image), which goes the same way, and slowly.
+    pixels = np.frombuffer(fit(image, transform).tobytes(), np.uint8)
+    return pixels.reshape(transform.size, transform.size, transform.channels).copy()
+
+
+def fit(image: Image.Image | np.ndarray, transform: Transform) -> Image.Image:
+    """What apply does, as an image of mode "L" or "RGB"; its tobytes are those of apply's pixels."""
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     size = (transform.size, transform.size)
@@ -337,9 +344,7 @@ def apply(image: Image.Image | np.ndarray, transform: Transform) -> np.ndarray:
         image = image.convert(mode)
     if image.size != size:
         image = image.resize(size, FILTERS[transform.filter])
-    # Not np.array(image), which goes the same way, and slowly.
-    pixels = np.frombuffer(image.tobytes(), np.uint8)
-    return pixels.reshape(transform.size, transform.size, transform.channels).copy()
+    return image
 
 
 def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -27,7 +27,7 @@ def sizes_of(size: int) -> tuple[int, ...]:
 
 
 def build(pixels: np.ndarray) -> bytes:
-    """The pyramid of an image, uint8 (size, size, channels)."""
+    """The pyramid of an image, uint8 (size, size) or (size, size, channels)."""
     sums, images = pixels.astype(np.uint32), []
     for level, size in enumerate(sizes_of(len(pixels)), start=1):
         sums = sums.reshape(size, 2, size, 2, -1).sum((1, 3), dtype=np.uint32)

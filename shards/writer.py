@@ -535,24 +535,24 @@ def _encode(sample: Sample, transform: Transform, encoding: str, with_pyramid: b
     if not _KEY.fullmatch(sample.key):
         raise ImageError(f"readers of tar files would pass over a sample called {sample.key!r}: rename it")
     image = images.decode(sample.image, transform.white) if isinstance(sample.image, bytes) else sample.image
-    pixels = images.apply(image, transform)  # for originals too: what is packed can be read
+    fitted = images.fit(image, transform)  # for originals too: what is packed can be read
     if encoding == "raw":
-        extension, data = "raw", pixels.tobytes()
+        extension, data = "raw", fitted.tobytes()
     elif encoding == "jpeg":
-        extension, data = "jpg", _save(pixels, "JPEG", quality=95, subsampling="4:4:4")
+        extension, data = "jpg", _save(np.asarray(fitted), "JPEG", quality=95, subsampling="4:4:4")
     elif encoding == "png":
-        extension, data = "png", _save(pixels, "PNG")
+        extension, data = "png", _save(np.asarray(fitted), "PNG")
     elif isinstance(sample.image, bytes):
         extension, data = _EXTENSIONS[images.sniff(sample.image[: images.HEAD]) or "PPM"], sample.image
     else:
         extension, data = "png", _save(sample.image, "PNG")
     attributes = b"" if sample.attributes is None else np.packbits(sample.attributes > 0).tobytes()
-    smaller = pyramid.build(pixels) if with_pyramid else b""
+    smaller = pyramid.build(np.asarray(fitted)) if with_pyramid else b""
     return Record(sample.key, extension, data, sample.label, attributes, sample.split, smaller)
 
 
 def _save(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
+    file = io.BytesIO()  # from bare pixels: a picture found somewhere would take its profile and its notes with it
     Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(
         file, kind, **options
     )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from distgan.commands.base import (
+    CONDITIONS,
     SPEC_HELP,
     WITH_CHANGES,
     AsJson,
     Changes,
     Overrides,
     SpecOrDefault,
+    console,
+    errors,
     load,
     print_figures,
     print_rows,
+    progress_bar,
 )
+from distgan.commands.generators import DrawnCount, FeaturesOption
 from shards.errors import InputError
 
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
@@ -34,7 +40,7 @@ def bench_loader(
     as_json: AsJson = False,
 ) -> None:
     """Images a second from shards to batches, from one thread with a warm page cache."""
-    from distgan.bench import bench_loader as measure
+    from distgan.bench.speed import bench_loader as measure
 
     print_figures(measure(load(spec, changes, overrides) if spec else None), as_json)
 
@@ -75,6 +81,96 @@ def bench_step(
     as_json: AsJson = False,
 ) -> None:
     """Images a second through a specification's training step, without data."""
-    from distgan.bench import bench_step as measure
+    from distgan.bench.speed import bench_step as measure
 
     print_figures(measure(load(spec, changes, overrides) if spec else None), as_json)
+
+
+@bench_app.command("quality")
+def bench_quality(
+    shards: Annotated[str, typer.Option(help="The packed set that all learn from.", show_default=False)],
+    recipes: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="RECIPE[:KEY.PATH=VALUE,...]",
+            help="Specifications (files, or names of shipped ones), changed or not: dcgan64 or "
+            "dcgan64:training.batch_size=32,data.flip=true. textbook is PyTorch's DCGAN tutorial with its batch of "
+            "128, textbook:32 with another; without either of them it takes part with 128, 16, 32 and 64.",
+            show_default=False,
+        ),
+    ] = None,
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.01, help="How long each trains. Its speed is measured first, and gives its images."),
+    ] = None,
+    images: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="How long each trains, in real images shown; instead of --minutes."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each; three or more where a difference is claimed.")] = 1,
+    out: Annotated[Path, typer.Option(help="The folder of all results; the same command goes on there.")] = Path(
+        "runs/quality"
+    ),
+    every: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Images between two evaluations; an eighth of the length when not given."),
+    ] = None,
+    count: DrawnCount = 2_000,
+    metrics: Annotated[
+        str,
+        typer.Option(help="As evaluate has them. The leaderboard is of the first one."),
+    ] = "frechet,kernel,neighbours",
+    features: FeaturesOption = None,
+    held_out: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--held-out", help="A packed set to compare with, where --shards has no split test or val."),
+    ] = None,
+    where: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--where-real",
+            metavar="NAME=VALUE,...",
+            help=f"The real images to compare with; the split test, else val, when not given. {CONDITIONS}",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which recipe makes the best images in the least time: train several on the same images, score them, compare them.
+
+    Each is trained alone, one after the other, with the same seeds and threads, and scored at fixed counts of images
+    against images that none has learnt from. Ctrl-C saves and ends; the same command goes on. OUT/leaderboard.md has
+    the results so far.
+    """
+    import threading
+
+    from distgan.bench.competitors import competitors
+    from distgan.bench.quality import Quality, Yardstick
+    from distgan.bench.tables import board_json, board_table
+    from distgan.launch.signals import stopping
+    from shards.names import parse_where
+
+    yardstick = Yardstick(
+        shards=shards,
+        minutes=minutes,
+        images=images,
+        every=every,
+        seeds=seeds,
+        count=count,
+        metrics=tuple(metrics.split(",")),
+        features=features,
+        held_out=held_out,
+        where=parse_where(where) if where else None,
+        common=tuple(overrides or ()),
+    )
+    quality, stop = Quality(competitors(recipes or []), yardstick, out), threading.Event()
+    with stopping(stop):
+        done = quality.run(errors.print, progress_bar, stop)
+    board = quality.board()
+    if as_json:
+        console.print_json(json.dumps(board_json(board) if board else None))
+    elif board:
+        console.print(board_table(board, quality.distance))
+        console.print(f"Look at {out / 'leaderboard.md'}, {out / 'curves.png'} and {out / 'grids.png'}.")
+    if not done:
+        errors.print("Go on with the same command.")

@@ -322,7 +322,8 @@ _SAYS = {
     "c2st": "c2st: held-out images told right by a network trained to; 0.5 is chance",
     "c2st_error": "its standard error",
 }
-_SHOWN_TIMES_1000 = frozenset({"kernel", "kernel_error"})
+SHOWN_TIMES_1000 = frozenset({"kernel", "kernel_error"})
+"""Scores that people are shown times a thousand."""
 
 
 def names_of_scores(scores: Mapping[str, float], distance: str) -> list[str]:
@@ -336,4 +337,4 @@ def names_of_scores(scores: Mapping[str, float], distance: str) -> list[str]:
     known |= {name: f"of these at {name.rpartition('_')[2]} pixels" for name in scores if name not in known}
     order = ["kernel", "kernel_error", "frechet"]
     names = [*(name for name in order if name in scores), *(name for name in scores if name not in order)]
-    return [f"{scores[name] * (1000 if name in _SHOWN_TIMES_1000 else 1):>10.4g}  {known[name]}" for name in names]
+    return [f"{scores[name] * (1000 if name in SHOWN_TIMES_1000 else 1):>10.4g}  {known[name]}" for name in names]

@@ -13,9 +13,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from distgan.networks import dcgan, dcgan_keras, gan_rmsprop
+from distgan.networks import dcgan, dcgan_keras, gan_rmsprop, pggan, resnet
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
-from distgan.networks.initialisation import initialise_glorot, initialise_normal
+from distgan.networks.initialisation import initialise_by_gain, initialise_glorot, initialise_normal
 from distgan.networks.layers import ConditionalBatchNorm2d
 from distgan.spec import ModelSpec, NetworkSpec, Options, validate
 from shards.errors import InputError
@@ -50,6 +50,8 @@ GENERATORS: dict[str, Entry[Generator]] = {
     "dcgan": Entry(dcgan.GeneratorOptions, dcgan.DCGANGenerator, initialise_normal, grows=True),
     "dcgan_keras": Entry(dcgan_keras.GeneratorOptions, dcgan_keras.KerasGenerator, initialise_glorot),
     "gan_rmsprop": Entry(gan_rmsprop.GeneratorOptions, gan_rmsprop.RMSpropGenerator, initialise_glorot),
+    "pggan": Entry(pggan.GeneratorOptions, pggan.PGGANGenerator, initialise_by_gain, grows=True),
+    "resnet": Entry(resnet.GeneratorOptions, resnet.ResNetGenerator, initialise_by_gain, grows=True),
 }
 """Made with (options, ImageShape, GeneratorInput)."""
 
@@ -57,6 +59,8 @@ CRITICS: dict[str, Entry[Critic]] = {
     "dcgan": Entry(dcgan.CriticOptions, dcgan.dcgan_critic, initialise_normal, grows=True),
     "dcgan_keras": Entry(dcgan_keras.CriticOptions, dcgan_keras.keras_critic, initialise_glorot),
     "gan_rmsprop": Entry(gan_rmsprop.CriticOptions, gan_rmsprop.rmsprop_critic, initialise_glorot),
+    "pggan": Entry(pggan.CriticOptions, pggan.pggan_critic, initialise_by_gain, grows=True),
+    "resnet": Entry(resnet.CriticOptions, resnet.resnet_critic, initialise_by_gain, grows=True),
 }
 """Made with (options, ImageShape, labels)."""
 

@@ -16,17 +16,17 @@ from pydantic import model_validator
 from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
+from distgan.networks.blocks import ToMaps
+from distgan.networks.gain import GAINS, LEAK, EqualisedConv2d, EqualisedLinear, LayerGain
 from distgan.networks.growing import GrowingFeatures, GrowingLayers
-from distgan.networks.layers import Layers
-from distgan.networks.normalisation import Normalisation, normalisation_layer
+from distgan.networks.layers import Layers, LeakyReLU
+from distgan.networks.normalisation import MinibatchStddev, Normalisation, PixelNorm, normalisation_layer
 from distgan.networks.sizes import doublings, require_power
 from distgan.networks.spectral import SpectralConv2d, SpectralLinear
 from distgan.spec import Options, Width
 
 LEAST = 8
 """Pixels of the smallest image that a run can begin with."""
-LEAK = 0.2
-"""The negative slope of LeakyReLU."""
 PUBLISHED = 64
 """Pixels up to which the layers are the paper's, however wide."""
 MAX_WIDTH = 512
@@ -41,6 +41,9 @@ class _WidthOptions(Options):
     max_width: Width | None = None
     """The most channels that a layer has. Unset there is no limit up to 64 pixels, as in the paper; for larger images
     it is 512, or ``width`` where that is more."""
+    layer_gain: LayerGain = "plain"
+    """``equalised`` layers hold weights N(0, 1) and multiply them by what they should be whenever they are used (Karras
+    et al. 2018), so that Adam moves all layers equally fast; they want learning rates near 1e-3."""
 
     @model_validator(mode="after")
     def _wide_enough(self) -> _WidthOptions:
@@ -67,17 +70,31 @@ class GeneratorOptions(_WidthOptions):
 
     activation: Literal["relu", "leaky_relu"] = "relu"
     """The paper's ReLU, or LeakyReLU(0.2)."""
+    normalisation: Literal["batch", "pixel", "none"] = "batch"
+    """BatchNorm before each activation, as in the paper, pixel norm after each (Karras et al. 2018), or nothing."""
     input_batchnorm: bool = True
-    """BatchNorm after the projection, as in the paper. Without it the projection has a bias."""
+    """Whether BatchNorm, where it is the normalisation, comes after the projection too, as in the paper. Layers without
+    it have a bias, but for the last."""
 
 
 class CriticOptions(_WidthOptions):
     """Options of the ``dcgan`` critic and of the ``dcgan_encoder``."""
 
-    normalisation: Normalisation | Literal["spectral"] = "batch"
+    normalisation: Literal[Normalisation, "spectral"] = "batch"
     """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance``,
     ``spectral`` or ``none``: BatchNorm mixes the images that it treats one by one. ``spectral`` divides the weights of
     all layers (but the last of an encoder) by their largest singular value (Miyato et al. 2018)."""
+    minibatch_stddev: bool = False
+    """Tell the last strided convolution how much the images of a batch differ (Karras et al. 2018): of all workers'
+    images. The slope of a gradient penalty is then that of the sum of all outputs in each image."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> CriticOptions:
+        if self.normalisation == "spectral" and self.layer_gain == "equalised":
+            raise ValueError(
+                "normalisation: spectral divides out what layer_gain: equalised multiplies by; leave out one of them"
+            )
+        return self
 
 
 class DCGANGenerator(Generator):
@@ -86,28 +103,34 @@ class DCGANGenerator(Generator):
     def __init__(self, options: GeneratorOptions, image: ImageShape, given: GeneratorInput) -> None:
         super().__init__(given)
         channels = options.channels(image.size)[::-1]
+        by_batch, equalised = options.normalisation == "batch", options.layer_gain == "equalised"
 
-        def activation() -> nn.Module:
-            return nn.ReLU(inplace=True) if options.activation == "relu" else nn.LeakyReLU(LEAK, inplace=True)
+        def activated(width: int, *, by_batch: bool = by_batch) -> list[nn.Module]:
+            relu = nn.ReLU(inplace=True) if options.activation == "relu" else nn.LeakyReLU(LEAK, inplace=True)
+            norms = [given.batch_norm(width)] if by_batch else []
+            return [*norms, relu, *([PixelNorm()] if options.normalisation == "pixel" else [])]
+
+        def doubled(before: int, after: int, *, bias: bool, gain: float = GAINS[options.activation]) -> nn.Module:
+            if equalised:
+                return EqualisedConv2d(before, after, 4, change="double", bias=bias, gain=gain)
+            return nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1, bias=bias)
 
         def to_image(before: int) -> list[nn.Module]:
-            deconvolution = nn.ConvTranspose2d(before, image.channels, kernel_size=4, stride=2, padding=1, bias=False)
-            return [deconvolution, nn.Tanh()]
+            return [doubled(before, image.channels, bias=False, gain=1.0), nn.Tanh()]
 
-        layers: list[nn.Module] = [
-            nn.Unflatten(1, (given.width, 1, 1)),
+        def projection(*, bias: bool) -> list[nn.Module]:
+            if equalised:
+                linear = EqualisedLinear(given.width, channels[0] * 4 * 4, bias=bias, gain=GAINS[options.activation])
+                return [linear, ToMaps(channels[0])]
             # A linear projection to 4×4, written as the transposed convolution of a 1×1 map that it is.
-            nn.ConvTranspose2d(given.width, channels[0], kernel_size=4, bias=not options.input_batchnorm),
-            *([given.batch_norm(channels[0])] if options.input_batchnorm else []),
-            activation(),
-        ]
+            maps = nn.ConvTranspose2d(given.width, channels[0], kernel_size=4, bias=bias)
+            return [nn.Unflatten(1, (given.width, 1, 1)), maps]
+
+        of_input = by_batch and options.input_batchnorm
+        layers = [*projection(bias=not of_input), *activated(channels[0], by_batch=of_input)]
         depths = [len(layers)]
         for before, after in pairwise(channels):
-            layers += [
-                nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1, bias=False),
-                given.batch_norm(after),
-                activation(),
-            ]
+            layers += [doubled(before, after, bias=not by_batch), *activated(after)]
             depths.append(len(layers))
         layers += to_image(channels[-1])
         places = _places(image)
@@ -125,19 +148,21 @@ class DCGANGenerator(Generator):
 def dcgan_critic(options: CriticOptions, image: ImageShape, labels: int) -> Critic:
     """Images to logits: strided convolutions, normalisation but on the first, LeakyReLU(0.2)."""
     features, channels = _features(options, image)
-    head = _convolution(options)(channels, 1, kernel_size=4, bias=False)  # fully connected: the map is 4×4
-    linear = SpectralLinear if options.normalisation == "spectral" else nn.Linear
-    return Critic(features, head, channels, labels, linear)
+    # Fully connected: the map is 4×4.
+    head: nn.Module
+    if options.layer_gain == "equalised":
+        head = EqualisedConv2d(channels, 1, 4, bias=False)
+        return Critic(features, head, channels, labels, EqualisedLinear)
+    if options.normalisation == "spectral":
+        head = SpectralConv2d(channels, 1, kernel_size=4, bias=False)
+        return Critic(features, head, channels, labels, SpectralLinear)
+    return Critic(features, nn.Conv2d(channels, 1, kernel_size=4, bias=False), channels, labels)
 
 
 def dcgan_encoder(options: CriticOptions, image: ImageShape, labels: int, latent_dim: int) -> Encoder:
     """Images to the mean and log-variance of latents: the critic up to 4×4, then one fully connected layer."""
     features, channels = _features(options, image)
     return Encoder(features, nn.Conv2d(channels, 2 * latent_dim, kernel_size=4), latent_dim, labels)
-
-
-def _convolution(options: CriticOptions) -> type[nn.Conv2d]:
-    return SpectralConv2d if options.normalisation == "spectral" else nn.Conv2d
 
 
 def _places(image: ImageShape) -> dict[int, int]:
@@ -153,20 +178,26 @@ def _places(image: ImageShape) -> dict[int, int]:
 
 def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential, int]:
     """Images to 4×4 maps, and how many channels these have."""
-    channels = options.channels(image.size)
-    convolution, normalisation = _convolution(options), options.normalisation
+    channels, normalisation = options.channels(image.size), options.normalisation
+
+    def halved(before: int, after: int, *, bias: bool) -> nn.Module:
+        if options.layer_gain == "equalised":
+            return EqualisedConv2d(before, after, 4, change="halve", bias=bias, gain=GAINS["leaky_relu"])
+        kind = SpectralConv2d if normalisation == "spectral" else nn.Conv2d
+        return kind(before, after, kernel_size=4, stride=2, padding=1, bias=bias)
 
     def from_image(after: int) -> list[nn.Module]:
-        first = convolution(image.channels, after, kernel_size=4, stride=2, padding=1, bias=False)
-        return [first, nn.LeakyReLU(LEAK, inplace=True)]
+        return [halved(image.channels, after, bias=False), LeakyReLU(LEAK, inplace=True)]
 
     layers = from_image(channels[0])
     starts = [len(layers)]
-    for before, after in pairwise(channels):
+    for place, (before, after) in enumerate(pairwise(channels), start=2):
+        told = [MinibatchStddev()] if options.minibatch_stddev and place == len(channels) else []
         layers += [
-            convolution(before, after, 4, stride=2, padding=1, bias=normalisation in ("none", "spectral")),
+            *told,
+            halved(before + len(told), after, bias=normalisation in ("none", "spectral")),
             *([] if normalisation == "spectral" else normalisation_layer(normalisation, after)),
-            nn.LeakyReLU(LEAK, inplace=True),
+            LeakyReLU(LEAK, inplace=True),
         ]
         starts.append(len(layers))
     places = _places(image)

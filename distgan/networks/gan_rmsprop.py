@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
-from distgan.networks.layers import Dropout, Layers
+from distgan.networks.layers import Dropout, Layers, LeakyReLU
 from distgan.networks.same import SameConv2d, SameConvTranspose2d
 from distgan.networks.sizes import require_power
 from distgan.spec import Fraction, Options, Width
@@ -74,4 +74,4 @@ def rmsprop_critic(options: CriticOptions, image: ImageShape, labels: int) -> Cr
 
 
 def _leaky(layer: nn.Module, leak: float) -> list[nn.Module]:
-    return [layer, nn.LeakyReLU(leak, inplace=True)]
+    return [layer, LeakyReLU(leak, inplace=True)]

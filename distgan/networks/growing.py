@@ -13,6 +13,7 @@ does not grow does not have.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch.nn.functional as F
@@ -76,15 +77,18 @@ class GrowingLayers(Growing, Layers):
     """A generator's layers. In evaluation mode, where it is looked at, images of all sizes are shown at the largest.
 
     Args:
-        layers: From the input to an image of the largest size.
+        layers: From the input to an image of the largest size, by name or in order.
         depths: For each smaller size, ascending: how many of the layers come before its own.
         to_image: For each smaller size: its own layers, from there to the image.
     """
 
     def __init__(
-        self, layers: Iterable[nn.Module], depths: Mapping[int, int], to_image: Mapping[int, nn.Sequential]
+        self,
+        layers: Mapping[str, nn.Module] | Iterable[nn.Module],
+        depths: Mapping[int, int],
+        to_image: Mapping[int, nn.Sequential],
     ) -> None:
-        super().__init__(*layers)
+        super().__init__(_named(layers))
         self._depths = {**depths, 2 * max(depths): len(self)}
         self.sizes = tuple(self._depths)
         self.size, self.fade = self.sizes[-1], 1.0
@@ -120,15 +124,18 @@ class GrowingFeatures(Growing, nn.Sequential):
     """A critic's or an encoder's layers, from images to maps that are of the same size whatever that of the images.
 
     Args:
-        layers: From an image of the largest size.
+        layers: From an image of the largest size, by name or in order.
         starts: For each smaller size, ascending: how many of the layers it leaves out.
         from_image: For each smaller size: its own layers, in their place.
     """
 
     def __init__(
-        self, layers: Iterable[nn.Module], starts: Mapping[int, int], from_image: Mapping[int, nn.Sequential]
+        self,
+        layers: Mapping[str, nn.Module] | Iterable[nn.Module],
+        starts: Mapping[int, int],
+        from_image: Mapping[int, nn.Sequential],
     ) -> None:
-        super().__init__(*layers)
+        super().__init__(_named(layers))
         self._end = len(self)
         self._starts = {**starts, 2 * max(starts): 0}
         self.sizes = tuple(self._starts)
@@ -139,10 +146,10 @@ class GrowingFeatures(Growing, nn.Sequential):
         """Maps of images (N, C, size, size)."""
         before = self.before
         if before is None:
-            return _through([*self._own(self.size), *self._shared(self.size, None)], images)
-        large = _through([*self._own(self.size), *self._shared(self.size, before)], images)
-        small = _through(self._own(before), shrink(images, 2))
-        return _through(self._shared(before, None), blend(small, large, self.fade))
+            return through([*self._own(self.size), *self._shared(self.size, None)], images)
+        large = through([*self._own(self.size), *self._shared(self.size, before)], images)
+        small = through(self._own(before), shrink(images, 2))
+        return through(self._shared(before, None), blend(small, large, self.fade))
 
     def in_use(self) -> Iterable[nn.Module]:
         """The layers that an image goes through now."""
@@ -158,10 +165,10 @@ class GrowingFeatures(Growing, nn.Sequential):
         return [*self.from_image[str(size)].children()] if size < self.sizes[-1] else []
 
 
-def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
+def _named(layers: Mapping[str, nn.Module] | Iterable[nn.Module]) -> OrderedDict[str, nn.Module]:
+    if isinstance(layers, Mapping):
+        return OrderedDict(layers)
+    return OrderedDict((str(place), layer) for place, layer in enumerate(layers))
 
 
 def blend(old: Tensor, new: Tensor, fade: float) -> Tensor:

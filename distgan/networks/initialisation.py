@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from distgan.networks.blocks import Basis
+from distgan.networks.gain import Equalised, Gained
 from distgan.networks.spectral import Spectral
 
 
@@ -14,7 +16,7 @@ def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
     """DCGAN's initialisation, in place: weights N(0, 0.02), BatchNorm's scale N(1, 0.02), every bias 0.
 
     The paper names the weights; BatchNorm's scale is as in its authors' code. Layers that normalise single images keep
-    scale 1 and shift 0.
+    scale 1 and shift 0; equalised layers begin as they should.
 
     Args:
         network: Convolutional, transposed convolutional, linear and BatchNorm layers are initialised.
@@ -22,7 +24,10 @@ def initialise_normal(network: nn.Module, random: torch.Generator) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            module.weight.normal_(0.0, 0.02, generator=random)
+            if isinstance(module, Equalised):
+                module.begin_weight(random)
+            else:
+                module.weight.normal_(0.0, 0.02, generator=random)
         elif isinstance(module, _BatchNorm):
             module.weight.normal_(1.0, 0.02, generator=random)
         else:
@@ -46,3 +51,27 @@ def initialise_glorot(network: nn.Module, random: torch.Generator) -> None:
             nn.init.xavier_uniform_(module.weight, generator=random)
             if module.bias is not None:
                 module.bias.zero_()
+
+
+@torch.no_grad()
+def initialise_by_gain(network: nn.Module, random: torch.Generator) -> None:
+    """Weights as their layers have it (:mod:`distgan.networks.gain`), in place, every bias 0.
+
+    The maps that an R3GAN begins with are N(0, 1). What the labels of a conditional BatchNorm go through is Glorot's.
+
+    Args:
+        network: Convolutional and linear layers and such maps are initialised.
+        random: The CPU generator to draw from, in the order of ``network.modules()``.
+    """
+    for module in network.modules():
+        if isinstance(module, Basis):
+            module.maps.normal_(generator=random)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, Gained):
+                module.begin_weight(random)
+            else:
+                nn.init.xavier_uniform_(module.weight, generator=random)
+            if module.bias is not None:
+                module.bias.zero_()
+            if isinstance(module, Spectral):
+                module.begin(random)

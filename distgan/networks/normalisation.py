@@ -1,4 +1,4 @@
-"""Normalisation layers of critics, and BatchNorm over the whole of a batch that several processes share."""
+"""Normalisation layers, and statistics over the whole of a batch that several processes share."""
 
 from __future__ import annotations
 
@@ -29,15 +29,48 @@ def normalisation_layer(
     return layers[name]
 
 
+class PixelNorm(nn.Module):
+    """Every pixel's vector brought to mean square 1: x / √(mean over channels of x² + 10⁻⁸).
+
+    Karras et al. 2018, https://arxiv.org/abs/1710.10196, section 4.2.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Vectors or maps (N, C, …), each vector of C normalised."""
+        values = _exact(x)
+        return (values * (values.square().mean(1, keepdim=True) + 1e-8).rsqrt()).to(x.dtype)
+
+
+class MinibatchStddev(nn.Module):
+    """Appends how much the images of a batch differ, as one more channel (Karras et al. 2018, section 3).
+
+    For each channel and place, σ = √(variance over the batch + 10⁻⁸); the mean of all σ is one number, and the same
+    for every pixel of every image. The batch is what a critic judges at once, over all processes: real and generated
+    images apart, unless an objective judges them in one batch. The paper's code takes groups of four images.
+
+    With this layer an image's output depends on the other images. The slope that a gradient penalty takes is that of
+    the sum of all outputs of the batch in each image, as the paper's WGAN-GP has it.
+    """
+
+    synchronised = False
+    """Whether the batch is that of all processes: see :func:`synchronise`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to (N, C + 1, H, W)."""
+        values = _exact(x)
+        variance = _Moments(values, [0]).variance if self.synchronised else values.var(0, correction=0)
+        deviation = (variance + 1e-8).sqrt().mean().to(x.dtype)
+        count, _, height, width = x.shape
+        last = x.is_contiguous(memory_format=torch.channels_last)  # torch.cat does not keep it
+        layout = torch.channels_last if last else torch.contiguous_format
+        return torch.cat([x, deviation.expand(count, 1, height, width)], dim=1).contiguous(memory_format=layout)
+
+
 class SyncBatchNorm(_BatchNorm):
     """BatchNorm whose mean and variance are those of all processes' images, on any device and twice differentiable.
 
     ``torch.nn.SyncBatchNorm`` refuses the CPU, and its backward cannot be differentiated. In evaluation mode both are
     BatchNorm. Processes may hold different numbers of images.
-
-    The sums are of x − shift, where the shift is the mean over all processes, rounded as it may be: no derivative
-    depends on it, and the variance loses no digits where the mean is large (shifted data; Chan, Golub and LeVeque 1983,
-    https://doi.org/10.1080/00031305.1983.10483115).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,18 +80,13 @@ class SyncBatchNorm(_BatchNorm):
         each = [0, *range(2, x.dim())]
         shape = [1, -1, *[1] * (x.dim() - 2)]
         values = x.to(self.weight.dtype)  # statistics in the weights' own type, also under autocast
-        with torch.no_grad():
-            count = values.numel() // values.shape[1]
-            sums = sum_over_processes(torch.cat([values.sum(each), values.new_tensor([float(count)])]))
-            total = sums[-1]
-            shift = sums[:-1] / total
-        centred = values - shift.view(shape)
-        moments = sum_over_processes(torch.stack([centred.sum(each), centred.square().sum(each)])) / total
-        mean, variance = moments[0], moments[1] - moments[0].square()
+        found = _Moments(values, each)
         if self.track_running_stats:
-            self._track((shift + mean).detach(), (variance * total / (total - 1)).detach())
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return ((centred - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+            unbiased = found.variance * found.count / (found.count - 1)
+            self._track((found.shift.flatten() + found.mean).detach(), unbiased.detach())
+        scale = self.weight * (found.variance + self.eps).rsqrt()
+        centred = found.centred - found.mean.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
@@ -76,18 +104,59 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"(N, channels, …) is wanted, not {tuple(x.shape)}")
 
 
+class _Moments:
+    """Mean and variance of values over all processes, differentiable any number of times.
+
+    The sums are of x − shift, where the shift is the mean over all processes, rounded as it may be: no derivative
+    depends on it, and the variance loses no digits where the mean is large (shifted data; Chan, Golub and LeVeque 1983,
+    https://doi.org/10.1080/00031305.1983.10483115).
+
+    Args:
+        values: (N, …); processes may hold different numbers of images.
+        each: The dimensions that are summed over, 0 among them.
+
+    Attributes:
+        count: Values that a mean is of, a scalar.
+        shift: As values, with 1 for the dimensions that are summed over.
+        centred: values − shift.
+        mean: Of those, without these dimensions; 0 but for rounding.
+        variance: Likewise, the biased one.
+    """
+
+    def __init__(self, values: Tensor, each: list[int]) -> None:
+        with torch.no_grad():
+            own = values.sum(each, keepdim=True)
+            count = values.new_full((1,), values.numel() // own.numel())
+            sums = sum_over_processes(torch.cat([own.flatten(), count]))
+            self.count = sums[-1]
+            self.shift = (sums[:-1] / self.count).view(own.shape)
+        self.centred = values - self.shift
+        sums = sum_over_processes(torch.stack([self.centred.sum(each), self.centred.square().sum(each)]))
+        mean, squares = sums / self.count
+        self.mean: Tensor = mean
+        self.variance: Tensor = squares - mean.square()
+
+
+def _exact(x: Tensor) -> Tensor:
+    """In a type that squares can be summed in, also under autocast."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 M = TypeVar("M", bound=nn.Module)
 
 
 def synchronise(network: M) -> M:
-    """Have a network's BatchNorm layers, in place, take their statistics over all processes of the default group.
+    """Have a network's layers, in place, take statistics of batches over all processes of the default group.
 
-    On a GPU the layers are torch's own. Parameters and statistics stay the same tensors.
+    These are BatchNorm, which on a GPU becomes torch's own, and the minibatch standard deviation. Parameters and
+    running statistics stay the same tensors.
 
     Args:
         network: Itself not a BatchNorm layer, on the device that it will be used on.
     """
     for module in list(network.modules()):
+        if isinstance(module, MinibatchStddev):
+            module.synchronised = True
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 on_gpu = child.weight.device.type == "cuda"

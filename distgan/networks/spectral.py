@@ -25,6 +25,10 @@ class Spectral(nn.Module):
     left: Tensor
     """u, (rows of the matrix,), of length 1."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register_buffer("left", F.normalize(torch.ones(len(self.weight)), dim=0))
+
     def normalised(self) -> Tensor:
         """The weight, divided by its largest singular value; in training the vectors come nearer first."""
         # A singular value in bfloat16 would be off by percents.
@@ -61,10 +65,6 @@ class Spectral(nn.Module):
 class SpectralConv2d(Spectral, nn.Conv2d):
     """A convolution whose weight is divided by its largest singular value; arguments are those of ``nn.Conv2d``."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        nn.Conv2d.__init__(self, *arguments, **options)
-        self.register_buffer("left", F.normalize(torch.ones(self.out_channels), dim=0))
-
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)
         """Maps (N, out_channels, …) of maps (N, in_channels, …)."""
         maps: Tensor = self._conv_forward(input, self.normalised(), self.bias)
@@ -73,10 +73,6 @@ class SpectralConv2d(Spectral, nn.Conv2d):
 
 class SpectralLinear(Spectral, nn.Linear):
     """A linear layer whose weight is divided by its largest singular value; arguments are those of ``nn.Linear``."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        nn.Linear.__init__(self, *arguments, **options)
-        self.register_buffer("left", F.normalize(torch.ones(self.out_features), dim=0))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(…, out_features) of (…, in_features)."""

@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distgan.networks import Critic, Encoder
+from distgan.networks.spectral import Spectral
+from distgan.objectives.augmentation import Augmentation
 from distgan.objectives.bce import BCECritic, BCEGenerator, BCEOptions
 from distgan.objectives.elbo import ELBO, ELBOOptions
 from distgan.objectives.hinge import HingeCritic, HingeGenerator, HingeOptions
@@ -25,11 +27,22 @@ from distgan.objectives.wasserstein import (
     PenalisedOptions,
     WassersteinGenerator,
 )
-from distgan.spec import Latent, ObjectiveSpec, Options, validate
+from distgan.spec import AugmentationSpec, Latent, ObjectiveSpec, Options, validate
 from shards.errors import InputError
 from shards.names import near
 
-__all__ = ["OBJECTIVES", "Batch", "Draw", "Game", "Loss", "Side", "build_game", "complete_objective", "draw_latents"]
+__all__ = [
+    "OBJECTIVES",
+    "Batch",
+    "Draw",
+    "Game",
+    "Loss",
+    "Side",
+    "build_game",
+    "complete_objective",
+    "draw_latents",
+    "objective_options",
+]
 
 
 class Game(NamedTuple):
@@ -62,7 +75,12 @@ OBJECTIVES: dict[str, _Entry] = {
 
 
 def build_game(
-    spec: ObjectiveSpec, generator: nn.Module, critic: nn.Module, latent_dim: int, latent: Latent = "normal"
+    spec: ObjectiveSpec,
+    generator: nn.Module,
+    critic: nn.Module,
+    latent_dim: int,
+    latent: Latent = "normal",
+    augmentation: AugmentationSpec | None = None,
 ) -> Game:
     """The game that a specification has two networks play.
 
@@ -72,11 +90,13 @@ def build_game(
         critic: What ``spec.kind`` has judge them; an encoder for an autoencoder.
         latent_dim: Length of a latent.
         latent: As in ``model.latent``.
+        augmentation: The ``augmentation`` section; None is one that does nothing.
 
     Raises:
-        InputError: An unknown objective, a wrong option, or a network that the objective cannot train.
+        InputError: An unknown objective, a wrong option, or a network or an augmentation that the objective has no use
+            for.
     """
-    options, entry = _options(spec), OBJECTIVES[spec.kind]
+    options, entry = objective_options(spec), OBJECTIVES[spec.kind]
     if not isinstance(critic, entry.judge):
         wanted = "an encoder, such as dcgan_encoder" if entry.judge is Encoder else "a critic, such as dcgan"
         raise InputError(f"objective.kind {spec.kind} needs {wanted}, as model.critic")
@@ -86,16 +106,41 @@ def build_game(
         raise InputError(
             f"model.latent is {latent}, but {spec.kind} holds an autoencoder's latents to N(0, 1): set it to normal"
         )
-    latents: dict[str, Any] = {"latent_dim": latent_dim, "latent": latent}
-    critic_side = entry.critic(options, trained=critic, opponent=generator, **latents)
+    augmentation = augmentation or AugmentationSpec()
+    if entry.judge is Encoder and augmentation.on:
+        raise InputError(
+            f"augmentation is of what a critic judges, but {spec.kind} has no critic: leave augmentation.colour, "
+            "augmentation.translation and augmentation.cutout unset"
+        )
+    shared: dict[str, Any] = {
+        "latent_dim": latent_dim,
+        "latent": latent,
+        "augmentation": Augmentation(augmentation, next(critic.parameters()).device),
+    }
+    critic_side = entry.critic(options, trained=critic, opponent=generator, **shared)
+    if augmentation.target is not None and getattr(critic_side, "threshold", None) is None:
+        raise InputError(
+            f"augmentation.target is the mean sign of the critic's outputs for real images, which says nothing in "
+            f"objective.kind {spec.kind}: leave it unset and set augmentation.probability, or take bce or hinge"
+        )
     if critic_side.penalised and any(isinstance(module, _BatchNorm) for module in critic.modules()):
         raise InputError(
             f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
             "other images of the batch; set model.critic.normalisation to layer, instance, none or, for dcgan, spectral"
         )
+    if entry.critic is ClippedCritic and any(isinstance(module, Spectral) for module in critic.modules()):
+        raise InputError(
+            f"objective.kind {spec.kind} clips weights that spectral normalisation divides by their size again; set "
+            "model.critic.normalisation to batch, layer, instance or none, or objective.kind to hinge"
+        )
+    if spec.rest.get("penalty_every", 1) != 1 and not critic_side.penalised:
+        raise InputError(
+            f"objective.penalty_every is {spec.rest['penalty_every']}, but there is no penalty: set objective.r1 "
+            "or r2, or leave it at 1"
+        )
     if entry.generator is None:
         return Game(critic_side, None)
-    return Game(critic_side, entry.generator(options, trained=generator, opponent=critic, **latents))
+    return Game(critic_side, entry.generator(options, trained=generator, opponent=critic, **shared))
 
 
 def complete_objective(spec: ObjectiveSpec) -> ObjectiveSpec:
@@ -104,10 +149,15 @@ def complete_objective(spec: ObjectiveSpec) -> ObjectiveSpec:
     Raises:
         InputError: An unknown objective or a wrong option.
     """
-    return ObjectiveSpec(kind=spec.kind, n_critic=spec.n_critic, **_options(spec).model_dump())
+    return ObjectiveSpec(kind=spec.kind, n_critic=spec.n_critic, **objective_options(spec).model_dump())
 
 
-def _options(spec: ObjectiveSpec) -> Options:
+def objective_options(spec: ObjectiveSpec) -> Options:
+    """What only the objective that a specification names knows, validated.
+
+    Raises:
+        InputError: An unknown objective or a wrong option.
+    """
     if spec.kind not in OBJECTIVES:
         raise InputError(f"objective.kind: no objective is called {spec.kind!r}; {near(spec.kind, OBJECTIVES)}")
     return validate(OBJECTIVES[spec.kind].options, spec.rest, "objective", beside=ObjectiveSpec.model_fields)

@@ -8,16 +8,20 @@ import torch
 from torch import Tensor
 
 from distgan.objectives.side import Batch, Draw, Loss, Side, frozen
-from distgan.spec import Options, Weight
+from distgan.spec import Count, MovingWeight, Options, greatest, value_at
 
 
 class AdversarialOptions(Options):
     """Options that every adversarial objective has."""
 
-    r1: Weight = 0.0
-    """Weight γ of the R1 penalty: γ/2 · mean ‖∇D(x)‖² over real images (Mescheder, Geiger and Nowozin 2018)."""
-    r2: Weight = 0.0
+    r1: MovingWeight = 0.0
+    """Weight γ of the R1 penalty: γ/2 · mean ‖∇D(x)‖² over real images (Mescheder, Geiger and Nowozin 2018). It may
+    move: ``{base: 2.0, final: 0.2, images: 10_000_000}``."""
+    r2: MovingWeight = 0.0
     """Weight of the R2 penalty: the same over generated images."""
+    penalty_every: Count = 1
+    """k: the penalties are computed at every k-th critic update alone, beginning with the first, and weigh k times as
+    much there (Karras et al. 2020, arXiv:1912.04958, section 3.1), in one optimizer step with the loss."""
 
 
 class CriticSide(Side):
@@ -32,7 +36,7 @@ class CriticSide(Side):
     @property
     def penalised(self) -> bool:
         """Whether the loss holds gradients for single images."""
-        return self.options.r1 > 0 or self.options.r2 > 0
+        return greatest(self.options.r1) > 0 or greatest(self.options.r2) > 0
 
     def loss(self, real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
         """The scalar to go down.
@@ -48,12 +52,12 @@ class CriticSide(Side):
         """What is added to the loss for slopes that are not as they should be, and figures of it, without weights."""
         value: Tensor | float = 0.0
         figures: dict[str, Tensor] = {}
-        if self.options.r1:
+        if r1 := value_at(self.options.r1, self.images):
             squares = self.squared_slopes(real.images, real.labels, draw, "real").mean()  # of the D(x) that is judged
-            value, figures["critic/penalty"] = self.options.r1 / 2 * squares, squares.detach()
-        if self.options.r2:
+            value, figures["critic/penalty"] = r1 / 2 * squares, squares.detach()
+        if r2 := value_at(self.options.r2, self.images):
             squares = self.squared_slopes(fake, real.labels, draw, "fake").mean()
-            value, figures["critic/penalty_fake"] = value + self.options.r2 / 2 * squares, squares.detach()
+            value, figures["critic/penalty_fake"] = value + r2 / 2 * squares, squares.detach()
         return value, figures
 
     def both(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -65,19 +69,25 @@ class CriticSide(Side):
 
     def forward(self, real: Batch, draw: Draw) -> Loss:
         """The loss of one critic update."""
+        every = self.options.penalty_every
         with torch.no_grad():
             fake = self.opponent(self.latents(draw), real.labels)
         real_outputs, fake_outputs = self.both(real, fake, draw)
-        penalty, figures = self.penalty(real, fake, draw)
+        penalty, figures = self.penalty(real, fake, draw) if self.updates % every == 0 else (0.0, {})
         with torch.no_grad():
             figures = {"critic/real": real_outputs.mean(), "critic/fake": fake_outputs.mean(), **figures}
             if self.threshold is not None:
-                right = torch.cat([self.says_real(real_outputs), ~self.says_real(fake_outputs)])
+                held_real = self.says_real(real_outputs)
+                right = torch.cat([held_real, ~self.says_real(fake_outputs)])
                 figures["critic/accuracy"] = right.to(real_outputs.dtype).mean()
+                figures["critic/sign"] = 2 * held_real.to(real_outputs.dtype).mean() - 1
             else:
                 # Pairs by slot, of independent images: so it is a mean over slots, for any number of processes.
                 figures["critic/ranking"] = (real_outputs > fake_outputs).to(real_outputs.dtype).mean()
-        return Loss(self.loss(real_outputs, fake_outputs, draw) + penalty, figures, fake)
+            if self.augmentation.spec.on:
+                probability = self.augmentation.probability(self.images)
+                figures["augmentation/probability"] = torch.zeros_like(figures["critic/real"]) + probability
+        return Loss(self.loss(real_outputs, fake_outputs, draw) + every * penalty, figures, fake)
 
     def says_real(self, outputs: Tensor) -> Tensor:
         """Which images (bool, (N,)) are held to be real."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from distgan.networks.layers import dropout_from
-from distgan.spec import Latent, Options
+from distgan.objectives.augmentation import Augmentation
+from distgan.spec import AugmentationSpec, Latent, Options
 
 
 class Draw(Protocol):
@@ -67,6 +68,7 @@ class Side(nn.Module):
         opponent: nn.Module,
         latent_dim: int,
         latent: Latent = "normal",
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         self.options = options
@@ -74,6 +76,21 @@ class Side(nn.Module):
         self._opponent = (opponent,)  # in a tuple, where nn.Module does not register it
         self.latent_dim = latent_dim
         self.latent: Latent = latent
+        self.augmentation = augmentation or Augmentation(AugmentationSpec())
+        """The same object on both sides: what adapts does so for both."""
+        self.updates = 0
+        self.images = 0
+
+    def at(self, updates: int, images: int) -> None:
+        """Say how far the run is, before each forward: penalties are not of every update, and weights may move.
+
+        Args:
+            updates: Updates that this side has done before this one.
+            images: Real images that the run has shown before it.
+        """
+        # Updates decide what is computed. Images only weigh it: a CUDA graph, which knows no numbers of the host, would
+        # have a device tensor for what follows from them, filled here.
+        self.updates, self.images = updates, images
 
     @property
     def opponent(self) -> nn.Module:
@@ -91,19 +108,22 @@ class Side(nn.Module):
     def judge(self, critic: nn.Module, images: Tensor, labels: Tensor, draw: Draw, *parts: str) -> Tensor:
         """A critic's outputs (N,) in the weights' own type: under autocast they come in less, too little for a loss.
 
+        The images are augmented first. Those of the same part of the same update are augmented the same every time.
+
         Args:
             critic: The network.
             images: (N, C, S, S): as many times the slots of this rank as there are parts.
             labels: (N, K).
-            draw: Where dropout draws from.
-            parts: What the images are, such as "real" or "real", "fake": keys of the dropout.
+            draw: Where augmentation and dropout draw from.
+            parts: What the images are, such as "real" or "real", "fake": keys of what is drawn.
         """
 
         def uniform(purpose: str, shape: Sequence[int]) -> Tensor:
             return torch.cat([draw.uniform(f"{purpose}/{part}", shape) for part in parts])
 
+        augmented = self.augmentation(images, uniform, self.images)
         with dropout_from(critic, uniform):
-            outputs: Tensor = critic(images, labels)
+            outputs: Tensor = critic(augmented, labels)
         return outputs.to(next(self.parameters()).dtype)
 
     def latents(self, draw: Draw) -> Tensor:

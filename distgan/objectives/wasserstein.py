@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distgan.objectives.adversarial import AdversarialOptions, CriticSide, GeneratorSide
 from distgan.objectives.side import Batch, Draw
-from distgan.spec import Rate, Weight
+from distgan.spec import MovingWeight, Rate, greatest, value_at
 
 TINY = 1e-12
 """Added to a squared norm: the square root has no derivative at 0, where NaN would come from."""
@@ -29,7 +29,7 @@ class ClippedOptions(AdversarialOptions):
 class PenalisedOptions(AdversarialOptions):
     """Options of the ``wasserstein_gp`` objective."""
 
-    penalty: Weight = 10.0
+    penalty: MovingWeight = 10.0
     """Weight λ of the gradient penalty."""
 
 
@@ -62,18 +62,19 @@ class PenalisedCritic(WassersteinCritic):
     @property
     def penalised(self) -> bool:
         """Whether the loss holds gradients for single images."""
-        return self.options.penalty > 0 or super().penalised
+        return greatest(self.options.penalty) > 0 or super().penalised
 
     def penalty(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor | float, dict[str, Tensor]]:
         """The gradient penalty, beside R1's and R2's; its figure takes the place of R1's."""
         value, figures = super().penalty(real, fake, draw)
-        if not self.options.penalty:
+        weight = value_at(self.options.penalty, self.images)
+        if not weight:
             return value, figures
         epsilon = draw.uniform("epsilon", ())[:, None, None, None]
         between = epsilon * real.images + (1 - epsilon) * fake
         norms = (self.squared_slopes(between, real.labels, draw, "between") + TINY).sqrt()
         penalty = (norms - 1).square().mean()
-        return value + self.options.penalty * penalty, {**figures, "critic/penalty": penalty.detach()}
+        return value + weight * penalty, {**figures, "critic/penalty": penalty.detach()}
 
 
 class WassersteinGenerator(GeneratorSide):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint
 from distgan.sampling.averaging import TRACES
+from distgan.spec import Cosine, value_at
 
 
 class EMA:
@@ -17,7 +18,8 @@ class EMA:
 
     Args:
         generator: The network whose weights are averaged; the average begins at its weights.
-        half_life_images: Images after which a weight's share in the average has halved.
+        half_life_images: Images after which a weight's share in the average has halved; it may move. With 0 the average
+            is the weights.
         ramp_up: Early on, the half-life is at most this fraction of the images seen, so that the random weights of the
             beginning are soon forgotten. 0 switches this off.
         came_in: Of weights that come in use later: after how many images. For them, images are seen from then on.
@@ -26,7 +28,7 @@ class EMA:
     def __init__(
         self,
         generator: nn.Module,
-        half_life_images: int,
+        half_life_images: int | Cosine[int],
         ramp_up: float,
         came_in: Mapping[nn.Parameter, int] | None = None,
     ) -> None:
@@ -50,10 +52,10 @@ class EMA:
         for came_in, (averages, weights) in self._groups.items():
             if images <= came_in:
                 continue
-            half_life = float(self._half_life_images)
+            half_life = value_at(self._half_life_images, images)
             if self._ramp_up:
                 half_life = min(half_life, (images - came_in) * self._ramp_up)
-            keep = 0.5 ** (images_per_step / half_life)
+            keep = 0.5 ** (images_per_step / half_life) if half_life else 0.0
             torch._foreach_lerp_(averages, weights, 1.0 - keep)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distgan.errors import RunError
 from distgan.spec import GuardSpec
+from distgan.training.advice import Advice
 
 Kind = Literal["nonfinite", "exploding", "won", "drifting", "collapse"]
 
@@ -33,7 +34,18 @@ APART = 0.1
 """Share of its value by which each loss must have moved by then."""
 MOST_COMPARED = 256
 """Images of a batch that diversity looks at."""
-_WATCHED = ("loss/", "grad_norm/", "critic/accuracy", "critic/ranking")
+_WATCHED = (
+    "loss/",
+    "grad_norm/",
+    "critic/accuracy",
+    "critic/ranking",
+    "critic/penalty",
+    "critic/sign",
+    "augmentation/",
+)
+
+Row = dict[str, float]
+"""A step's figures. Not every step has each: a penalty may be of some updates alone."""
 
 
 class Trouble(NamedTuple):
@@ -81,8 +93,9 @@ class Guard:
     Args:
         spec: What counts as trouble, and what to do.
         remembered: What :meth:`state` returned when the checkpoint was written that the run goes on from.
-        average: Makes figures (steps, n) of this process those of the global batch, so that all processes judge alike.
+        average: Makes figures (n,) of this process those of the global batch, so that all processes judge alike.
         epoch_steps: Steps in which each sample is shown once; None where that is not known.
+        advice: What else there is to say, if anything.
     """
 
     def __init__(
@@ -91,14 +104,19 @@ class Guard:
         remembered: Mapping[str, Any] | None = None,
         average: Callable[[Tensor], Tensor] = lambda figures: figures,
         epoch_steps: int | None = None,
+        advice: Advice | None = None,
     ) -> None:
         self._spec = spec
         self._average = average
         self._epoch_steps = epoch_steps
+        self._advice = advice
         state = remembered or {}
-        self._names: tuple[str, ...] = tuple(state.get("names", ()))
-        self._window: list[Tensor] = []  # a row a step, on the device, of this process
-        self._rows: list[list[float]] = [list(row) for row in state.get("window", ())]  # older ones, of all processes
+        # Names and values of a step each, on the device, of this process.
+        self._window: list[tuple[list[str], Tensor]] = []
+        names = state.get("names")  # states of earlier versions have them apart
+        self._rows: list[Row] = [  # older ones, of all processes
+            dict(row if names is None else zip(names, row, strict=True)) for row in state.get("window", ())
+        ]
         self._norms: dict[str, list[float]] = {name: list(norms) for name, norms in state.get("norms", {}).items()}
         # Of how many steps these are; states of an earlier version, which do not say it, are of a log step at least.
         self._seen: dict[str, int] = dict(state.get("seen", dict.fromkeys(self._norms, ENOUGH)))
@@ -123,7 +141,6 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """All that a resumed run's guard must know, as JSON holds it; to be asked for after :meth:`check_state`."""
         return {
-            "names": list(self._names),
             "window": self._to_host(),
             "norms": self._norms,
             "seen": self._seen,
@@ -133,6 +150,7 @@ class Guard:
             "since": self._since,
             "streaks": self._streaks,
             "told": self._told,
+            **({"advice": self._advice.state()} if self._advice else {}),
         }
 
     @property
@@ -153,18 +171,27 @@ class Guard:
         return {step for kind, step in begun.items() if getattr(self._spec, kind) == "rollback"}
 
     def observe(self, figures: Mapping[str, Tensor]) -> None:
-        """Take a step's figures, as scalars on the device; kept are losses, gradient norms, accuracy and ranking."""
-        names = tuple(name for name in figures if name.startswith(_WATCHED))
-        if names != self._names:
-            self._names, self._rows = names, []  # rows of a version that watched other figures
-        self._window.append(torch.stack([figures[name].detach().double() for name in self._names]))
+        """Take a step's figures, as scalars on the device; kept are those that are watched."""
+        names = [name for name in figures if name.startswith(_WATCHED)]
+        self._window.append((names, torch.stack([figures[name].detach().double() for name in names])))
 
     def means(self) -> dict[str, float]:
-        """The mean of each figure over the steps since the last log step, as ``mean/NAME``.
+        """The mean of each figure over the steps since the last log step that have it, as ``mean/NAME``.
 
         To be asked for before :meth:`judge`, with which the next interval begins.
         """
-        return {f"mean/{name}": sum(values) / len(values) for name, values in self._columns(self._to_host()).items()}
+        return {f"mean/{name}": value for name, value in self._means().items()}
+
+    def advise(self, images: int, drawn: int) -> list[str]:
+        """What would do better than what the run does, in sentences; nobody has to do anything about it.
+
+        To be asked for before :meth:`judge`, at each log step.
+
+        Args:
+            images: Real images shown so far.
+            drawn: Images that the generator's updates have drawn.
+        """
+        return self._advice.hear(images, drawn, self._means()) if self._advice else []
 
     def judge(self, step: int, drawn: int, ratio: float | None) -> list[Trouble]:
         """What has gone wrong since the last log step, or has been going wrong for long enough.
@@ -176,8 +203,8 @@ class Guard:
         """
         window, self._rows = self._to_host(), []
         first = step - len(window) + 1
-        columns = self._columns(window)
-        found = self._of_steps(first, columns)
+        columns = _columns(window)
+        found = self._of_steps(first, window)
         drifting = self._drifting(step, columns)
         if drawn > self._spec.grace_images:
             found += [self._won(first, columns), drifting, self._collapse(first, ratio)]
@@ -200,7 +227,7 @@ class Guard:
         """
         self._checked = step
         window = self._to_host()
-        found = [trouble for trouble in self._of_steps(step - len(window) + 1, self._columns(window)) if trouble]
+        found = [trouble for trouble in self._of_steps(step - len(window) + 1, window) if trouble]
         if not finite and all(trouble.kind != "nonfinite" for trouble in found):
             text = f"step {step}: there are weights that are NaN or infinite: training has diverged"
             found.append(Trouble("nonfinite", step, text))
@@ -232,34 +259,28 @@ class Guard:
             why = f"{rollbacks} roll-backs have not helped, and guard.max_rollbacks allows no more"
         raise RunError(f"{trouble.text}. Stopping, as {why}. {_ADVICE[trouble.kind]}")
 
-    def _to_host(self) -> list[list[float]]:
+    def _means(self) -> dict[str, float]:
+        return {name: sum(values) / len(values) for name, values in _columns(self._to_host()).items()}
+
+    def _to_host(self) -> list[Row]:
         """The rows since the last log step; those that are on the device come in one transfer."""
         if self._window:
-            self._rows += self._average(torch.stack(self._window)).tolist()
+            numbers = iter(self._average(torch.cat([values for _, values in self._window])).tolist())
+            self._rows += [{name: next(numbers) for name in names} for names, _ in self._window]
             self._window = []
         return self._rows
 
-    def _columns(self, window: Sequence[Sequence[float]]) -> dict[str, tuple[float, ...]]:
-        """Each figure's values, a value a step."""
-        return dict(zip(self._names, zip(*window, strict=True), strict=True)) if window else {}
-
-    def _of_steps(self, first: int, columns: Mapping[str, Sequence[float]]) -> list[Trouble | None]:
+    def _of_steps(self, first: int, window: Sequence[Row]) -> list[Trouble | None]:
         """What single steps show."""
-        norms = _norms(columns)
-        return [self._nonfinite(first, columns), *(self._exploding(first, *item) for item in norms.items())]
+        norms = _norms(_columns(window))  # which every step has
+        return [self._nonfinite(first, window), *(self._exploding(first, *item) for item in norms.items())]
 
-    def _nonfinite(self, first: int, columns: Mapping[str, Sequence[float]]) -> Trouble | None:
-        bad = [
-            (i, name, value)
-            for name, values in columns.items()
-            for i, value in enumerate(values)
-            if not math.isfinite(value)
-        ]
-        if not bad:
-            return None
-        at = min(i for i, _, _ in bad)
-        what = ", ".join(f"{name} is {value}" for i, name, value in bad if i == at)
-        return Trouble("nonfinite", first + at - 1, f"step {first + at}: {what}: training has diverged")
+    def _nonfinite(self, first: int, window: Sequence[Row]) -> Trouble | None:
+        for step, row in enumerate(window, start=first):
+            what = ", ".join(f"{name} is {value}" for name, value in row.items() if not math.isfinite(value))
+            if what:
+                return Trouble("nonfinite", step - 1, f"step {step}: {what}: training has diverged")
+        return None
 
     def _exploding(self, first: int, name: str, norms: Sequence[float]) -> Trouble | None:
         known, seen = self._norms.get(name, []), self._seen.get(name, 0)
@@ -363,6 +384,15 @@ class _Losses(NamedTuple):
     def mean(self) -> _Losses:
         """Of sums over steps."""
         return _Losses(self.end, self.steps, self.critic / self.steps, self.generator / self.steps)
+
+
+def _columns(window: Sequence[Row]) -> dict[str, list[float]]:
+    """Each figure's values, of the steps that have it."""
+    columns: dict[str, list[float]] = {}
+    for row in window:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return columns
 
 
 def _norms(columns: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:

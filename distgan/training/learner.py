@@ -23,8 +23,9 @@ from distgan.objectives import Batch, Draw, Loss, Side, build_game
 from distgan.sampling.calibration import calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.stages import Stage
+from distgan.training.clock import Clock
 from distgan.training.ema import EMA, Traces
-from distgan.training.optimizers import build_optimizer, clip_gradients, rate_factor
+from distgan.training.optimizers import build_optimizer, clip_gradients, steer
 from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
 
@@ -56,6 +57,7 @@ class Learner:
         self.rollbacks = 0
         self.rate_scale = 1.0
         self.noise_seed = spec.seed
+        self.clock = Clock(workers.device)
         self.precision = Precision(spec.training.precision, workers.device)
         self.workers = workers
         self._timetable = spec.timetable
@@ -63,7 +65,9 @@ class Learner:
             self.precision.place(network) for network in build_networks(spec.model, image, spec.seed, self.labels.width)
         )
         model = spec.model
-        self._game = build_game(spec.objective, self.generator, self.critic, model.latent_dim, model.latent)
+        self._game = build_game(
+            spec.objective, self.generator, self.critic, model.latent_dim, model.latent, spec.augmentation
+        )
         self._parameters = {
             "generator": list(self.generator.parameters()),
             "critic": list(self.critic.parameters()),
@@ -116,7 +120,12 @@ class Learner:
         self._get_ready(self.step)
         update = self.critic_updates + repeat
         images = self._timetable.images(self.step, repeat)
-        return self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
+        loss = self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
+        if self.spec.augmentation.target is not None:
+            # Whole numbers, whatever the mean's type: their sum is the same for any number of processes.
+            signs = self.workers.sum((loss.figures["critic/sign"].double() * self.slots).round())
+            self._game.critic.augmentation.adapt(signs, self.stage.batch_size, update + 1, images)
+        return loss
 
     def update_generator(self, real: Batch) -> Loss | None:
         """One generator update, which ends the step.
@@ -204,6 +213,8 @@ class Learner:
         files: dict[str, Mapping[str, Tensor]] = {name: network.state_dict() for name, network in networks.items()}
         if self._traces:
             files |= self._traces.tensors()
+        if self.spec.augmentation.target is not None:
+            files["augmentation"] = self._game.critic.augmentation.tensors()
         state = self._state(fingerprint, wandb_run_id, guard)
         return save_checkpoint(run, state, self._with_labels(files), self._optimizers)
 
@@ -237,6 +248,7 @@ class Learner:
             seeds={"noise": self.noise_seed},
             rate_scale=self.rate_scale,
             rollbacks=self.rollbacks,
+            training_seconds=self.clock.seconds,
             guard=dict(guard or {}),
             label_names=self.labels.names,
             channels=self.image.channels,
@@ -255,6 +267,8 @@ class Learner:
         checkpoint.load_into(self._ema.network, "generator_ema")
         if self._traces:
             self._traces.load(checkpoint)
+        if self.spec.augmentation.target is not None:
+            self._game.critic.augmentation.load(checkpoint.tensors("augmentation"))
         for side, optimizer in self._optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizer_state(side))
             for parameter, moments in optimizer.state.items():
@@ -262,6 +276,7 @@ class Learner:
         state = checkpoint.state
         self.step, self.rollbacks, self.rate_scale = state.step, state.rollbacks, state.rate_scale
         self.noise_seed = state.seeds["noise"]
+        self.clock.seconds = state.training_seconds
         self._averaged_at = None
 
     def _get_ready(self, step: int) -> None:
@@ -291,6 +306,7 @@ class Learner:
         """One step of a side down its own loss, after so many updates and images."""
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)
+        side.at(updates, images)
         with self.precision.autocast():
             loss: Loss = self._forwards[side](*inputs)
         weighted = loss.value * self._share  # DistributedDataParallel takes the plain mean over processes
@@ -298,9 +314,8 @@ class Learner:
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
             self._norms[name] = clip_gradients(spec, self._parameters[name])
-            for group in optimizer.param_groups:
-                rate = self.stage.learning_rates.get(name, spec.lr)
-                group["lr"] = rate * self.rate_scale * rate_factor(spec.schedule, images, updates)
+            rate = self.stage.learning_rates.get(name, spec.lr) * self.rate_scale
+            steer(optimizer, spec, rate, images, updates)
             optimizer.step()
         side.constrain()
         return loss

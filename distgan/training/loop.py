@@ -27,6 +27,7 @@ from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
+from distgan.training.advice import Advice
 from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation, improves
 from distgan.training.folder import open_run, precision_of
@@ -98,8 +99,9 @@ def train(
             learner = Learner(spec, ImageShape.of(spec, index.transform.channels), workers, labels)
             if checkpoint:
                 learner.load(checkpoint)
-        remembered = checkpoint.state.guard if checkpoint else None
-        return learner, Guard(spec.guard, remembered, learner.average, _epoch_steps(learner.stage, len(kept)))
+        remembered = checkpoint.state.guard if checkpoint else {}
+        advice = Advice(spec, len(kept), remembered.get("advice"))
+        return learner, Guard(spec.guard, remembered, learner.average, _epoch_steps(learner.stage, len(kept)), advice)
 
     patience = 0.0 if workers.world_size == 1 else LOCK_WITHIN_S
     learner, guard = begin(None)  # before anything is written: what does not fit together is said here
@@ -160,7 +162,7 @@ def train(
                     share, dtype = (workers.rank, workers.world_size), learner.precision.dtype
                     batches = Batches(reader, kept, vectors, spec, learner.step, *share, workers.device, dtype)
                     try:
-                        with batches:
+                        with batches, learner.clock.running():
                             _take_steps(learner, guard, batches, evaluation, tracker, run, index.fingerprint, signals)
                         break
                     except RollBack as rollback:
@@ -224,10 +226,13 @@ def _take_steps(
         if spec.training.stages and learner.step == stage.first_step:
             tracker.message(_said_of_stage(stage))
             guard.begin_stage(_epoch_steps(stage, batches.samples))
+        of_critic: dict[str, Tensor] = {}  # of its last update; a penalty, of the last one that had it
         for repeat in range(spec.objective.n_critic):
             real = next(batches)
             critic_loss = learner.update_critic(real, repeat)
+            of_critic |= critic_loss.figures
         generator_loss = learner.update_generator(real)
+        critic_loss = critic_loss._replace(figures=of_critic)
         figures = _figures(spec, critic_loss, generator_loss, learner.gradient_norms())
         guard.observe(figures)
         tracker.progress(learner.step)
@@ -247,12 +252,16 @@ def _take_steps(
                 values |= {"image_size": stage.size, "fade": spec.timetable.fade(learner.step - 1)}
             values |= guard.means()
             if evaluation and evaluating:
-                values |= evaluation.scores(learner)
+                with learner.clock.paused():
+                    values |= evaluation.scores(learner)
                 best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest))
                 saving = saving or best is not None
+            drawn = learner.images // spec.objective.n_critic
+            advice = guard.advise(learner.images, drawn)
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
-            drawn = learner.images // spec.objective.n_critic
+                for sentence in advice:
+                    tracker.message(f"step {learner.step}: {sentence}")
             _handle(guard.judge(learner.step, drawn, values.get("diversity")), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
@@ -261,17 +270,18 @@ def _take_steps(
         keeping = learner.crossed(spec.training.keep_generator_every_images)
         tracing = learner.crossed(spec.training.keep_traces_every_images)
         if saving or keeping or tracing:
-            finite = bool(workers.from_first(learner.finite))
+            with learner.clock.paused():
+                finite = bool(workers.from_first(learner.finite))
             _handle(guard.check_state(learner.step, finite), guard, learner, tracker)
         if keeping or tracing:
-            with workers.together():
+            with learner.clock.paused(), workers.together():
                 if workers.first and keeping:
                     learner.save_generator(run, fingerprint, tracker.wandb_run_id)
                 if workers.first and tracing:
                     learner.save_traces(run, fingerprint, tracker.wandb_run_id)
         if saving:
             signals.save.clear()
-            with workers.together():
+            with learner.clock.paused(), workers.together():
                 if workers.first:
                     saved = learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
                     if best is not None:
@@ -328,8 +338,10 @@ def _roll_back(
 ) -> tuple[Learner, Guard]:
     """The learner and the guard from before a trouble, with fresh noise and lower learning rates."""
     rollbacks, rate_scale = learner.rollbacks + 1, learner.rate_scale * learner.spec.guard.rollback_lr
+    clock = learner.clock  # what is done in vain takes its time too
     good = learner.workers.from_first(lambda: _path(go_back(run, trouble.since)))
     learner, guard = begin(Checkpoint(good) if good else None)
+    learner.clock = clock
     learner.set_back(rollbacks, rate_scale)
     tracker.rewind(learner.step)
     tracker.message(
@@ -413,7 +425,7 @@ def _show_real(reader: Reader, kept: Ids, spec: RunSpec, run: Path) -> None:
 
 def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:
     """Have rank 0 write the grid of the run's fixed latents, drawn by the averaged generator."""
-    with learner.workers.together():
+    with learner.clock.paused(), learner.workers.together():
         if learner.workers.first:
             _draw_picture(learner, run, tracker)
 

@@ -12,7 +12,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distgan.spec import Fraction, OptimizerSpec, Options, Rate, ScheduleSpec, SideOptimizerSpec, validate
+from distgan.spec import (
+    Cosine,
+    Fraction,
+    MovingFraction,
+    OptimizerSpec,
+    Options,
+    Rate,
+    ScheduleSpec,
+    SideOptimizerSpec,
+    validate,
+    value_at,
+)
 from shards.errors import InputError
 from shards.names import near
 
@@ -20,8 +31,9 @@ from shards.names import near
 class AdamOptions(Options):
     """Options of ``adam`` (Kingma and Ba 2015)."""
 
-    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.5, 0.999)
-    """Decay rates of the first and the second moment."""
+    betas: Annotated[tuple[MovingFraction, MovingFraction], Field(strict=False)] = (0.5, 0.999)
+    """Decay rates of the first and the second moment. Each may move:
+    ``[0.0, {base: 0.9, final: 0.99, images: 10_000_000}]``."""
     eps: Rate = 1e-8
     """Added to the root of the second moment."""
 
@@ -56,8 +68,23 @@ def build_optimizer(spec: SideOptimizerSpec, parameters: Iterable[nn.Parameter])
     Raises:
         InputError: An unknown optimizer or a wrong option.
     """
-    options = _options(spec, "optimizer").model_dump()
+    options = _options_at(spec, 0)
     return OPTIMIZERS[spec.name].build(parameters, lr=spec.lr, **options)
+
+
+def steer(optimizer: torch.optim.Optimizer, spec: SideOptimizerSpec, rate: float, images: int, updates: int) -> None:
+    """Give an optimizer its learning rate, and what else moves, before an update.
+
+    Args:
+        optimizer: Of :func:`build_optimizer`.
+        spec: What it was built from.
+        rate: The learning rate that its schedule changes.
+        images: Real images that the run has shown before this update.
+        updates: Updates that this optimizer has done before this one.
+    """
+    options = {**_options_at(spec, images), "lr": rate * rate_factor(spec.schedule, images, updates)}
+    for group in optimizer.param_groups:
+        group.update(options)
 
 
 def complete_optimizer(spec: OptimizerSpec) -> OptimizerSpec:
@@ -83,6 +110,7 @@ def rate_factor(spec: ScheduleSpec, images: int, updates: int) -> float:
 
     - ``constant``: 1;
     - ``linear``: (until_images − images) / (until_images − hold_images), kept in [0, 1];
+    - ``cosine``: :func:`~distgan.spec.value_at`, from 1 to ``final`` between the same two;
     - ``inverse_time``: 1 / (1 + decay · updates), as ``decay`` was in Keras's optimizers.
 
     Args:
@@ -95,6 +123,10 @@ def rate_factor(spec: ScheduleSpec, images: int, updates: int) -> float:
         assert spec.until_images is not None
         left = (spec.until_images - images) / (spec.until_images - spec.hold_images)
         return warm * min(1.0, max(0.0, left))
+    if spec.kind == "cosine":
+        assert spec.until_images is not None
+        fall = Cosine[float](base=1.0, final=spec.final, images=spec.until_images - spec.hold_images)
+        return warm * value_at(fall, images - spec.hold_images)
     if spec.kind == "inverse_time":
         return warm / (1.0 + spec.decay * updates)
     return warm
@@ -124,6 +156,17 @@ def clip_gradients(spec: SideOptimizerSpec, parameters: Sequence[nn.Parameter]) 
         scale = scale * (spec.clip_norm / torch.nn.utils.get_total_norm(gradients)).clamp(max=1)
     torch._foreach_mul_(gradients, scale)
     return norm
+
+
+def _options_at(spec: SideOptimizerSpec, images: int) -> dict[str, Any]:
+    """The optimizer's own options by name, as they are after so many images."""
+
+    def at(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(at, value))
+        return value_at(value, images) if isinstance(value, Cosine) else value
+
+    return {name: at(value) for name, value in _options(spec, "optimizer")}
 
 
 def _options(spec: SideOptimizerSpec, where: str) -> Options:

@@ -17,6 +17,7 @@ import numpy as np
 from shards.errors import InputError
 
 MAX_KEY = 80
+_NO_KEY = re.compile(r"[^A-Za-z0-9_/-]")
 SPLITS = ("train", "val", "test")
 """The parts that people divide data into, by the one name each has here."""
 
@@ -247,7 +248,7 @@ def sample_keys(names: Sequence[str]) -> list[str]:
     Args:
         names: Paths relative to the source, with "/", each only once.
     """
-    plain = [re.sub(r"[^A-Za-z0-9_/-]", "_", os.path.splitext(name)[0]) for name in names]  # noqa: PTH122 (a name)
+    plain = [_NO_KEY.sub("_", os.path.splitext(name)[0]) for name in names]  # noqa: PTH122 (a name)
     count = Counter(plain)
     keys = []
     for name, key in zip(names, plain, strict=True):

@@ -267,8 +267,9 @@ def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
     A test table may have no label. Where there are several for the same part, each table is a data set.
     """
     groups: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    twins = _twins(tree, names)
-    for name in names:
+    named = [name for name in names if is_table_name(name.rpartition("/")[2])]
+    twins = _twins(tree, named)
+    for name in named:
         folder, _, last = name.rpartition("/")
         match = _CSV.fullmatch(last)
         if match and name not in twins and _columns(tree, name) is not None:
@@ -290,14 +291,19 @@ def _find_csv(tree: Tree, names: Sequence[str]) -> list[Found]:
 
 
 def _twins(tree: Tree, names: Sequence[str]) -> dict[str, str]:
-    """Tables in a folder of their own name that lie beside it once more, as Kaggle has Sign MNIST; and the others."""
+    """Tables in a folder of their own name that lie beside it once more, as Kaggle has Sign MNIST; and the others.
+
+    Args:
+        tree: What holds them.
+        names: All tables in it.
+    """
     found: dict[str, str] = {}
     pool = {name: tree.files[name] for name in names}
     for name in names:
         folder, _, last = name.rpartition("/")
         outer, _, inner = folder.rpartition("/")
         other = f"{outer}/{last}".strip("/")
-        if is_table_name(last) and inner == last.partition(".")[0] and other in pool and pool[name] == pool[other]:
+        if inner == last.partition(".")[0] and other in pool and pool[name] == pool[other]:
             found |= {name: other} if _head(tree, name) == _head(tree, other) else {}
     return found
 

@@ -111,6 +111,93 @@ def test_flops_of_a_penalty(objective):
     of_the_forward = 2 * (c - CRITIC[-1])
     penalty = forward + gradient + of_the_gradient + of_the_forward
     assert describe(small(objective=objective)).step.critic_update_flops == without + 4 * penalty
+    rising = {**objective, "r1" if "r1" in objective else "penalty": moving(0.0, 1.0)}
+    assert describe(small(objective=rising)).step.critic_update_flops == without + 4 * penalty
+    lazy = describe(small(objective={**objective, "penalty_every": 8}))
+    assert lazy.step.critic_update_flops == without + 4 * penalty // 8
+    assert lazy.memory == describe(small(objective=objective)).memory
+
+
+@pytest.mark.parametrize("normalisation", ["none", "spectral"])
+def test_a_penalty_costs_less_where_slopes_do_not_depend_on_outputs(normalisation):
+    """Without a normalisation between, the way back through the pass itself is all zeros, and is not gone."""
+    model = {"generator": {"width": 3}, "critic": {"width": 5, "normalisation": normalisation}, "latent_dim": 7}
+    without, penalised = (describe(small(model=model, objective={"kind": "bce", "r1": r1})) for r1 in (0.0, 1.0))
+    of_the_gradient = 2 * sum(CRITIC)
+    penalty = penalised.step.critic_update_flops - without.step.critic_update_flops
+    singular = 3 * sum(2 * rows * columns for rows, columns in ((5, 3 * 16), (10, 5 * 16), (1, 10 * 16)))
+    expected = 4 * (2 * sum(CRITIC) + of_the_gradient)
+    if normalisation == "none":
+        assert penalty == expected
+    else:  # and some products of matrices and vectors once a pass
+        assert expected < penalty < expected + 4 * singular
+
+
+def depthwise(channels: int, places: int) -> int:
+    """FLOPs of the bilinear filter at so many places of the smaller map."""
+    return 2 * 4**2 * channels * places
+
+
+def grouped(channels: int, width: int, places: int) -> int:
+    """FLOPs of a 3×3 convolution in groups of so many channels."""
+    return 2 * 3**2 * width * channels * places
+
+
+BOTTLENECK = {"name": "resnet", "block": "bottleneck", "width": 4, "max_width": 8, "group_width": 2, "image_stride": 1}
+
+
+@pytest.mark.parametrize("layer_gain", ["plain", "equalised"])
+@pytest.mark.parametrize("resampling", ["box", "bilinear"])
+def test_flops_of_grouped_and_equalised_layers_and_of_filters(layer_gain, resampling):
+    """A backward pass takes twice the forward's, less the first layer's input and what filters have no weights for."""
+    critic = {**BOTTLENECK, "layer_gain": layer_gain, "resampling": resampling}
+    model = {"generator": {"width": 3}, "critic": critic, "latent_dim": 7}
+    found = describe(small(model=model, objective={"kind": "hinge"}))
+    blocks = [
+        conv(channels, 2 * channels, 1, places)
+        + grouped(2 * channels, 2, places)
+        + conv(2 * channels, channels, 1, places)
+        for channels, places in ((4, 16**2), (8, 8**2), (8, 4**2))
+    ]
+    first, head = conv(3, 4, 1, 16**2), 2 * 4**2 * 8 + 2 * 8
+    weighted = first + sum(blocks) + conv(4, 8, 1, 8**2) + head
+    filters = depthwise(4, 8**2) + depthwise(8, 4**2) if resampling == "bilinear" else 0
+    assert found.critic.flops_per_image == weighted + filters
+    of_update = sum(GENERATOR) + 2 * (3 * weighted - first + 2 * filters)
+    assert found.step.critic_update_flops == 4 * of_update
+    penalised = describe(small(model=model, objective={"kind": "hinge", "r1": 1.0}))
+    # A pass, its gradient, and that gradient's; at the score, which it does not depend on, there is half of the last.
+    of_penalty = 4 * weighted + 3 * filters - 2 * 8
+    assert penalised.step.critic_update_flops == 4 * (of_update + of_penalty)
+
+
+def test_flops_of_maps_that_change_size_within_a_convolution():
+    """With 4×4 weights at stride 2: 4 of 9 products of a 3×3 convolution on the larger map."""
+    model = {
+        "generator": {"name": "resnet", "width": 3, "image_stride": 1},
+        "critic": {"name": "resnet", "width": 3, "image_stride": 1},
+        "latent_dim": 7,
+    }
+    found = describe(small(model=model))
+    generator = 2 * 7 * 12 * 16 + conv(3, 3, 3, 16**2)
+    for before, after, places in ((12, 6, 4**2), (6, 3, 8**2)):
+        generator += conv(before, after, 4, places) + conv(after, after, 3, 4 * places) + conv(before, after, 1, places)
+    critic = conv(3, 3, 3, 16**2) + conv(3, 3, 4, 8**2) + conv(3, 3, 1, 8**2) + 2 * 6
+    for before, after, places in ((3, 6, 8**2),):
+        critic += (
+            conv(before, before, 3, places) + conv(before, after, 4, places // 4) + conv(before, after, 1, places // 4)
+        )
+    critic += 2 * conv(6, 6, 3, 4**2)
+    assert found.generator.flops_per_image == generator
+    assert found.critic.flops_per_image == critic
+
+
+def test_layers_of_residual_blocks_are_listed():
+    found = describe(small(model={"critic": {"name": "resnet", "width": 4}}))
+    names = [layer.name for layer in found.critic.layers]
+    assert "features.8.0.residual.1" in names
+    assert "features.8.0.shortcut.1" in names
+    assert sum(layer.parameters for layer in found.critic.layers) == found.critic.parameters.total
 
 
 def test_flops_of_an_autoencoder():
@@ -121,10 +208,13 @@ def test_flops_of_an_autoencoder():
 
 
 AUTOENCODER = {"generator": {"width": 3}, "critic": {"name": "dcgan_encoder", "width": 5}, "latent_dim": 7}
+AUGMENTED = {"colour": True, "translation": 0.125, "cutout": 0.5}
 SIDES = [
     {"objective": {"kind": "bce", "batches": "one", "label_noise": 0.1}},
     {"objective": {"kind": "bce", "r1": 10.0}},
     {"objective": {"kind": "least_squares"}},
+    {"objective": {"kind": "relativistic", "r1": 1.0}, "augmentation": AUGMENTED},
+    {"objective": {"kind": "hinge"}, "augmentation": {**AUGMENTED, "target": 0.6}},
     {"objective": {"kind": "wasserstein_gp"}},
     {"objective": {"kind": "wasserstein_clip"}, "training": {"batch_size": 4, "precision": "bfloat16"}},
     {"objective": {"kind": "wasserstein_gp"}, "training": {"batch_size": 4, "precision": "float64"}},
@@ -165,7 +255,7 @@ def test_memory_is_what_real_tensors_take(sections):
     networks = tuple(map(precision.place, build_networks(spec.model, ImageShape(3, size), 0, labels)))
     weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
     real = Batch(torch.zeros(4, 3, size, size, dtype=dtype), torch.zeros(4, labels, dtype=dtype))
-    game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent)
+    game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)
 
     kept = {
         "critic": kept_by(game.critic, real, precision, (*weights, *real)),
@@ -376,6 +466,8 @@ def test_what_had_to_be_assumed_is_said():
         {"objective__kind": "elbo"},
         {"objective__kind": "wasserstein_gp"},  # with BatchNorm
         {"objective__r2": 1.0},
+        {"objective__kind": "wasserstein_clip", "augmentation": {"colour": True, "target": 0.6}},
+        {"objective__kind": "elbo", "model__critic": {"name": "dcgan_encoder"}, "augmentation": {"colour": True}},
         {"optimizer__critic__name": "sdg"},
         {"optimizer__generator__betas": [0.5, 1.0]},
         {"data__image_size": 32},
@@ -469,6 +561,23 @@ def test_the_schema_takes_every_shipped_specification(check, path):
         assert [error.message for error in check.iter_errors(tree)] == []
 
 
+def moving(base: float, final: float) -> dict[str, float]:
+    return {"base": base, "final": final, "images": 10}
+
+
+def test_the_schema_takes_numbers_that_move_each_within_its_own_bounds(check):
+    tree = {
+        "name": "x",
+        "data": {"shards": "y"},
+        "objective": {"kind": "relativistic", "r1": moving(150.0, 15.0), "r2": 2},
+        "augmentation": {"cutout": 0.5, "probability": moving(0.0, 1.0)},
+        "optimizer": {"critic": {"betas": [0.0, moving(0.9, 0.99)]}},
+        "training": {"ema_half_life_images": moving(0, 500_000)},
+    }
+    assert [error.message for error in check.iter_errors(tree)] == []
+    complete(RunSpec.model_validate(tree))
+
+
 class _Numbers(yaml.SafeLoader):
     """2e-4 is a number, as in YAML 1.2, which editors read."""
 
@@ -488,6 +597,11 @@ _Numbers.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^\d+[eE][
         {"optimizer": {"critic": {"alpha": 0.9}}},
         {"optimizer": {"critic": {"name": "rmsprop", "alpha": 1.5}}},
         {"optimizer": {"critic": {"schedule": {"kind": "square"}}}},
+        {"optimizer": {"critic": {"betas": [0.0, moving(0.9, 1.0)]}}},
+        {"objective": {"kind": "hinge", "r1": moving(-1.0, 1.0)}},
+        {"objective": {"kind": "hinge", "r1": {"base": 1.0, "final": 2.0}}},
+        {"augmentation": {"cutout": 0.5, "probability": moving(0.0, 1.5)}},
+        {"training": {"ema_half_life_images": moving(0.5, 3)}},
         {"trainig": {}},
     ],
     ids=str,

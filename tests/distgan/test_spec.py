@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,18 @@ from hypothesis import strategies as st
 from distgan.spec import (
     FREE_ON_RESUME,
     ConditionSpec,
+    Cosine,
     DataSpec,
     Options,
     RunSpec,
     ScheduleSpec,
     differences,
     dump_spec,
+    greatest,
     load_spec,
     section_of,
     validate,
+    value_at,
 )
 from jobs import recipes
 from shards.errors import InputError
@@ -196,6 +201,21 @@ def test_every_float_survives_an_override(tmp_path_factory, lr):
         (MINIMAL + "seed: !!int foo\n", ["not valid YAML"]),
         (MINIMAL + "seed: " + "[" * 5000, ["nested too deeply"]),
         (MINIMAL + "training: {ema_ramp_up: .inf}\n", ["training.ema_ramp_up", "finite"]),
+        (MINIMAL + "training: {ema_half_life_images: -1}\n", ["training.ema_half_life_images'", "greater than"]),
+        (MINIMAL + "training: {ema_half_life_images: [1]}\n", ["training.ema_half_life_images'", "integer", "[1]"]),
+        (
+            MINIMAL + "training: {ema_half_life_images: {base: -1, final: 5, images: 0}}\n",
+            ["'training.ema_half_life_images.base'", "-1", "'training.ema_half_life_images.images'", "not 0"],
+        ),
+        (
+            MINIMAL + "training: {ema_half_life_images: {bsae: 1, final: 0.5}}\n",
+            [
+                "training.ema_half_life_images.bsae'; did you mean 'base'",
+                "'training.ema_half_life_images.final'",
+                "0.5",
+            ],
+        ),
+        (MINIMAL + "training: {ema_half_life_images: {base: 1}}\n", ["ema_half_life_images.final' is missing"]),
         (MINIMAL + "optimizer: {critic: {lr: 1e30}}\n", ["optimizer.critic.lr", "less than"]),
         ("name: !!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
     ],
@@ -216,10 +236,24 @@ def test_a_wrong_specification_is_named(tmp_path, text, words):
             "optimizer.critic.schedule={kind: linear, hold_images: 9, until_images: 9}",
             ["'optimizer.critic.schedule'", "greater than hold_images"],
         ),
+        ("optimizer.critic.schedule={kind: cosine}", ["'optimizer.critic.schedule'", "a cosine schedule needs"]),
+        ("optimizer.critic.schedule={final: 0.1}", ["'optimizer.critic.schedule'", "final belongs to kind: cosine"]),
         ("optimizer.generator.schedule={until_images: 9}", ["'optimizer.generator.schedule'", "kind: linear"]),
         ("optimizer.generator.schedule={hold_images: 9}", ["'optimizer.generator.schedule'", "kind: linear"]),
         ("optimizer.critic.schedule={kind: inverse_time}", ["'optimizer.critic.schedule'", "decay > 0"]),
         ("optimizer.critic.schedule={decay: 0.1}", ["'optimizer.critic.schedule'", "kind: inverse_time"]),
+        ("augmentation.probability=0.5", ["'augmentation'", "set colour, translation or cutout"]),
+        ("augmentation={cutout: 0.5, probability: {base: 0, final: 1.5, images: 9}}", ["probability.final'", "1.5"]),
+        ("augmentation.target=0.6", ["'augmentation'", "target is of what is done", "set colour"]),
+        ("augmentation={colour: true, target: 1.0}", ["'augmentation.target'", "less than 1"]),
+        ("augmentation={colour: true, speed_images: 9}", ["'augmentation'", "speed_images", "set target"]),
+        ("augmentation={cutout: -0.5}", ["'augmentation.cutout'", "greater than or equal to 0"]),
+        ("augmentation={cutout: 1.5}", ["'augmentation.cutout'", "less than or equal to 1"]),
+        ("augmentation={cutout: 1.0}", ["augmentation.cutout = 1.0", "nothing of some images of 64 pixels", "0.5"]),
+        ("augmentation={translation: 1}", ["augmentation.translation = 1.0", "nothing of some images", "0.125"]),
+        ("augmentation={translation: 0.5, cutout: 0.5}", ["translation = 0.5", "cutout = 0.5", "nothing of some"]),
+        ("augmentation={cutout: 0.001}", ["augmentation.cutout is less than half a pixel of 64", "or to 0"]),
+        ("augmentation={color: true}", ["augmentation.color", "did you mean 'colour'"]),
         ("model.condition={}", ["'model.condition'", "attributes: [NAME, ...]"]),
         ("data.pyramid=true", ["data.pyramid", "training.stages"]),
         ("model.condition={attributes: [Male, Male]}", ["'model.condition'", "twice"]),
@@ -344,10 +378,11 @@ def test_what_would_change_the_numbers_is_named_and_the_rest_is_free(tmp_path):
     ]
     assert differences(before, load_spec(path, free)) == []
     binding = ["seed=1", "model.generator.width=8", "training.batch_size=3", "data.limit=9"]
-    binding += ["optimizer.critic.clip_norm=1", "optimizer.critic.schedule.warm_up_images=5"]
+    binding += ["optimizer.critic.clip_norm=1", "optimizer.critic.schedule.warm_up_images=5", "augmentation.cutout=0.5"]
     assert differences(before, load_spec(path, binding)) == [
         "seed: 0 -> 1",
         "data.limit: None -> 9",
+        "augmentation.cutout: 0.0 -> 0.5",
         "optimizer.critic.schedule.warm_up_images: 0 -> 5",
         "optimizer.critic.clip_norm: None -> 1.0",
         "training.batch_size: 128 -> 3",
@@ -417,6 +452,42 @@ def test_epochs_are_whole_passes_and_decimal_fractions_of_them(samples, thousand
     images = spec.in_images(samples).training.images
     assert images == -(-thousandths * samples // 1000)
     assert spec.in_images(samples).in_images(5) == spec.in_images(samples)
+
+
+finite = st.floats(-1e6, 1e6)
+
+
+@given(finite, finite, st.integers(1, 10**9), st.integers(0, 2 * 10**9))
+def test_a_number_that_moves_follows_half_a_cosine_and_stays(base, final, length, images):
+    number = Cosine[float](base=base, final=final, images=length)
+    progress = min(images / length, 1.0)
+    expected = final + 0.5 * (base - final) * (1 + math.cos(math.pi * progress))
+    assert value_at(number, images) == pytest.approx(expected, rel=1e-12, abs=1e-9)
+    assert value_at(number, 0) == pytest.approx(base, rel=1e-12, abs=1e-9)
+    assert value_at(number, length + images) == final
+    assert min(base, final) - 1e-9 <= value_at(number, images) <= greatest(number) + 1e-9
+    values = [value_at(number, length * part // 16) for part in range(17)]
+    assert all((after - before) * (final - base) >= 0 for before, after in pairwise(values))
+    assert value_at(base, images) == greatest(base) == base
+
+
+def test_numbers_that_move_read_back_the_same_and_are_no_other_s(tmp_path):
+    path = write(tmp_path, MINIMAL)
+    overrides = [
+        "training.ema_half_life_images={base: 0, final: 500_000, images: 10_000_000}",
+        "objective={kind: hinge, r1: {base: 2, final: 0.2, images: 1e7}}",
+        "optimizer.critic.betas=[0, {base: 0.9, final: 0.99, images: 10_000_000}]",
+    ]
+    spec = load_spec(path, overrides)
+    assert value_at(spec.training.ema_half_life_images, 5_000_000) == 250_000
+    assert load_spec(write(tmp_path, dump_spec(spec))) == spec
+    other = load_spec(write(tmp_path, MINIMAL), ["training.ema_half_life_images=500_000", *overrides[1:]])
+    assert differences(spec, other) == [
+        "training.ema_half_life_images.base: 0 -> unset",
+        "training.ema_half_life_images.final: 500000 -> unset",
+        "training.ema_half_life_images.images: 10000000 -> unset",
+        "training.ema_half_life_images: unset -> 500000",
+    ]
 
 
 def test_the_schema_is_plain_yaml():

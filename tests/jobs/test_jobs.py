@@ -39,7 +39,8 @@ def spec(name: str, *overrides: str) -> RunSpec:
 def test_every_recipe_is_there():
     recipes = {
         *("dcgan32_gwu", "dcgan64", "dcgan64_report", "dcgan_mnist", "dcgan_cifar10"),
-        *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_clip64", "vae64", "demo", "grow64"),
+        *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_gp64_ttur", "wgan_clip64", "vae64"),
+        *("demo", "grow64"),
     }
     assert recipes <= set(NAMES)
 
@@ -120,6 +121,11 @@ def test_the_published_settings():
     assert keras_steps == spec("wgan_gp64", "training.images=30_389_850").steps == 94_969
     assert (gradient_penalty.objective.n_critic, gradient_penalty.objective.rest["penalty"]) == (5, 10.0)
     assert gradient_penalty.optimizer.critic.rest["betas"] == [0.0, 0.9]
+    two_scales = spec("wgan_gp64_ttur", "name=wgan_gp64", "objective.n_critic=5", "optimizer.critic.lr=1e-4")
+    assert two_scales == gradient_penalty, "nothing else differs"
+    two_scales = spec("wgan_gp64_ttur")
+    assert (two_scales.objective.n_critic, two_scales.steps) == (1, keras_steps)
+    assert (two_scales.optimizer.critic.lr, two_scales.optimizer.generator.lr) == (3e-4, 1e-4)
     clipped = spec("wgan_clip64")
     assert (clipped.objective.rest["clip"], clipped.optimizer.critic.lr, clipped.objective.n_critic) == (0.01, 5e-5, 5)
 

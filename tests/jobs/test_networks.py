@@ -11,102 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distgan.networks import ImageShape, build_networks
 from distgan.spec import RunSpec, load_spec
 from tests.distgan.networks.conftest import enlarged, noise
+from tests.tables import SAME, Table
 
 JOBS = Path(__file__).parents[2] / "jobs"
 BATCH = 3
-SAME = None
-"""Padding by which the map shrinks by the stride alone."""
-
-
-class Table:
-    """The rows of a table, applied to ``x`` one after the other with the weights of a network, in their order."""
-
-    def __init__(self, network: nn.Module, x: Tensor, *, keras: bool = False) -> None:
-        self.x = x
-        self.training = network.training
-        self.keras = keras
-        self.weights = [value for name, value in network.state_dict().items() if "num_batches" not in name]
-
-    def take(self, *shape: int) -> Tensor:
-        weight = self.weights.pop(0)
-        assert weight.shape == shape
-        return weight
-
-    def dense(self, out: int, *, bias: bool = True, shape: tuple[int, ...] | None = None) -> Table:
-        """A product of all inputs and a matrix, whose shape may be written as another layer's."""
-        flat = self.x.flatten(1)
-        weight = self.take(*(shape or (out, flat.shape[1]))).reshape(out, flat.shape[1])
-        self.x = torch.einsum("ni,oi->no", flat, weight) + (self.take(out) if bias else 0)
-        return self
-
-    def project(self, out: int, *, bias: bool = False) -> Table:
-        """z to 4×4 maps: a product, whose weights are those of a transposed convolution of 1×1 maps."""
-        weight = self.take(self.x.shape[1], out, 4, 4)
-        self.x = torch.einsum("ni,iohw->nohw", self.x, weight)
-        if bias:
-            self.x = self.x + self.take(out)[:, None, None]
-        return self
-
-    def reshape(self, *shape: int) -> Table:
-        self.x = self.x.reshape(-1, *shape)
-        return self
-
-    def conv(self, out: int, kernel: int, stride: int = 1, padding: int | None = 0, *, bias: bool = True) -> Table:
-        """A convolution; ``SAME`` pads as TensorFlow says: what is odd comes after."""
-        total = max((-(-self.x.shape[2] // stride) - 1) * stride + kernel - self.x.shape[2], 0)
-        before, after = (total // 2, total - total // 2) if padding is None else (padding, padding)
-        padded = F.pad(self.x, (before, after, before, after))
-        weight = self.take(out, self.x.shape[1], kernel, kernel)
-        self.x = F.conv2d(padded, weight, self.take(out) if bias else None, stride)
-        return self
-
-    def conv_t(self, out: int, kernel: int, *, bias: bool = True) -> Table:
-        """A transposed convolution of stride 2 that doubles the map: what is too much is cut, the larger half after."""
-        weight, size = self.take(self.x.shape[1], out, kernel, kernel), 2 * self.x.shape[2]
-        full = F.conv_transpose2d(self.x, weight, self.take(out) if bias else None, stride=2)
-        cut = (full.shape[2] - size) // 2
-        self.x = full[:, :, cut : cut + size, cut : cut + size]
-        return self
-
-    def batch_norm(self) -> Table:
-        channels = self.x.shape[1]
-        scale, shift, mean, variance = (self.take(channels)[:, None, None] for _ in range(4))
-        if self.training:
-            mean = self.x.mean((0, 2, 3), keepdim=True)
-            variance = (self.x - mean).square().mean((0, 2, 3), keepdim=True)
-        self.x = (self.x - mean) / (variance + (1e-3 if self.keras else 1e-5)).sqrt() * scale + shift
-        return self
-
-    def layer_norm(self) -> Table:
-        """Over all values of an image; a scale and a shift for each channel."""
-        scale, shift = (self.take(self.x.shape[1])[:, None, None] for _ in range(2))
-        mean = self.x.mean((1, 2, 3), keepdim=True)
-        variance = (self.x - mean).square().mean((1, 2, 3), keepdim=True)
-        self.x = (self.x - mean) / (variance + 1e-5).sqrt() * scale + shift
-        return self
-
-    def relu(self) -> Table:
-        self.x = self.x.clamp(min=0)
-        return self
-
-    def leaky(self) -> Table:
-        """LeakyReLU with the slope 0.2, Keras's with 0.3."""
-        self.x = torch.where(self.x > 0, self.x, (0.3 if self.keras else 0.2) * self.x)
-        return self
-
-    def tanh(self) -> Table:
-        self.x = self.x.tanh()
-        return self
-
-    def out(self) -> Tensor:
-        assert not self.weights, "the network has weights that are in no row"
-        return self.x
 
 
 def paper_generator(network: nn.Module, z: Tensor, widths: tuple[int, ...], channels: int = 3) -> Tensor:
@@ -192,6 +105,10 @@ TABLES: dict[str, tuple[Forward, Forward]] = {
     "dcgan128_keras": (keras_generator, keras_critic),
     "gan128_rmsprop": (tutorial_generator, tutorial_critic),
     "wgan_gp64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64, "layer_norm")),
+    "wgan_gp64_ttur": (
+        lambda n, z: paper_generator(n, z, W64[::-1]),
+        lambda n, x: paper_critic(n, x, W64, "layer_norm"),
+    ),
     "wgan_clip64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
     "vae64": (lambda n, z: paper_generator(n, z, W64[::-1]), encoder),
 }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distgan.networks import CRITICS, GENERATORS, Critic, Generator, ImageShape
 from distgan.networks.base import GeneratorInput
+from distgan.networks.gain import Equalised
 
 
 def make_generator(name: str, image: ImageShape, given: GeneratorInput, **options: Any) -> Generator:
@@ -51,6 +52,9 @@ def enlarged(network: nn.Module) -> Any:
             parameter.copy_(torch.randn(parameter.shape, generator=random) / fan**0.5)
             if parameter.ndim == 1:
                 parameter.add_(1.0)
+        for module in network.modules():
+            if isinstance(module, Equalised):  # which makes its weights smaller itself
+                module.weight.mul_(module.fan_in**0.5)
         for name, buffer in network.named_buffers():
             if "running" in name:
                 buffer.copy_(torch.rand(buffer.shape, generator=random) + 0.5)

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape
+from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.base import GeneratorInput
 from distgan.networks.dcgan import CriticOptions, DCGANGenerator, GeneratorOptions, dcgan_critic, dcgan_encoder
-from distgan.spec import validate
+from distgan.networks.gain import Equalised
+from distgan.networks.normalisation import PixelNorm
+from distgan.spec import ModelSpec, validate
 from shards.errors import InputError
-from tests.distgan.networks.conftest import keras_counts, outputs
+from tests.distgan.networks.conftest import enlarged, keras_counts, make_critic, make_generator, noise, outputs
 
 
 def test_the_paper_s_networks_have_the_published_parameters():
@@ -133,9 +135,86 @@ def test_a_greatest_width_below_the_least_is_refused(entry):
         validate(entry.options, {"max_width": 32}, "model")
 
 
+@pytest.mark.parametrize("normalisation", [["batch", "spectral"], "batch, spectral", "spectrl"], ids=str)
+def test_a_critic_has_one_normalisation(normalisation):
+    words = r"model\.critic: 'normalisation' should be 'batch', 'layer', 'instance', 'none' or 'spectral', not"
+    with pytest.raises(InputError, match=words):
+        validate(CriticOptions, {"normalisation": normalisation}, "model.critic")
+
+
 def test_without_batch_norm_on_its_input_layer_that_has_a_bias():
     with torch.device("meta"):
         generator = DCGANGenerator(GeneratorOptions(input_batchnorm=False), ImageShape(3, 64), GeneratorInput(100))
     assert keras_counts(generator) == (3_576_704 + 2 * (960 - 512) - 512, 3_576_704 - 512)
     kinds = [type(layer) for layer in generator.layers]
     assert kinds[:4] == [nn.Unflatten, nn.ConvTranspose2d, nn.ReLU, nn.ConvTranspose2d]
+
+
+@pytest.mark.parametrize(("normalisation", "kind"), [("batch", nn.BatchNorm2d), ("pixel", PixelNorm), ("none", None)])
+def test_the_generator_s_normalisation(normalisation, kind):
+    """BatchNorm before activations, pixel norm after them; without BatchNorm layers have a bias but for the last."""
+    generator = make_generator("dcgan", ImageShape(3, 32), GeneratorInput(4), width=2, normalisation=normalisation)
+    names = [name for name, _ in outputs(generator, torch.randn(2, 4))]
+    hidden = {
+        "batch": ["ConvTranspose2d", "BatchNorm2d", "ReLU"],
+        "pixel": ["ConvTranspose2d", "ReLU", "PixelNorm"],
+        "none": ["ConvTranspose2d", "ReLU"],
+    }[normalisation]
+    assert names == ["Unflatten", *3 * hidden, "ConvTranspose2d", "Tanh"]
+    biases = [layer.bias is not None for layer in generator.modules() if isinstance(layer, nn.ConvTranspose2d)]
+    assert biases == [normalisation != "batch"] * 3 + [False]
+    norms = sum(isinstance(layer, nn.BatchNorm2d | PixelNorm) for layer in generator.modules())
+    assert norms == (0 if kind is None else 3)
+
+
+@torch.no_grad()
+def test_equalised_layers_are_the_plain_ones_with_smaller_weights():
+    """Generator and critic, with the weights of the equalised ones put into plain ones at the size they are used."""
+    image, given_ = ImageShape(3, 32), GeneratorInput(4)
+    for make, arguments, x in (
+        (make_generator, (given_,), noise(3, 4)),
+        (make_critic, (2,), noise(3, 3, 32, 32)),
+    ):
+        equalised, plain = (
+            enlarged(make("dcgan", image, *arguments, width=2, layer_gain=gain)) for gain in ("equalised", "plain")
+        )
+        kinds = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+        pairs = [[layer for layer in network.modules() if isinstance(layer, kinds)] for network in (equalised, plain)]
+        for ours, theirs in zip(*pairs, strict=True):
+            used = ours.used_weight()
+            if isinstance(theirs, nn.ConvTranspose2d):
+                linear = isinstance(ours, nn.Linear)
+                used = used.T.reshape(theirs.weight.shape) if linear else used.transpose(0, 1)
+            theirs.weight.copy_(used)
+        norms = [
+            [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+            for network in (equalised, plain)
+        ]
+        for ours, theirs in zip(*norms, strict=True):
+            theirs.load_state_dict(ours.state_dict())
+        labels = [noise(3, 2, seed=1)] if make is make_critic else []
+        torch.testing.assert_close(equalised(x, *labels), plain(x, *labels), rtol=1e-10, atol=1e-11)
+
+
+def test_equalised_layers_begin_with_weights_of_size_1():
+    model = {"generator": {"layer_gain": "equalised"}, "critic": {"layer_gain": "equalised"}, "latent_dim": 100}
+    for network in build_networks(ModelSpec.model_validate(model), ImageShape(3, 32), 0):
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+        assert layers
+        for layer in layers:
+            assert isinstance(layer, Equalised)
+            assert abs(layer.weight.std() - 1) < 5 / (2 * layer.weight.numel()) ** 0.5
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_critic_may_be_told_the_deviation_before_its_last_strided_layer(size):
+    critic = make_critic("dcgan", ImageShape(3, size), width=2, minibatch_stddev=True, normalisation="none")
+    seen = outputs(critic, torch.rand(2, 3, size, size))
+    at = [name for name, _ in seen].index("MinibatchStddev")
+    assert seen[at][1][1:] == (8, 8)
+    assert [name for name, _ in seen[at + 1 :]] == ["Conv2d", "LeakyReLU", "Conv2d"]
+
+
+def test_spectral_and_equalised_exclude_each_other():
+    with pytest.raises(InputError, match=r"model: normalisation: spectral divides out .* leave out one"):
+        validate(CRITICS["dcgan"].options, {"normalisation": "spectral", "layer_gain": "equalised"}, "model")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from distgan.networks import ImageShape
-from distgan.networks.base import Critic, Encoder, GeneratorInput
+from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput
 from distgan.networks.dcgan import CriticOptions, DCGANGenerator, GeneratorOptions, dcgan_critic, dcgan_encoder
 from distgan.networks.growing import enlarge, grow, images_before, shrink, train_what_is_in_use
 from distgan.stages import Stage, Timetable
-from tests.distgan.networks.conftest import enlarged, noise
+from shards.errors import InputError
+from tests.distgan.networks.conftest import enlarged, make_critic, make_generator, noise
 
 SIZES = (8, 16, 32)
 TIMETABLE = Timetable([Stage(8, 1, 1, 1), Stage(16, 1, 1, 4, 4), Stage(32, 1, 1, None, 4)])
@@ -35,11 +37,33 @@ def critic(labels: int = 0, **options) -> Critic:
     return enlarged(dcgan_critic(CriticOptions(width=2, **options), ImageShape(3, 32, SIZES[:-1]), labels))
 
 
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("pggan", {}),
+    ("resnet", {"normalisation": "none"}),
+    *(
+        ("resnet", {"block": block, "image_stride": stride, "blocks": blocks})
+        for block in ("plain", "bottleneck")
+        for stride in (1, 2)
+        for blocks in (1, 2)
+    ),
+]
+
+
+def other_generator(name: str, **options) -> Generator:
+    options = {"normalisation": "batch", **options} if name == "resnet" else options
+    given_ = GeneratorInput(5, 2, options.get("normalisation") == "batch")
+    return enlarged(make_generator(name, ImageShape(3, 32, SIZES[:-1]), given_, width=2, **options))
+
+
+def other_critic(name: str, **options) -> Critic:
+    return enlarged(make_critic(name, ImageShape(3, 32, SIZES[:-1]), 2, width=2, minibatch_stddev=True, **options))
+
+
 def encoder() -> Encoder:
     return enlarged(dcgan_encoder(CriticOptions(width=2), ImageShape(3, 32, SIZES[:-1]), 0, 5))
 
 
-def drawn(network: DCGANGenerator, size: int, fade: float = 1.0) -> torch.Tensor:
+def drawn(network: Generator, size: int, fade: float = 1.0) -> torch.Tensor:
     """Images as in training, of the running statistics, which no call changes."""
     network = copy.deepcopy(network).eval()
     network.layers.training = True
@@ -83,6 +107,65 @@ def test_a_critic_fades_maps(normalisation):
         assert small.shape == (4,)
         for fade in (0.25, 0.5, 0.75):
             torch.testing.assert_close(judged(network, images, size, fade), (1 - fade) * small + fade * large)
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILIES, ids=str)
+def test_other_generators_fade_likewise(name, options):
+    network = other_generator(name, **options)
+    for before, size in ((8, 16), (16, 32)):
+        small, large = drawn(network, before), drawn(network, size)
+        assert (small.shape, large.shape) == ((3, 3, before, before), (3, 3, size, size))
+        assert (small - large[:, :, ::2, ::2]).abs().max() > 1e-3
+        doubled = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        torch.testing.assert_close(drawn(network, size, 0.25), 0.75 * doubled + 0.25 * large)
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILIES, ids=str)
+def test_other_critics_fade_likewise(name, options):
+    """From the score of the halved image to the image's own; between them, maps are mixed and not scores."""
+    network = other_critic(name, **options)
+    timetable = Timetable([Stage(8, 1, 1, 1), Stage(16, 1, 1, 10**9, 10**9), Stage(32, 1, 1, None, 10**9)])
+    for before, size, first in ((8, 16, 1), (16, 32, 1 + 10**9)):
+        images = noise(4, 3, size, size)
+        halved = images.reshape(4, 3, before, 2, before, 2).mean((3, 5))
+        grow(network, timetable, first)  # a fade of one billionth
+        begun = network(images, noise(4, 2, seed=2))
+        torch.testing.assert_close(begun, judged(network, halved, before), rtol=1e-6, atol=1e-6)
+        assert (judged(network, images, size) - begun).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILIES, ids=str)
+def test_the_largest_size_of_others_is_that_of_networks_that_do_not_grow(name, options):
+    for make, given_, shape in ((make_generator, GeneratorInput(5), (4, 5)), (make_critic, 0, (4, 3, 32, 32))):
+        plain, growing = (make(name, ImageShape(3, 32, sizes), given_, width=2, **options) for sizes in ((), (8, 16)))
+        missing, more = growing.load_state_dict(plain.state_dict(), strict=False)
+        assert not more
+        assert missing
+        assert all("_image." in key for key in missing)
+        x = torch.randn(shape)
+        torch.testing.assert_close(plain(x), growing(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "options"), FAMILIES, ids=str)
+@pytest.mark.parametrize(("size", "fade"), [(8, 1.0), (16, 0.5), (32, 0.75), (32, 1.0)])
+def test_others_ask_for_gradients_where_they_come(name, options, size, fade):
+    for network, x in ((other_generator(name, **options), noise(4, 5)), (other_critic(name, **options), None)):
+        grow(network, TIMETABLE, step(size, fade))
+        train_what_is_in_use(network)
+        network(noise(4, 3, size, size) if x is None else x, noise(4, 2, seed=1)).square().sum().backward()
+        asking = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
+        assert asking == {key for key, parameter in network.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize(("name", "least"), [("pggan", 4), ("resnet", 8)])
+def test_others_begin_with_images_as_small_as_their_smallest_maps(name, least):
+    make_generator(
+        name, ImageShape(3, 32, tuple(2**k for k in range(least.bit_length() - 1, 5))), GeneratorInput(5), width=2
+    )
+    words = rf"training\.stages\.0\.size is {least // 2}: the {name} .* use one of {least}, "
+    for make, given_ in ((make_generator, GeneratorInput(5)), (make_critic, 0)):
+        with pytest.raises(InputError, match=words):
+            make(name, ImageShape(3, 32, tuple(2**k for k in range(least.bit_length() - 2, 5))), given_, width=2)
 
 
 def test_in_evaluation_all_sizes_are_shown_at_the_largest():

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from distgan.data.noise import Noise
-from distgan.networks.layers import ConditionalBatchNorm2d, Dropout, Layers, dropout_from
+from distgan.networks.layers import (
+    ConditionalBatchNorm2d,
+    Dropout,
+    Layers,
+    LeakyReLU,
+    ReLU,
+    Residual,
+    SumPooling,
+    dropout_from,
+)
 from tests.distgan.networks.conftest import enlarged, noise
 
 
@@ -52,6 +61,54 @@ def test_labels_are_given_to_the_layers_that_take_them():
     layers = enlarged(Layers(nn.Conv2d(3, 2, 1), ConditionalBatchNorm2d(2, 1), nn.Tanh())).eval()
     x, labels = noise(2, 3, 2, 2), noise(2, 1)
     torch.testing.assert_close(layers(x, labels), torch.tanh(layers[1](layers[0](x), labels)))
+
+
+@pytest.mark.parametrize("labels", [None, noise(2, 1)])
+def test_a_residual_block_is_a_sum_and_gives_labels_to_what_takes_them(labels):
+    norm = [] if labels is None else [ConditionalBatchNorm2d(2, 1)]
+    residual, shortcut = Layers(nn.Conv2d(3, 2, 1), *norm), Layers(nn.Conv2d(3, 2, 1))
+    block = enlarged(Layers(Residual(residual, shortcut))).eval()
+    x = noise(2, 3, 2, 2)
+    torch.testing.assert_close(block(x, labels), residual(x, labels) + shortcut(x))
+    identity = Residual(residual, Layers())
+    with pytest.raises(RuntimeError, match="size"):
+        identity(x, labels)
+
+
+def test_sum_pooling_sums_places():
+    x = noise(2, 3, 4, 5)
+    torch.testing.assert_close(SumPooling()(x), torch.einsum("nchw->nc", x))
+
+
+ACTIVATIONS = [(LeakyReLU, nn.LeakyReLU, (0.2,)), (LeakyReLU, nn.LeakyReLU, (0.01,)), (ReLU, nn.ReLU, ())]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_activations_are_torch_s(ours, theirs, options, inplace, dtype):
+    """Bit for bit, with both derivatives, also of 0."""
+    found = []
+    for layer in (ours(*options, inplace=inplace), theirs(*options, inplace=inplace)):
+        assert isinstance(layer, theirs)
+        x = noise(4, 3, 5).to(dtype)
+        x[0] = 0
+        x.requires_grad_()
+        activated = layer(1 * x)
+        (slopes,) = torch.autograd.grad(activated.pow(3).sum(), x, create_graph=True)
+        found.append([activated, slopes, *torch.autograd.grad(slopes.square().sum(), x)])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_a_derivative_that_is_0_sends_nothing_back():
+    """The slope of a network of linear pieces does not depend on where in a piece it is taken."""
+    network = nn.Sequential(nn.Linear(3, 4), LeakyReLU(0.2, inplace=True), nn.Linear(4, 4), ReLU(), nn.Linear(4, 1))
+    x = torch.randn(5, 3, requires_grad=True)
+    (slopes,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    slopes.square().sum().backward()
+    assert x.grad is None
+    assert all(layer.bias.grad is None for layer in network if isinstance(layer, nn.Linear))
+    assert all(layer.weight.grad is not None for layer in network if isinstance(layer, nn.Linear))
 
 
 def slots(*numbers: int, dtype: torch.dtype = torch.float64) -> Noise:

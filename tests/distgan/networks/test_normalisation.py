@@ -3,9 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from distgan.networks.normalisation import SyncBatchNorm, normalisation_layer, sum_over_processes, synchronise
+from distgan.networks.normalisation import (
+    MinibatchStddev,
+    PixelNorm,
+    SyncBatchNorm,
+    normalisation_layer,
+    sum_over_processes,
+    synchronise,
+)
 from tests.distgan.networks.conftest import enlarged, noise
 
 
@@ -33,6 +42,96 @@ def test_batch_is_torch_s_and_none_is_none():
     assert isinstance(layer, nn.BatchNorm2d)
     assert (layer.num_features, layer.eps, layer.momentum) == (3, 0.25, 0.125)
     assert normalisation_layer("none", 3) == []
+
+
+counts = st.integers(1, 4)
+
+
+@given(counts, counts, st.lists(counts, max_size=2), st.floats(1e-6, 1e3))
+def test_pixel_norm_is_its_formula(count, channels, places, size):
+    x = noise(count, channels, *places) * size
+    normalised = PixelNorm()(x).numpy()
+    for image, actual in zip(x.numpy(), normalised, strict=True):
+        for place in np.ndindex(*places):
+            vector = np.array([image[(channel, *place)] for channel in range(channels)])
+            expected = vector / np.sqrt(sum(number * number for number in vector) / channels + 1e-8)
+            np.testing.assert_allclose([actual[(channel, *place)] for channel in range(channels)], expected, rtol=1e-12)
+
+
+def plain_deviation(x: np.ndarray) -> float:
+    """Image by image, channel by channel and place by place."""
+    count, channels, height, width = x.shape
+    deviations = []
+    for channel, row, column in np.ndindex(channels, height, width):
+        values = [x[i, channel, row, column] for i in range(count)]
+        mean = sum(values) / count
+        deviations.append((sum((value - mean) ** 2 for value in values) / count + 1e-8) ** 0.5)
+    return sum(deviations) / len(deviations)
+
+
+@given(counts, counts, counts, counts, st.floats(-100, 100))
+def test_the_minibatch_s_deviation_is_one_more_channel(count, channels, height, width, mean):
+    x = noise(count, channels, height, width) + mean
+    found = MinibatchStddev()(x)
+    assert torch.equal(found[:, :channels], x)
+    assert found.shape == (count, channels + 1, height, width)
+    np.testing.assert_allclose(found[:, channels], plain_deviation(x.numpy()), rtol=1e-10)
+
+
+@pytest.mark.parametrize("layer", [PixelNorm(), MinibatchStddev()], ids=lambda layer: type(layer).__name__)
+def test_sums_of_squares_are_not_in_bfloat16(layer):
+    x = (noise(8, 16, 2, 2) + 3).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    found = layer(x)
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, layer(x.double()).to(torch.bfloat16), rtol=0, atol=0)
+
+
+def judge(rank, x, weights, shares, dtype):
+    """What a rank sees of a critic that is told the deviation: outputs, slopes, and a penalty's second derivatives.
+
+    As an objective takes them: the slope is that of the rank's own outputs, summed.
+    """
+    critic = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), MinibatchStddev(), nn.Conv2d(5, 2, 2), nn.SiLU())
+    enlarged(critic).to(dtype)
+    if shares is not None:
+        synchronise(critic)
+        x, weights = of_rank(rank, x, shares), of_rank(rank, weights, shares)
+    x = x.detach().to(dtype, copy=True).requires_grad_(True)
+    outputs = critic(x).sum((1, 2, 3))
+    (slopes,) = torch.autograd.grad(outputs.sum(), x, create_graph=True)
+    norms = slopes.square().sum((1, 2, 3)).sqrt()
+    ((outputs.sin() + (norms - 1).square()) * weights.to(dtype)).sum().backward()
+    own = [parameter.grad for parameter in critic.parameters()]
+    if shares is not None:
+        own = [sum_over_processes(gradient) for gradient in own]
+    return [each.detach().double() for each in (outputs, slopes, x.grad, *own)]
+
+
+@pytest.mark.parametrize("shares", [[4, 4], [5, 2, 1]])
+def test_the_deviation_and_all_derivatives_are_those_of_one_big_batch(side_by_side, shares):
+    x, weights = noise(8, 3, 4, 4) * 2 + 1, noise(8, seed=1)
+    alone = judge(0, x, weights, None, torch.float64)
+    ranks = side_by_side(judge, len(shares), x, weights, shares, torch.float64)
+    for i, expected in enumerate(alone):
+        parts = [rank[i] for rank in ranks]
+        for actual in [torch.cat(parts)] if i < 3 else parts:
+            torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_the_slope_is_that_of_the_sum_of_all_outputs():
+    """Which others' outputs belong to: the slope of an image's own output is another."""
+    critic, x = enlarged(nn.Sequential(MinibatchStddev(), nn.Conv2d(4, 1, 2), nn.SiLU())), noise(4, 3, 2, 2)
+    points = x.clone().requires_grad_(True)
+    (slopes,) = torch.autograd.grad(critic(points).sum(), points)
+    step, index = 1e-6, (1, 2, 0, 1)
+    moved = [x.clone() for _ in range(2)]
+    for each, sign in zip(moved, (1, -1), strict=True):
+        each[index] += sign * step
+    quotients = (critic(moved[0]) - critic(moved[1])).flatten() / (2 * step)
+    torch.testing.assert_close(quotients.sum(), slopes[index], rtol=1e-7, atol=0)
+    assert quotients.abs().min() > 0.001
+    assert abs(quotients[1] - slopes[index]) > 0.01
 
 
 # Synchronized BatchNorm

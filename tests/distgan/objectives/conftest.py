@@ -14,7 +14,7 @@ from distgan.networks import Critic, Encoder, Generator, ImageShape, build_netwo
 from distgan.networks.base import GeneratorInput
 from distgan.networks.layers import Dropout, Layers
 from distgan.objectives import Batch, build_game
-from distgan.spec import ModelSpec, ObjectiveSpec
+from distgan.spec import AugmentationSpec, ModelSpec, ObjectiveSpec
 
 IMAGE = ImageShape(3, 8)
 LATENT = 4
@@ -114,10 +114,21 @@ def batch(
 class Duel:
     """A game, and copies of its networks for the reference to differentiate."""
 
-    def __init__(self, objective: dict[str, Any], networks: tuple[nn.Module, nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        objective: dict[str, Any],
+        networks: tuple[nn.Module, nn.Module] | None = None,
+        augmentation: dict[str, Any] | None = None,
+    ) -> None:
         self.generator, self.critic = networks or small_networks()
         self.plain_generator, self.plain_critic = copy.deepcopy((self.generator, self.critic))
-        self.game = build_game(ObjectiveSpec.model_validate(objective), self.generator, self.critic, LATENT)
+        self.game = build_game(
+            ObjectiveSpec.model_validate(objective),
+            self.generator,
+            self.critic,
+            LATENT,
+            augmentation=AugmentationSpec.model_validate(augmentation or {}),
+        )
 
     def fakes(self, labels: Tensor) -> Tensor:
         """What the plain generator makes of the update's latents; with gradient."""

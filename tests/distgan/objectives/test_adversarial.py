@@ -374,6 +374,58 @@ class _Sum(nn.Module):
         return x.sum(1, keepdim=True)
 
 
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("objective", PENALISED, ids=named)
+def test_lazy_penalties_are_of_every_so_manieth_update_and_count_as_many_times(objective, every):
+    """Loss and gradient; in between they are those of the game without penalties, and as cheap."""
+    free = {**objective, "r1": 0.0, "r2": 0.0, **({"penalty": 0.0} if objective["kind"] == "wasserstein_gp" else {})}
+    calls: list[int] = []
+    for updates in range(4):
+        lazy, eager, without = (Duel(tree) for tree in ({**objective, "penalty_every": every}, objective, free))
+        losses = []
+        calls.clear()
+        lazy.critic.register_forward_hook(lambda *_: calls.append(1))
+        for duel in (lazy, eager, without):
+            duel.game.critic.at(updates, 6 * updates)
+            losses.append(duel.game.critic(batch(), draw()))
+            losses[-1].value.backward()
+        ours, its, plain = losses
+        due = updates % every == 0
+        assert ours.figures.keys() == (its if due else plain).figures.keys()
+        if not due:
+            assert len(calls) == 2
+            assert torch.equal(ours.value, plain.value)
+            assert torch.equal(gradient(lazy.critic), gradient(without.critic))
+            continue
+        torch.testing.assert_close(ours.value, plain.value + every * (its.value - plain.value), rtol=1e-12, atol=1e-14)
+        penalty = gradient(eager.critic) - gradient(without.critic)
+        expected = gradient(without.critic) + every * penalty
+        torch.testing.assert_close(gradient(lazy.critic), expected, rtol=1e-9, atol=1e-12)
+        assert penalty.abs().max() > 1e-6
+        for name, figure in its.figures.items():
+            assert torch.equal(ours.figures[name], figure), "figures are without weights"
+
+
+@pytest.mark.parametrize("name", ["r1", "r2", "penalty"])
+def test_the_weight_of_a_penalty_may_move(name):
+    """Down to nothing, which then costs nothing; BatchNorm is refused from the beginning."""
+    kind = "wasserstein_gp" if name == "penalty" else "hinge"
+    tree = {"kind": kind, name: {"base": 3.0, "final": 0.0, "images": 60}}
+    figure = "critic/penalty_fake" if name == "r2" else "critic/penalty"
+    for images, weight in ((0, 3.0), (20, 2.25), (30, 1.5), (60, 0.0), (900, 0.0)):
+        duel, fixed = Duel(tree), Duel({"kind": kind, name: weight})
+        for each in (duel, fixed):
+            each.game.critic.at(0, images)
+        loss, expected = (each.game.critic(batch(), draw()) for each in (duel, fixed))
+        torch.testing.assert_close(loss.value, expected.value, rtol=1e-12, atol=0)
+        assert loss.figures == expected.figures
+        assert (figure in loss.figures) == (weight > 0)
+        assert duel.game.critic.penalised
+    rising = Duel({"kind": kind, name: {"base": 0.0, "final": 1.0, "images": 60}})
+    assert rising.game.critic.penalised
+    assert figure not in rising.game.critic(batch(), draw()).figures
+
+
 def test_r1_costs_nothing_where_it_is_off():
     duel = Duel({"kind": "bce", "r1": 0.0})
     calls = []

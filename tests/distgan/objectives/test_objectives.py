@@ -88,6 +88,19 @@ def test_an_autoencoder_has_no_critic_updates_of_its_own():
         game({"kind": "elbo", "n_critic": 5}, small_autoencoder())
 
 
+def test_weights_that_are_divided_by_their_size_are_not_clipped():
+    with pytest.raises(InputError, match=r"wasserstein_clip clips .* spectral .* set model\.critic\.normalisation to"):
+        game({"kind": "wasserstein_clip"}, dcgan_networks("spectral"))
+    for tree in ({"kind": "hinge"}, {"kind": "wasserstein_gp"}, {"kind": "relativistic", "r1": 1.0}):
+        game(tree, dcgan_networks("spectral"))
+
+
+@pytest.mark.parametrize("tree", [{"kind": "bce"}, {"kind": "wasserstein_gp", "penalty": 0.0}], ids=str)
+def test_what_there_is_not_is_not_of_every_other_update(tree):
+    with pytest.raises(InputError, match=r"objective\.penalty_every is 2, but there is no penalty: set objective\.r1"):
+        game({**tree, "penalty_every": 2}, small_networks())
+
+
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
@@ -99,6 +112,14 @@ def test_an_autoencoder_has_no_critic_updates_of_its_own():
         ({"kind": "hinge", "r3": 1.0}, ["objective", "r3", "there are r1, r2"]),
         ({"kind": "hinge", "r1": "much"}, ["objective", "r1", "number"]),
         ({"kind": "hinge", "r1": -1.0}, ["objective", "r1", "greater than or equal to 0"]),
+        ({"kind": "hinge", "r2": {"base": 1, "final": -1, "images": 9}}, ["objective", "'r2.final'", "greater than"]),
+        ({"kind": "hinge", "r1": {"base": 1, "last": 1, "images": 9}}, ["unknown field 'r1.last'", "final"]),
+        ({"kind": "wasserstein_gp", "penalty": {"base": 1}}, ["objective", "'penalty.final' is missing"]),
+        (
+            {"kind": "hinge", "r1": 1.0, "penalty_every": 0},
+            ["objective", "penalty_every", "greater than"],
+        ),
+        ({"kind": "bce", "r1": 1.0, "penalty_evry": 2}, ["objective", "penalty_evry", "did you mean 'penalty_every'"]),
     ],
     ids=str,
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -8,7 +10,7 @@ from torch import nn
 
 from distgan.networks import ImageShape, build_networks
 from distgan.sampling.averaging import TRACES
-from distgan.spec import ModelSpec
+from distgan.spec import Cosine, ModelSpec
 from distgan.training.ema import EMA, Traces
 
 MODEL = ModelSpec.model_validate({"generator": {"width": 3}, "critic": {"width": 1}, "latent_dim": 5})
@@ -51,6 +53,32 @@ def test_the_ramp_forgets_the_beginning():
             ema.update(step * 50, 50)
     assert ramped.network.weight.item() < 0.01
     assert plain.network.weight.item() > 0.9
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.integers(0, 100), st.integers(0, 100))
+def test_its_half_life_may_move(values, base, final):
+    network = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(network.weight, 7.0)
+    ema, expected = EMA(network, Cosine[int](base=base, final=final, images=100), ramp_up=0.0), 7.0
+    for step, value in enumerate(values, start=1):
+        nn.init.constant_(network.weight, value)
+        ema.update(step * 8, 8)
+        half_life = base + (final - base) * (1 - math.cos(math.pi * min(step * 8 / 100, 1))) / 2
+        keep = 0.5 ** (8 / half_life) if half_life else 0.0
+        expected = keep * expected + (1 - keep) * value
+    torch.testing.assert_close(ema.network.weight.item(), expected, rtol=1e-9, atol=1e-9)
+
+
+@given(st.floats(-10, 10), st.sampled_from([0.0, 0.05]), st.sampled_from([0, Cosine[int](base=0, final=0, images=9)]))
+def test_without_a_half_life_the_average_is_the_weights(value, ramp_up, half_life):
+    network = generator()
+    ema = EMA(network, half_life, ramp_up)
+    for step in range(1, 3):
+        for weight in network.parameters():
+            nn.init.constant_(weight, value * step + 0.1)
+        ema.update(8 * step, 8)
+        for average, weight in zip(ema.network.parameters(), network.parameters(), strict=True):
+            assert torch.equal(average, weight)
 
 
 def weights(*values: float) -> nn.ParameterList:

@@ -232,6 +232,28 @@ def test_the_mean_of_each_figure_is_of_all_steps_since_the_last_log_step():
         guard.judge(3, 0, None)
 
 
+def test_the_mean_of_a_figure_that_not_every_step_has_is_of_those_that_have_it():
+    guard = Guard(GuardSpec())
+    for step in range(1, 8):
+        penalty = {"critic/penalty": float(step)} if step % 3 == 1 else {}
+        figures = {**ALL_IS_WELL, **penalty}
+        guard.observe({name: torch.tensor(value) for name, value in figures.items()})
+        if step == 4:  # put down and taken up again within the interval
+            guard = Guard(GuardSpec(), json.loads(json.dumps(guard.state())))
+    expected = {**ALL_IS_WELL, "critic/penalty": 4.0}
+    assert guard.means() == pytest.approx({f"mean/{name}": value for name, value in expected.items()})
+    assert guard.judge(7, 0, None) == []
+    guard.observe({name: torch.tensor(value) for name, value in ALL_IS_WELL.items()})
+    assert "mean/critic/penalty" not in guard.means()
+
+
+def test_a_penalty_that_is_not_finite_is_of_its_own_step():
+    guard = Guard(GuardSpec())
+    (trouble,) = watch(guard, ALL_IS_WELL, {**ALL_IS_WELL, "critic/penalty": math.nan}, ALL_IS_WELL, first=5)
+    assert (trouble.kind, trouble.since) == ("nonfinite", 5)
+    assert "step 6: critic/penalty is nan" in trouble.text
+
+
 @given(
     st.sampled_from(["exploding", "nonfinite", "won", "collapse", "drifting"]),
     *(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(1, 60), st.integers(1, 4)),
@@ -583,3 +605,22 @@ def test_a_critic_that_wins_is_said(tiny, tmp_path):
 def test_a_run_that_goes_well_hears_nothing(tiny, tmp_path):
     run(tiny(), tmp_path / "run")
     assert "guard." not in log(tmp_path / "run")
+    assert "augmentation" not in log(tmp_path / "run")
+
+
+def test_a_critic_that_has_learnt_a_small_set_by_heart_is_told_of_augmentation(tiny, tmp_path, monkeypatch):
+    """Once, also where the run is stopped and goes on meanwhile."""
+    monkeypatch.setattr("distgan.training.advice.LEAST_IMAGES", 16)
+    spec = tiny(
+        training__images=160,
+        data__limit=8,
+        optimizer={"generator": {"lr": 1e-12}, "critic": {"lr": 1e-2}},
+        guard={"grace_images": 24},
+    )
+    run(spec.with_training(images=120), tmp_path / "run")
+    said = log(tmp_path / "run").count(
+        "augmentation.colour=true augmentation.translation=0.125 augmentation.cutout=0.5"
+    )
+    run(spec, tmp_path / "run", resume=True)
+    assert said == log(tmp_path / "run").count("augmentation.target=0.6") == 1
+    assert "these 8 by heart" in log(tmp_path / "run")

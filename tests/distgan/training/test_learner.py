@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -69,6 +70,119 @@ def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
     for a, b in zip(ours.averaged_generator().parameters(), average.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
     assert (ours.step, ours.images) == (4, images)
+
+
+def test_what_is_lazy_and_what_moves_takes_the_steps_of_a_plain_loop(tiny):
+    """Relativistic pairs, image by image, in float64; penalties at every third update, and every number moves."""
+    every, n_critic = 3, 2
+
+    def moving(base: float, final: float, images: int = 70) -> dict[str, float]:
+        return {"base": base, "final": final, "images": images}
+
+    def at(images: int, base: float, final: float, until: int = 70) -> float:
+        return final + (base - final) * (1 + math.cos(math.pi * min(images / until, 1))) / 2
+
+    adam = {"lr": 2e-4, "betas": [moving(0.0, 0.5), moving(0.9, 0.99)]}
+    adam["schedule"] = {"kind": "cosine", "final": 0.25, "until_images": 70}
+    spec = tiny(
+        training__precision="float64",
+        objective={
+            **{"kind": "relativistic", "n_critic": n_critic, "penalty_every": every},
+            **{"r1": moving(2.0, 0.2), "r2": moving(0.0, 3.0)},
+        },
+        optimizer={"generator": adam, "critic": adam},
+        training__ema_half_life_images=moving(0, 500),
+        training__ema_ramp_up=0.0,
+        model__critic__normalisation="none",
+    )
+    ours = learner(spec)
+    generator, critic = (network.double() for network in build_networks(spec.model, IMAGE, spec.seed))
+    average = copy.deepcopy(generator)
+    optimizer_g, optimizer_d = (torch.optim.Adam(each.parameters(), foreach=False) for each in (generator, critic))
+    update, penalised = 0, []
+
+    def latents(of: str) -> torch.Tensor:
+        return Noise(spec.seed, torch.arange(8), of, torch.float64).normal("latent", (4,))
+
+    def descend(optimizer: torch.optim.Adam, loss: torch.Tensor, images: int) -> None:
+        optimizer.param_groups[0].update(lr=2e-4 * at(images, 1.0, 0.25))
+        optimizer.param_groups[0].update(betas=(at(images, 0.0, 0.5), at(images, 0.9, 0.99)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    for step in range(6):
+        for repeat in range(n_critic):
+            batch = real(spec, update)
+            figures = ours.update_critic(batch, repeat).figures
+            fake = generator(latents(f"critic/{update}")).detach()
+            loss = torch.zeros((), dtype=torch.float64)
+            gammas = at(8 * update, 2.0, 0.2), at(8 * update, 0.0, 3.0)
+            for x, g in zip(batch.images.split(1), fake.split(1), strict=True):
+                loss = loss + F.softplus(critic(g) - critic(x)).sum() / 8
+                if update % every == 0:
+                    for gamma, image in zip(gammas, (x, g), strict=True):
+                        point = image.clone().requires_grad_(True)
+                        (slope,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
+                        loss = loss + every * gamma / 2 * slope.square().sum() / 8
+            descend(optimizer_d, loss, 8 * update)
+            penalised += [(update, "critic/penalty_fake" in figures)] if "critic/penalty" in figures else []
+            update += 1
+        shown = 8 * n_critic * step
+        ours.update_generator(batch)
+        fake = generator(latents(f"generator/{step}"))
+        descend(optimizer_g, F.softplus(critic(batch.images) - critic(fake)).mean(), shown)
+        keep = 0.5 ** (8 * n_critic / at(shown + 8 * n_critic, 0, 500))
+        for mean, weight in zip(average.parameters(), generator.parameters(), strict=True):
+            mean.data = keep * mean.data + (1 - keep) * weight.data
+    assert penalised == [(0, False), (3, True), (6, True), (9, True)]
+    for mine, plain in ((ours.generator, generator), (ours.critic, critic)):
+        for name, value in plain.state_dict().items():
+            torch.testing.assert_close(mine.state_dict()[name], value, rtol=1e-8, atol=1e-10)
+    for a, b in zip(ours.averaged_generator().parameters(), average.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def adaptive(tiny, **options):
+    kinds = {"colour": True, "translation": 0.125, "cutout": 0.5}
+    return tiny(augmentation={**kinds, "target": 0.1, "speed_images": 100}, objective__n_critic=3, **options)
+
+
+def test_augmentation_adapts_to_all_real_images_of_four_updates(tiny):
+    spec = adaptive(tiny)
+    trainee = learner(spec)
+    expected, signs, seen = 0.0, [], []
+    for step in range(10):
+        for repeat in range(3):
+            figures = trainee.update_critic(real(spec, 3 * step + repeat, torch.float32), repeat).figures
+            seen.append(expected)
+            assert figures["augmentation/probability"].item() == pytest.approx(expected, abs=1e-12)
+            signs.append(figures["critic/sign"].item())
+            if len(signs) == 4:
+                expected += math.copysign(4 * 8 / 100, sum(signs) / 4 - 0.1)
+                expected, signs = min(max(expected, 0.0), 1.0), []
+        trainee.update_generator(real(spec, step, torch.float32))
+    assert len(set(seen)) > 3
+
+
+def test_what_has_adapted_goes_on_in_the_middle_of_four_updates(tiny, tmp_path):
+    spec = adaptive(tiny)
+    one = learner(spec)
+
+    def step(trainee: Learner, number: int) -> list[float]:
+        figures = [trainee.update_critic(real(spec, 3 * number + i, torch.float32), i).figures for i in range(3)]
+        trainee.update_generator(real(spec, number, torch.float32))
+        return [figure.item() for each in figures for figure in each.values()]
+
+    for number in range(3):  # nine updates: one after the second adaptation
+        step(one, number)
+    checkpoint = one.save(tmp_path, "f", None)
+    assert checkpoint.tensors("augmentation")["signs"] != 0
+    other = learner(spec)
+    other.load(checkpoint)
+    for number in range(3, 6):
+        assert step(one, number) == step(other, number)
+    assert torch.equal(*(each._game.critic.augmentation.tensors()["probability"] for each in (one, other)))
 
 
 def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):

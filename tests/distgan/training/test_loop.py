@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from distgan.errors import RunError
 from distgan.sampling import draw_images, load_generator, sample, sample_latents, save_grid
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking import read_metrics
+from distgan.training import clock, loop
+from distgan.training.evaluation import Evaluation
 from distgan.training.learner import Learner
 from distgan.training.loop import train
 from distgan.training.precision import Precision
@@ -141,6 +144,64 @@ def test_stopped_and_resumed_is_never_having_stopped(tiny, tmp_path, stop_after,
     assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
     for grid in (tmp_path / "whole" / "samples").iterdir():
         assert grid.read_bytes() == (tmp_path / "parts" / "samples" / grid.name).read_bytes()
+
+
+def test_a_checkpoint_knows_how_long_the_run_has_trained(tiny, tmp_path, monkeypatch, stop_after):
+    now = [0.0]
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def taking(seconds, work):
+        def slower(*arguments, **options):
+            now[0] += seconds
+            return work(*arguments, **options)
+
+        return slower
+
+    monkeypatch.setattr(Learner, "update_critic", taking(1.0, Learner.update_critic))
+    monkeypatch.setattr(Learner, "update_generator", taking(2.0, Learner.update_generator))
+    for slow in ("save", "save_generator", "finite"):
+        monkeypatch.setattr(Learner, slow, taking(100.0, getattr(Learner, slow)))
+    monkeypatch.setattr(loop, "save_grid", taking(100.0, loop.save_grid))
+    monkeypatch.setattr(Evaluation, "scores", taking(100.0, lambda self, learner: {}))
+    spec = tiny(training__keep_generator_every_images=8, evaluation__every_images=32, evaluation__features="none")
+    run(spec, tmp_path, stop=stop_after(5))
+    assert find_checkpoint(tmp_path).state.training_seconds == 15
+    run(spec, tmp_path, resume=True)
+    assert find_checkpoint(tmp_path).state.training_seconds == 36
+    assert [Checkpoint(path).state.training_seconds for path in generators(tmp_path)] == [3 * i for i in range(1, 13)]
+
+
+def test_lazy_penalties_are_shown_where_there_are_any_and_what_moves_or_adapts_goes_on(tiny, tmp_path, stop_after):
+    """Updates 0, 4, 8, …: two of three steps of three updates have one; the loop is stopped in between."""
+    falling, rising = {"base": 0.9, "final": 0.1, "images": 200}, {"base": 0, "final": 99, "images": 200}
+    lazy = {"kind": "hinge", "r1": falling, "r2": 1.0, "n_critic": 3, "penalty_every": 4}
+    options = {"objective": lazy, "model__critic__normalisation": "none", "training__images": 96 * 3}
+    options |= {"optimizer__critic": {"betas": [0.0, falling]}, "training__ema_half_life_images": rising}
+    options["augmentation"] = {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": falling}
+    options["augmentation"] |= {"target": 0.1, "speed_images": 200}
+    spec = tiny(**options, tracking__log_every=5)
+    run(spec, tmp_path / "whole")
+    stopped = run(spec, tmp_path / "parts", stop=stop_after(7))
+    assert stopped.step == 7
+    run(spec, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert "augmentation.safetensors" in weights(tmp_path / "whole")
+    lines = read_metrics(tmp_path / "whole")
+    seldom = [line for line in curve(tmp_path / "parts") if line["step"] != 7]
+    assert seldom == curve(tmp_path / "whole")
+    run(tiny(**options), tmp_path / "often")
+    every = read_metrics(tmp_path / "often")
+    for name in ("critic/penalty", "critic/penalty_fake"):
+        having = [line["step"] for line in every if name in line]
+        assert having == [s for s in range(1, 13) if any(update % 4 == 0 for update in range(3 * s - 3, 3 * s))]
+        assert len(having) == 9
+        for line, interval in zip(lines, (every[:5], every[5:10], every[10:]), strict=True):
+            shown = [each[name] for each in interval if name in each]
+            assert line[f"mean/{name}"] == pytest.approx(np.mean(shown), rel=1e-12)
+            assert (name in line) == (name in interval[-1])
+        assert [line for line in lines if name not in line], "a line may be of a step without it"
+    assert len({line["augmentation/probability"] for line in every}) > 3
+    assert "Gradient penalties, means of the intervals" in (tmp_path / "whole" / "report.html").read_text()
 
 
 def test_stopping_before_the_first_step_and_often(tiny, tmp_path, stop_after):
@@ -599,7 +660,8 @@ def test_a_growing_run_goes_on_from_any_step(whole, grown, tmp_path, step):
     assert curve(whole) == curve(tmp_path / "run")
     for grid in (whole / "samples").iterdir():
         assert grid.read_bytes() == (tmp_path / "run" / "samples" / grid.name).read_bytes()
-    ours, theirs = (find_checkpoint(folder).state for folder in (whole, tmp_path / "run"))
+    untimed = {"training_seconds": 0.0}
+    ours, theirs = (find_checkpoint(each).state.model_copy(update=untimed) for each in (whole, tmp_path / "run"))
     assert ours == theirs
 
 

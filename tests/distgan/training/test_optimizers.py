@@ -11,7 +11,14 @@ from torch import nn
 
 from distgan.checkpoint import State, save_checkpoint
 from distgan.spec import OptimizerSpec, ScheduleSpec, SideOptimizerSpec
-from distgan.training.optimizers import OPTIMIZERS, build_optimizer, clip_gradients, complete_optimizer, rate_factor
+from distgan.training.optimizers import (
+    OPTIMIZERS,
+    build_optimizer,
+    clip_gradients,
+    complete_optimizer,
+    rate_factor,
+    steer,
+)
 from shards.errors import InputError
 
 NAMES = sorted(OPTIMIZERS)
@@ -56,6 +63,33 @@ def test_adam_is_what_its_paper_says(gradients, lr, betas, eps):
         unbiased = first / (1 - betas[0] ** t), second / (1 - betas[1] ** t)
         theta -= lr * unbiased[0] / (math.sqrt(unbiased[1]) + eps)
     assert moved(spec, 0.5, gradients) == pytest.approx(theta, rel=1e-9, abs=1e-9)
+
+
+@given(
+    st.lists(numbers, min_size=1, max_size=12),
+    st.tuples(st.floats(0.0, 0.99), st.floats(0.0, 0.99)),
+    st.tuples(st.floats(0.0, 0.999), st.floats(0.0, 0.999)),
+    st.integers(1, 100),
+)
+def test_adam_s_betas_and_rate_move_with_the_images(gradients, first, second, images):
+    """The moments are corrected by the decay rates of the update that uses them, as R3GAN's code has it."""
+    betas = [{"base": base, "final": final, "images": images} for base, final in (first, second)]
+    schedule = ScheduleSpec(kind="cosine", final=0.25, until_images=60)
+    spec = SideOptimizerSpec(name="adam", lr=0.1, betas=betas, schedule=schedule)
+    weight = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+    optimizer = build_optimizer(spec, [weight])
+    theta, mean, square = 0.5, 0.0, 0.0
+    for t, g in enumerate(gradients, start=1):
+        shown = 8 * (t - 1)
+        weight.grad = torch.tensor(g, dtype=torch.float64)
+        steer(optimizer, spec, spec.lr / 2, shown, t - 1)
+        optimizer.step()
+        done = (1 - math.cos(math.pi * min(1, shown / images))) / 2
+        beta1, beta2 = (base + (final - base) * done for base, final in (first, second))
+        mean, square = beta1 * mean + (1 - beta1) * g, beta2 * square + (1 - beta2) * g * g
+        rate = 0.1 * 0.5 * (0.25 + 0.75 * (1 + math.cos(math.pi * min(1, shown / 60))) / 2)
+        theta -= rate * (mean / (1 - beta1**t)) / (math.sqrt(square / (1 - beta2**t)) + 1e-8)
+    assert weight.item() == pytest.approx(theta, rel=1e-9, abs=1e-9)
 
 
 @given(
@@ -105,6 +139,8 @@ def test_what_is_declared_stays():
         ({"beta": [0.5, 0.9]}, ["unknown field 'beta'", "did you mean 'betas'"]),
         ({"clipnorm": 3.0}, ["unknown field 'clipnorm'", "did you mean 'clip_norm'"]),
         ({"betas": [0.5, 1.0]}, ["betas.1", "less than 1"]),
+        ({"betas": [0.5, {"base": 0.9, "final": 1.0, "images": 9}]}, ["'betas.1.final'", "less than 1"]),
+        ({"betas": [0.5, {"base": -0.1, "final": 0.9, "images": 9}]}, ["'betas.1.base'", "greater than or equal to 0"]),
         ({"eps": 0.0}, ["eps", "greater than 0"]),
     ],
 )
@@ -129,9 +165,11 @@ def test_inverse_time_is_kerass_decay(decay, iterations):
 
 @st.composite
 def schedules(draw, longest_warm_up=10_000):
-    kind = draw(st.sampled_from(["constant", "linear", "inverse_time"]))
+    kind = draw(st.sampled_from(["constant", "linear", "cosine", "inverse_time"]))
     options = {"kind": kind, "warm_up_images": draw(st.integers(0, longest_warm_up))}
-    if kind == "linear":
+    if kind == "cosine":
+        options["final"] = draw(st.floats(0.0, 1.0))
+    if kind in ("linear", "cosine"):
         options["hold_images"] = draw(st.integers(0, 10_000))
         options["until_images"] = options["hold_images"] + draw(st.integers(1, 10_000))
     if kind == "inverse_time":
@@ -177,6 +215,17 @@ def test_linear_holds_falls_and_ends(hold, fall, later):
     assert rate_factor(schedule, hold + fall + later, 0) == 0.0
     middle = rate_factor(schedule, hold + fall // 2, 0)
     assert middle == pytest.approx(1 - (fall // 2) / fall, rel=1e-12)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 10_000), st.floats(0.0, 1.0), st.integers(0, 30_000))
+def test_cosine_holds_falls_and_stays(hold, fall, final, images):
+    """As R3GAN's code computes it, whose base value is the rate and whose final one the rate times our factor."""
+    schedule = ScheduleSpec(kind="cosine", hold_images=hold, until_images=hold + fall, final=final)
+    decay = 0.5 * (1 + math.cos(math.pi * (images - hold) / fall))
+    expected = 1.0 if images <= hold else final if images > hold + fall else 1.0 + (1 - decay) * (final - 1.0)
+    assert rate_factor(schedule, images, 0) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert rate_factor(schedule, hold, 7) == 1.0
+    assert rate_factor(schedule, hold + fall + images, 7) == final
 
 
 gradients = st.lists(

@@ -172,10 +172,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "objective": {"kind": "wasserstein_clip", "n_critic": 2},
         "optimizer": {side: {"name": "rmsprop", "lr": 5e-5} for side in ("generator", "critic")},
     },
-    "hinge with R1": {"objective": {"kind": "hinge", "r1": 1.0}, "model__critic__normalisation": "instance"},
+    "hinge with R1, augmentation adapts": {
+        "objective": {"kind": "hinge", "r1": 1.0},
+        "model__critic__normalisation": "instance",
+        "augmentation": {"colour": True, "translation": 0.125, "cutout": 0.5, "target": 0.1, "speed_images": 200},
+    },
     "relativistic, spectral": {
-        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 2.0},
+        "objective": {
+            **{"kind": "relativistic", "penalty_every": 3},
+            **{"r1": {"base": 1.0, "final": 0.1, "images": 100}, "r2": 2.0},
+        },
         "model__critic__normalisation": "spectral",
+        "augmentation": {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": 0.7},
     },
     "conditional": {"model__condition": {"attributes": ["Male"], "classes": True, "generator": "batchnorm"}},
     "dcgan_keras": {
@@ -186,6 +194,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     "growing": {  # a border after 5 steps, in the middle of what the tests below do, and a fade of 3
         "training__stages": [{"size": 8, "images": 27, "batch_size": 6}, {"size": 16, "fade_images": 24}],
         "training__keep_traces_every_images": 20,
+    },
+    "pggan": {
+        "objective": {"kind": "wasserstein_gp", "n_critic": 2},
+        "model__generator": {"name": "pggan", "width": 2, "max_width": 4},
+        "model__critic": {"name": "pggan", "width": 2, "max_width": 4},
+    },
+    "resnet, told the deviation": {
+        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 1.0},
+        "model__generator": {"name": "resnet", "width": 2, "normalisation": "batch", "layer_gain": "equalised"},
+        "model__critic": {"name": "resnet", "width": 2, "block": "bottleneck", "minibatch_stddev": True},
     },
     "vae": {"objective": {"kind": "elbo"}, "model__critic": {"name": "dcgan_encoder", "width": 2}},
 }
@@ -254,9 +272,19 @@ def compare(one, many, tolerance):
     return greatest
 
 
+ROUNDED = {"pggan", "resnet, told the deviation"}
+"""Recipes in which Adam divides gradients that would be 0, such as that of a score's bias in a difference of scores, by
+their own size: there float32's rounding moves weights."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize(("precision", "steps", "tolerance"), [("float64", 50, 1e-9), ("float32", 10, 1e-5)])
+@pytest.mark.parametrize(
+    ("name", "precision", "steps", "tolerance"),
+    [
+        *[(name, "float64", 50, 1e-9) for name in RECIPES],
+        *[(name, "float32", 10, 1e-5) for name in RECIPES if name not in ROUNDED],
+    ],
+)
 def test_the_losses_are_those_of_one_worker(recipe, side_by_side, tmp_path, name, precision, steps, tolerance):
     spec = recipe(name, precision, steps)
     train(0, 1, spec, tmp_path / "1")

@@ -69,8 +69,8 @@ def bench_loader(spec: RunSpec | None, count: int = 20_000, size: int = 64) -> F
     """Reading speed, with the files in the page cache.
 
     Args:
-        spec: Its shards, batch size (the last stage's) and ``data`` section are used; None packs invented raw
-            images for the purpose.
+        spec: Its shards, batch size and ``data`` section are used, the last stage's if it grows; None packs invented
+            raw images for the purpose.
         count: How many to invent.
         size: Their height and width.
 

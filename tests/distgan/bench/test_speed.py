@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from distgan import bench
+from distgan.bench import speed
 
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch):
-    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(speed, "ROUNDS", 1)
 
 
 def test_the_loader_is_measured_on_invented_images_and_on_a_set(tiny):
-    invented = bench.bench_loader(None, count=300, size=16)
-    packed = bench.bench_loader(tiny())
+    invented = speed.bench_loader(None, count=300, size=16)
+    packed = speed.bench_loader(tiny())
     for figures in (invented, packed):
         assert figures["reader images/s"] > 0
         assert figures["batches images/s"] > 0
@@ -21,14 +21,14 @@ def test_the_loader_is_measured_on_invented_images_and_on_a_set(tiny):
 
 def test_a_run_that_grows_is_measured_at_each_size(tiny):
     stages = [{"size": 8, "images": 9, "batch_size": 4}, {"size": 16, "fade_images": 20}]
-    figures = bench.bench_step(tiny(training__stages=stages), round_seconds=0.05)
+    figures = speed.bench_step(tiny(training__stages=stages), round_seconds=0.05)
     assert figures["batch size"] == 8
     for name in ("images/s, 8 px", "images/s", "critic updates/s"):
         assert figures[name] > 0
 
 
 def test_the_step_is_measured(tiny):
-    figures = bench.bench_step(tiny(objective__n_critic=2), round_seconds=0.05)
+    figures = speed.bench_step(tiny(objective__n_critic=2), round_seconds=0.05)
     assert figures["precision"] == "float32"
     for name in ("images/s", "critic updates/s", "generator updates/s"):
         assert figures[name] > 0

@@ -1,0 +1,55 @@
+"""The pictures of a leaderboard are written, whatever there is to show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from distgan.bench.charts import draw_curves, draw_grids
+from distgan.bench.leaderboard import Point, Result
+from shards.errors import InputError
+
+
+def results(seeds: int, lowest: float) -> list[Result]:
+    return [
+        Result(f"competitor {name}", seed, tuple(Point(100 * i, i / 2, {"frechet": lowest + i}) for i in range(1, 4)))
+        for name in range(12)
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize(("seeds", "lowest", "scale"), [(1, 1.0, "log"), (3, -2.0, "linear")])
+def test_curves(tmp_path, monkeypatch, seeds, lowest, scale):
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **more: (figures.append(self), save(self, *args, **more))
+    )
+    draw_curves([*results(seeds, lowest), Result("dead", 0, (), "NaN")], "frechet", "FID", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] > 1000
+    (figure,) = figures
+    for axes, step in zip(figure.axes, (100, 0.5), strict=True):
+        lines = axes.get_lines()
+        assert len(lines) == 12 * (1 if seeds == 1 else seeds + 1)
+        assert all(list(line.get_xdata()) == [step, 2 * step, 3 * step] for line in lines)
+        assert all(list(line.get_ydata()) == [lowest + 1, lowest + 2, lowest + 3] for line in lines)
+        assert axes.get_yscale() == scale
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        f"competitor {name}" for name in range(12)
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grids(tmp_path, channels):
+    images = [np.full((16, 16, channels), 10 * i, np.uint8) for i in range(5)]
+    draw_grids({f"{name} {'long ' * 20}\nand more": images for name in range(6)}, tmp_path / "grids.png")
+    with Image.open(tmp_path / "grids.png") as picture:
+        assert picture.size[0] > picture.size[1] > 300
+
+
+def test_a_picture_that_cannot_be_written(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        draw_curves(results(1, 1.0), "frechet", "FID", tmp_path / "nowhere" / "curves.png")
