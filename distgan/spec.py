@@ -338,7 +338,8 @@ class StageSpec(Options):
     """Real images shown in it, the fade's included; its last step completes its batches. The last stage lasts until the
     run ends, and has none."""
     fade_images: Annotated[int, Field(ge=0, le=10**15)] = 0
-    """So many of these pass until the layers that are new in it have faded in. 0 has them there at once."""
+    """So many of these pass until the layers that are new in it have faded in: give them some hundred steps, before
+    which they draw next to nothing. 0 has them there at once."""
     batch_size: Annotated[int, Field(ge=1, le=2**20)] | None = None
     """In place of ``training.batch_size``."""
     lr: StageRates = StageRates()
@@ -361,8 +362,8 @@ class TrainingSpec(Options):
     """In place of ``images``: how often each sample that is trained on is shown. The run's folder has it in images."""
     stages: list[StageSpec] | None = None
     """Grow from small images to ``data.image_size`` (Karras et al. 2018): ``[{size: 8, images: 20_000}, {size: 16,
-    images: 20_000, fade_images: 5_000}, {size: 32, fade_images: 5_000}]``. Each size is twice the one before. In the
-    lists of pictures and scores all is shown at the final size. Unset, all images have that size from the beginning."""
+    images: 20_000, fade_images: 5_000}, {size: 32, fade_images: 5_000}]``. Each size is twice the one before. Pictures
+    and scores are of the final size throughout. Unset, all images have it from the beginning."""
     precision: PrecisionName = "auto"
     """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that compute in it, else float32. A
     resumed run goes on in what it began in. ``bf16``, ``fp32`` and ``fp64`` are understood."""
@@ -370,7 +371,8 @@ class TrainingSpec(Options):
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
     move: ``{base: 0, final: 500_000, images: 10_000_000}``."""
     ema_ramp_up: Annotated[float, Field(ge=0.0)] = 0.05
-    """Early on, the half-life is at most this fraction of the images seen so far. 0 switches the ramp off."""
+    """Early on, the half-life is at most this fraction of the images seen so far; in a run that grows, of those that a
+    layer has seen. 0 switches the ramp off."""
     checkpoint_every_images: Count = 100_000
     """Images between two checkpoints. One more is written when the run ends or is interrupted."""
     keep_last: Count = 2
@@ -523,7 +525,7 @@ class GuardSpec(Options):
     Diversity is the mean distance of an image to the nearest other in its batch, at 16 pixels."""
     grace_images: Images = 20_000
     """Before the generator's updates have drawn so many images, a batch in each of its steps, nothing counts as
-    collapsed, won or drifting: an untrained generator draws one grey."""
+    collapsed, won or drifting, and no advice is given: an untrained generator draws one grey."""
     patience: Annotated[int, Field(ge=1, le=10**6)] = 10
     """Log steps in a row for which the critic must be winning, or the images collapsed, before anything is done."""
     max_rollbacks: Count = 3

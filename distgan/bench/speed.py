@@ -69,7 +69,8 @@ def bench_loader(spec: RunSpec | None, count: int = 20_000, size: int = 64) -> F
     """Reading speed, with the files in the page cache.
 
     Args:
-        spec: Its shards, batch size and ``data`` section are used; None packs invented raw images for the purpose.
+        spec: Its shards, batch size and ``data`` section are used, the last stage's if it grows; None packs invented
+            raw images for the purpose.
         count: How many to invent.
         size: Their height and width.
 
@@ -78,7 +79,7 @@ def bench_loader(spec: RunSpec | None, count: int = 20_000, size: int = 64) -> F
         the prefetch thread to normalised batches on the device.
     """
     if spec is not None:
-        return _bench_loader(spec)
+        return _bench_loader(spec.full_size())
     with tempfile.TemporaryDirectory() as folder:
         shards = Path(folder) / "shards"
         pack(_RandomImages(count, size), shards, Transform(size=size, channels=3))

@@ -57,6 +57,18 @@ def train_what_is_in_use(network: nn.Module) -> None:
             layer.requires_grad_(True)
 
 
+def images_before(network: nn.Module, timetable: Timetable) -> dict[nn.Parameter, int]:
+    """After how many images each parameter of what grows comes in use. The network is to be grown again after this."""
+    found: dict[nn.Parameter, int] = {}
+    for stage in timetable.stages:
+        grow(network, timetable, stage.first_step)
+        for part in _growing(network):
+            for layer in part.in_use():
+                for parameter in layer.parameters():
+                    found.setdefault(parameter, stage.first_image)
+    return found
+
+
 def _growing(network: nn.Module) -> Iterator[Growing]:
     return (module for module in network.modules() if isinstance(module, Growing))
 

@@ -20,8 +20,8 @@ class AdversarialOptions(Options):
     r2: MovingWeight = 0.0
     """Weight of the R2 penalty: the same over generated images."""
     penalty_every: Count = 1
-    """Penalties are of every so-manieth critic update alone, beginning with the first, and count as many times there
-    (Karras et al. 2020, arXiv:1912.04958, section 3.1; the optimizer is one and the same)."""
+    """k: the penalties are computed at every k-th critic update alone, beginning with the first, and weigh k times as
+    much there (Karras et al. 2020, arXiv:1912.04958, section 3.1), in one optimizer step with the loss."""
 
 
 class CriticSide(Side):

@@ -26,9 +26,8 @@ _DRAWS = (
 """What is drawn for each image, in this order, which is a contract: a run that is resumed by a newer version must draw
 the same numbers. The one that has a kind's name decides whether the image gets it."""
 
-
 UPDATES = 4
-"""Critic updates after each of which the probability adapts."""
+"""A probability that adapts does so after every so many critic updates."""
 
 
 class Augmentation:
@@ -42,7 +41,8 @@ class Augmentation:
     def __init__(self, spec: AugmentationSpec, device: torch.device | None = None) -> None:
         self.spec = spec
         self._adapted = torch.zeros((), dtype=torch.float64, device=device)
-        self._signs = torch.zeros_like(self._adapted)  # summed over the real images since then
+        # Since then: the signs' sum over the real images, and how many these are. A batch may be larger than the last.
+        self._signs, self._images = torch.zeros_like(self._adapted), torch.zeros_like(self._adapted)
 
     def probability(self, shown: int) -> float | Tensor:
         """That an image is augmented, after so many real images: a scalar on the device where it adapts."""
@@ -60,15 +60,17 @@ class Augmentation:
         """
         assert self.spec.target is not None
         self._signs += signs
+        self._images += count
         if updates % UPDATES == 0:
-            way = (self._signs / (UPDATES * count) - self.spec.target).sign()
-            self._adapted += way * (UPDATES * count / self.spec.speed_images)
+            way = (self._signs / self._images - self.spec.target).sign()
+            self._adapted += way * self._images / self.spec.speed_images
             self._adapted.clamp_(0.0, value_at(self.spec.probability, shown))
             self._signs.zero_()
+            self._images.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
         """What a resumed run must know of a probability that adapts."""
-        return {"probability": self._adapted, "signs": self._signs}
+        return {"probability": self._adapted, "signs": self._signs, "images": self._images}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what :meth:`tensors` returned."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +22,22 @@ class EMA:
             is the weights.
         ramp_up: Early on, the half-life is at most this fraction of the images seen, so that the random weights of the
             beginning are soon forgotten. 0 switches this off.
+        came_in: Of weights that come in use later: after how many images. For them, images are seen from then on.
     """
 
-    def __init__(self, generator: nn.Module, half_life_images: int | Cosine[int], ramp_up: float) -> None:
+    def __init__(
+        self,
+        generator: nn.Module,
+        half_life_images: int | Cosine[int],
+        ramp_up: float,
+        came_in: Mapping[nn.Parameter, int] | None = None,
+    ) -> None:
         self.network = copy.deepcopy(generator).requires_grad_(False)
-        self._averages = tuple(self.network.parameters())
-        self._weights = tuple(generator.parameters())
+        self._groups: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, weight in zip(self.network.parameters(), generator.parameters(), strict=True):
+            averages, weights = self._groups.setdefault((came_in or {}).get(weight, 0), ([], []))
+            averages.append(average)
+            weights.append(weight)
         self._half_life_images = half_life_images
         self._ramp_up = ramp_up
 
@@ -38,11 +49,14 @@ class EMA:
             images: Real images seen so far.
             images_per_step: Real images of this step.
         """
-        half_life = value_at(self._half_life_images, images)
-        if self._ramp_up:
-            half_life = min(half_life, max(images, 1) * self._ramp_up)
-        keep = 0.5 ** (images_per_step / half_life) if half_life else 0.0
-        torch._foreach_lerp_(self._averages, self._weights, 1.0 - keep)
+        for came_in, (averages, weights) in self._groups.items():
+            if images <= came_in:
+                continue
+            half_life = value_at(self._half_life_images, images)
+            if self._ramp_up:
+                half_life = min(half_life, (images - came_in) * self._ramp_up)
+            keep = 0.5 ** (images_per_step / half_life) if half_life else 0.0
+            torch._foreach_lerp_(averages, weights, 1.0 - keep)
 
 
 class Traces:

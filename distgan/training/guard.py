@@ -111,7 +111,8 @@ class Guard:
         self._epoch_steps = epoch_steps
         self._advice = advice
         state = remembered or {}
-        self._window: list[tuple[list[str], Tensor]] = []  # of a step each, on the device, of this process
+        # Names and values of a step each, on the device, of this process.
+        self._window: list[tuple[list[str], Tensor]] = []
         names = state.get("names")  # states of earlier versions have them apart
         self._rows: list[Row] = [  # older ones, of all processes
             dict(row if names is None else zip(names, row, strict=True)) for row in state.get("window", ())

@@ -17,7 +17,7 @@ from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.data.order import rank_slots
 from distgan.networks import ImageShape, build_networks
-from distgan.networks.growing import grow, train_what_is_in_use
+from distgan.networks.growing import grow, images_before, train_what_is_in_use
 from distgan.networks.normalisation import synchronise
 from distgan.objectives import Batch, Draw, Loss, Side, build_game
 from distgan.sampling.calibration import calibrate, calibration_inputs
@@ -78,7 +78,8 @@ class Learner:
         }
         self._norms: dict[str, Tensor] = {}
         # Before BatchNorm is synchronised: any process may measure the average's statistics without the others.
-        self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up)
+        came_in = images_before(self.generator, self._timetable)
+        self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up, came_in)
         self._traces = Traces(self.generator) if spec.training.keep_traces_every_images else None
         self._averaged_at: int | None = None  # the step that the average's BatchNorm statistics are of
         self._forwards: dict[Side, nn.Module] = {side: side for side in self._game if side}
@@ -121,9 +122,9 @@ class Learner:
         images = self._timetable.images(self.step, repeat)
         loss = self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
         if self.spec.augmentation.target is not None:
-            # A whole number, whatever the mean's type.
-            mine = (loss.figures["critic/sign"].double() * self.slots).round()
-            self._game.critic.augmentation.adapt(self.workers.sum(mine), self.stage.batch_size, update + 1, images)
+            # Whole numbers, whatever the mean's type: their sum is the same for any number of processes.
+            signs = self.workers.sum((loss.figures["critic/sign"].double() * self.slots).round())
+            self._game.critic.augmentation.adapt(signs, self.stage.batch_size, update + 1, images)
         return loss
 
     def update_generator(self, real: Batch) -> Loss | None:
@@ -161,8 +162,7 @@ class Learner:
 
     def assemble(self, rows: Tensor, most: int) -> Tensor:
         """The rows (n, …) of all processes in the order of their slots: of the global batch's first so many slots."""
-        assert self._in_use is not None
-        count = min(most, self._in_use[0].batch_size)
+        count = min(most, self._batch_size)
         mine = self._slots < count
         whole = rows.new_zeros((count, *rows.shape[1:]))
         whole[self._slots[mine]] = rows[mine]
@@ -292,6 +292,7 @@ class Learner:
         self._in_use = stage, fading
         for network in (self.generator, self.critic):
             train_what_is_in_use(network)
+        self._batch_size = stage.batch_size
         slots = torch.from_numpy(rank_slots(stage.batch_size, self.workers.rank, self.workers.world_size))
         self._slots = slots.to(self.workers.device)
         self._share = len(slots) * self.workers.world_size / stage.batch_size

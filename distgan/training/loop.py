@@ -219,7 +219,8 @@ def _take_steps(
     meter = _Meter(learner, batches)
     if learner.step == 0:
         _picture(learner, run, tracker)
-    leaving = learner.step >= spec.steps or workers.agree(signals.wish) == LEAVE
+    steps = spec.steps
+    leaving = learner.step >= steps or workers.agree(signals.wish) == LEAVE
     while not leaving:
         stage = learner.stage
         if spec.training.stages and learner.step == stage.first_step:
@@ -236,7 +237,7 @@ def _take_steps(
         guard.observe(figures)
         tracker.progress(learner.step)
 
-        last = learner.step == spec.steps
+        last = learner.step == steps
         wish = workers.agree(signals.wish)
         leaving = last or wish == LEAVE
         saving = leaving or wish == SAVE or learner.crossed(spec.training.checkpoint_every_images)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from distgan.networks import ImageShape
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput
 from distgan.networks.dcgan import CriticOptions, DCGANGenerator, GeneratorOptions, dcgan_critic, dcgan_encoder
-from distgan.networks.growing import enlarge, grow, shrink, train_what_is_in_use
+from distgan.networks.growing import enlarge, grow, images_before, shrink, train_what_is_in_use
 from distgan.stages import Stage, Timetable
 from shards.errors import InputError
 from tests.distgan.networks.conftest import enlarged, make_critic, make_generator, noise
@@ -227,6 +227,23 @@ def test_only_statistics_of_layers_in_use_move():
         }
         assert moved == norms != set()
         assert len(moved) < sum("running_mean" in name for name in before)
+
+
+def test_when_layers_come_in_use():
+    network = generator()
+    later = images_before(network, TIMETABLE)
+    found = {name: later.get(parameter, 0) for name, parameter in network.named_parameters()}
+    first_16, first_32 = (stage.first_image for stage in TIMETABLE.stages[1:])
+    assert {name for name, images in found.items() if images == first_16} == {
+        *("layers.4.weight", "layers.5.weight", "layers.5.bias"),
+        "layers.to_image.16.0.weight",
+    }
+    assert {name for name, images in found.items() if images == first_32} == {
+        *("layers.7.weight", "layers.8.weight", "layers.8.bias", "layers.10.weight"),
+    }
+    assert (
+        images_before(DCGANGenerator(GeneratorOptions(width=2), ImageShape(3, 32), GeneratorInput(5)), TIMETABLE) == {}
+    )
 
 
 def test_a_network_that_does_not_grow_is_left_alone():

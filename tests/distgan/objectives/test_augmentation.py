@@ -356,21 +356,21 @@ def test_its_random_numbers_are_keyed_by_what_they_are_for():
 
 
 @given(
-    st.lists(st.integers(0, 8), max_size=60),
+    st.lists(st.tuples(st.integers(0, 8), st.sampled_from([8, 8, 8, 16])), max_size=60),
     st.sampled_from([-0.3, 0.5, 0.6]),
     st.sampled_from([100, 1_000]),
     st.sampled_from([1.0, 0.3, {"base": 0.2, "final": 0.6, "images": 300}]),
 )
 def test_its_probability_follows_the_sign_of_the_outputs_for_real_images(held_real, target, speed, limit):
-    """As training_loop.py of stylegan2-ada-pytorch has it, beside our limit: of batches of 8, every fourth update."""
+    """As training_loop.py of stylegan2-ada-pytorch has it, beside our limit: every fourth update."""
     tree = {**PAPER, "target": target, "speed_images": speed, "probability": limit}
     augmentation, expected, signs = Augmentation(AugmentationSpec.model_validate(tree)), 0.0, []
-    for update, count in enumerate(held_real):
+    for update, (count, batch_size) in enumerate(held_real):
         assert float(augmentation.probability(8 * update)) == pytest.approx(expected, abs=1e-12)
-        augmentation.adapt(torch.tensor(2.0 * count - 8.0), 8, update + 1, 8 * update)
-        signs += [1] * count + [-1] * (8 - count)
+        augmentation.adapt(torch.tensor(2.0 * count - batch_size), batch_size, update + 1, 8 * update)
+        signs += [1] * count + [-1] * (batch_size - count)
         if (update + 1) % 4 == 0:
-            expected += np.sign(np.mean(signs) - target) * (8 * 4) / speed
+            expected += np.sign(np.mean(signs) - target) * len(signs) / speed
             most = limit if isinstance(limit, float) else 0.4 - 0.2 * math.cos(math.pi * min(8 * update / 300, 1))
             expected, signs = min(max(expected, 0.0), most), []
             again = Augmentation(augmentation.spec)
@@ -405,7 +405,8 @@ FLIPPED = {"kind": "bce", "real_label": 0.1, "fake_label": 0.9}
 def test_both_sides_share_what_adapts_and_say_how_it_is(objective):
     duel, real = Duel(objective, augmentation={**ALL, "probability": 1.0, "target": 0.6}), batch()
     assert duel.game.critic.augmentation is duel.game.generator.augmentation
-    duel.game.critic.augmentation.load({"probability": torch.tensor(0.25), "signs": torch.tensor(0.0)})
+    for name, tensor in duel.game.critic.augmentation.tensors().items():
+        tensor.fill_(0.25 if name == "probability" else 0.0)
     figures = duel.game.critic(real, draw()).figures
     assert figures["augmentation/probability"].item() == 0.25
     fixed = Duel(objective, augmentation={**ALL, "probability": 0.25})

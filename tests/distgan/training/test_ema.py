@@ -81,6 +81,31 @@ def test_without_a_half_life_the_average_is_the_weights(value, ramp_up, half_lif
             assert torch.equal(average, weight)
 
 
+def weights(*values: float) -> nn.ParameterList:
+    return nn.ParameterList([nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in values])
+
+
+def averages(ema: EMA) -> list[float]:
+    return [average.item() for average in ema.network.parameters()]
+
+
+def test_the_ramp_of_what_comes_in_later_begins_then():
+    """Its average is what it would be had the run begun then; that of the others goes on."""
+    network, early, late = weights(1.0, 1.0), weights(1.0), weights(1.0)
+    both = EMA(network, 400, 0.05, {network[1]: 1000})
+    of_early, of_late = EMA(early, 400, 0.05), EMA(late, 400, 0.05)
+    for images in range(50, 3050, 50):
+        for weight in (network[0], early[0]):
+            nn.init.constant_(weight, images)
+        of_early.update(images, 50)
+        if images > 1000:
+            for weight in (network[1], late[0]):
+                nn.init.constant_(weight, images)
+            of_late.update(images - 1000, 50)
+        both.update(images, 50)
+        assert averages(both) == averages(of_early) + averages(of_late)
+
+
 def test_the_average_does_not_learn():
     ema = EMA(generator(), 1000, ramp_up=0.05)
     assert not any(parameter.requires_grad for parameter in ema.network.parameters())
