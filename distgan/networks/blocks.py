@@ -76,13 +76,28 @@ class Blocks:
         relu = ReLU(inplace) if self.activation == "relu" else LeakyReLU(LEAK, inplace)
         return [*norm, relu]
 
+    def doubled(self, channels: int, out_channels: int, *, bias: bool = True, gain: float = 1.0) -> list[nn.Module]:
+        """Maps doubled, and a 3×3 convolution of them: one layer, where the filter is a box."""
+        if self.resampling == "box":
+            return [self.conv(channels, out_channels, 3, change="double", bias=bias, gain=gain)]
+        return [Double(self.resampling), self.conv(channels, out_channels, 3, bias=bias, gain=gain)]
+
+    def halved(self, channels: int, out_channels: int, *, gain: float = 1.0) -> list[nn.Module]:
+        """A 3×3 convolution of maps, halved: one layer, where the filter is a box."""
+        if self.resampling == "box":
+            return [self.conv(channels, out_channels, 3, change="halve", gain=gain)]
+        return [self.conv(channels, out_channels, 3, gain=gain), Halve(self.resampling)]
+
+    def _kept(self, channels: int, out_channels: int, *, gain: float = 1.0) -> list[nn.Module]:
+        return [self.conv(channels, out_channels, 3, gain=gain)]
+
     def plain(
         self, channels: int, out_channels: int, hidden: int, change: Change | None = None, *, activated: bool = True
     ) -> Residual:
         """SNGAN's block: twice a normalisation, an activation and a 3×3 convolution.
 
         The shortcut is a 1×1 convolution where the block changes the map's size or channels. It is done on the smaller
-        map: either filter and a 1×1 convolution may change places.
+        map: a filter and a 1×1 convolution may change places (but for the bias at the border of ``bilinear``).
 
         Args:
             channels: That come in.
@@ -92,14 +107,13 @@ class Blocks:
             activated: Whether the first convolution is preceded by normalisation and activation; an image is not.
         """
         first, last = self._gains(2)
-        fused = self.resampling == "box"
+        begin = self.doubled if change == "double" else self._kept
+        end = self.halved if change == "halve" else self._kept
         residual = [
             *(self.activated(channels) if activated else []),
-            *([Double(self.resampling)] if change == "double" and not fused else []),
-            self.conv(channels, hidden, 3, change="double" if change == "double" and fused else None, gain=first),
+            *begin(channels, hidden, gain=first),
             *self.activated(hidden, fresh=True),
-            self.conv(hidden, out_channels, 3, change="halve" if change == "halve" and fused else None, gain=last),
-            *([Halve(self.resampling)] if change == "halve" and not fused else []),
+            *end(hidden, out_channels, gain=last),
         ]
         shortcut: list[nn.Module] = []
         if change or channels != out_channels:

@@ -13,7 +13,8 @@ between two sizes there are a filter and, where the channels change, a 1×1 conv
 linear`` in the generator are the paper's at 64 pixels.
 
 Both papers' networks do most of their work at the image's own size. With ``image_stride: 2``, the default, the largest
-map is half as large, and the image is made of it, and the map of an image, as in DCGAN: with 4×4 weights and stride 2.
+map is half as large: the image is a 3×3 convolution of it, doubled, and the critic begins as DCGAN's, with 4×4 weights
+and stride 2.
 """
 
 from __future__ import annotations
@@ -142,7 +143,8 @@ class _GeneratorParts:
 
     def __init__(self, options: GeneratorOptions, image: ImageShape, given: GeneratorInput) -> None:
         self.options, self.image, self.given = options, image, given
-        largest = _largest(options, image)
+        _check_sizes(image)
+        largest = image.size // options.image_stride
         self.channels = options.channels(largest)
         self.sizes = [size for size in self.channels if (8 if options.block == "plain" else 4) <= size <= largest]
         self.blocks = _blocks(options, "generator", self._norm, len(self.sizes))
@@ -167,12 +169,13 @@ class _GeneratorParts:
         """Maps of a size to images, of twice that size with ``image_stride: 2``."""
         options, blocks, channels, colours = self.options, self.blocks, self.channels[size], self.image.channels
         plain = options.block == "plain"
+        last: list[nn.Module] = [blocks.conv(channels, colours, 3 if plain else 1, bias=plain)]
         if options.image_stride == 2:
-            last = blocks.conv(channels, colours, 4, change="double", bias=plain)
-        else:
-            last = blocks.conv(channels, colours, 3 if plain else 1, bias=plain)
+            # Not DCGAN's free 4×4 weights, which begin as, and long leave, a pattern of every second pixel (Odena et
+            # al. 2016, https://distill.pub/2016/deconv-checkerboard).
+            last = blocks.doubled(channels, colours, bias=plain)
         before = blocks.activated(channels) if plain else []  # in a fade, the next stage takes the same maps
-        return Layers(*before, last, *([nn.Tanh()] if options.output == "tanh" else []))
+        return Layers(*before, *last, *([nn.Tanh()] if options.output == "tanh" else []))
 
     def _norm(self, channels: int) -> list[nn.Module]:
         if self.options.normalisation == "batch":
@@ -200,7 +203,7 @@ class _CriticParts:
 
     def __init__(self, options: CriticOptions, image: ImageShape) -> None:
         self.options, self.image = options, image
-        _largest(options, image)  # refuses sizes
+        _check_sizes(image)
         largest = self.after_image(image.size)
         self.channels = options.channels(largest)
         self.sizes = [size for size in reversed(self.channels) if 4 <= size <= largest]
@@ -263,16 +266,15 @@ class _CriticParts:
         return [] if name == "spectral" else normalisation_layer(name, channels)
 
 
-def _largest(options: _ResNetOptions, image: ImageShape) -> int:
-    """The size of the generator's largest map.
+def _check_sizes(image: ImageShape) -> None:
+    """See that the networks can have such images.
 
     Raises:
-        InputError: The networks cannot have images of a size.
+        InputError: They cannot.
     """
     doublings(image.size, start=4, least=16, network="resnet")
     for size in image.smaller[:1]:
         require_power(size, LEAST, "the resnet networks have 4×4 maps at least", "training.stages.0.size")
-    return image.size // options.image_stride
 
 
 def _blocks(

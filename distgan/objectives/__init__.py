@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distgan.networks import Critic, Encoder
+from distgan.networks.gain import Equalised
 from distgan.networks.spectral import Spectral
 from distgan.objectives.augmentation import Augmentation
 from distgan.objectives.bce import BCECritic, BCEGenerator, BCEOptions
@@ -126,12 +127,18 @@ def build_game(
     if critic_side.penalised and any(isinstance(module, _BatchNorm) for module in critic.modules()):
         raise InputError(
             f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
-            "other images of the batch; set model.critic.normalisation to layer, instance, none or, for dcgan, spectral"
+            "other images of the batch; set model.critic.normalisation to layer, instance, none or, for dcgan and "
+            "resnet, spectral"
         )
     if entry.critic is ClippedCritic and any(isinstance(module, Spectral) for module in critic.modules()):
         raise InputError(
             f"objective.kind {spec.kind} clips weights that spectral normalisation divides by their size again; set "
             "model.critic.normalisation to batch, layer, instance or none, or objective.kind to hinge"
+        )
+    if entry.critic is ClippedCritic and any(isinstance(module, Equalised) for module in critic.modules()):
+        raise InputError(
+            f"objective.kind {spec.kind} clips weights that equalised layers hold at size 1 and multiply by what they "
+            "should be; set model.critic.layer_gain to plain (pggan has no other), or objective.kind to wasserstein_gp"
         )
     if spec.rest.get("penalty_every", 1) != 1 and not critic_side.penalised:
         raise InputError(

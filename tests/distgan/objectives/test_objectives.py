@@ -8,6 +8,7 @@ from distgan.networks.dcgan_keras import CriticOptions, keras_critic
 from distgan.objectives import OBJECTIVES, build_game, complete_objective
 from distgan.spec import ObjectiveSpec
 from shards.errors import InputError
+from tests.distgan.networks.conftest import make_critic
 from tests.distgan.objectives.conftest import (
     ADVERSARIAL,
     LATENT,
@@ -93,6 +94,12 @@ def test_weights_that_are_divided_by_their_size_are_not_clipped():
         game({"kind": "wasserstein_clip"}, dcgan_networks("spectral"))
     for tree in ({"kind": "hinge"}, {"kind": "wasserstein_gp"}, {"kind": "relativistic", "r1": 1.0}):
         game(tree, dcgan_networks("spectral"))
+
+
+def test_weights_that_are_multiplied_by_their_size_are_not_clipped():
+    generator, _ = small_networks()
+    with pytest.raises(InputError, match=r"wasserstein_clip clips .* equalised .* model\.critic\.layer_gain to plain"):
+        game({"kind": "wasserstein_clip"}, (generator, make_critic("pggan", ImageShape(3, 16), width=2)))
 
 
 @pytest.mark.parametrize("tree", [{"kind": "bce"}, {"kind": "wasserstein_gp", "penalty": 0.0}], ids=str)
