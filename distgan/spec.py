@@ -85,10 +85,12 @@ def value_at(number: float | Cosine[Any], images: int) -> float:
     """
     if not isinstance(number, Cosine):
         return number
-    if images >= number.images:
-        return float(number.final)
-    share = (1.0 + math.cos(math.pi * max(images, 0) / number.images)) / 2.0
-    return float(number.final + (number.base - number.final) * share)
+    return float(number.final + (number.base - number.final) * fallen(images, number.images))
+
+
+def fallen(images: int, length: int) -> float:
+    """Half a cosine from 1, at 0 images, to 0, where it stays: (1 + cos πt) / 2 with t = images / length in [0, 1]."""
+    return 0.0 if images >= length else (1.0 + math.cos(math.pi * max(images, 0) / length)) / 2.0
 
 
 def greatest(number: float | Cosine[Any]) -> float:

@@ -25,7 +25,7 @@ from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.training.clock import Clock
 from distgan.training.ema import EMA, Traces
-from distgan.training.optimizers import build_optimizer, clip_gradients, steer
+from distgan.training.optimizers import build_optimizer, clip_gradients, moving_options, steer
 from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
 
@@ -76,6 +76,7 @@ class Learner:
             name: build_optimizer(getattr(spec.optimizer, name), parameters)
             for name, parameters in self._parameters.items()
         }
+        self._moving = {name: moving_options(getattr(spec.optimizer, name)) for name in self._optimizers}
         self._norms: dict[str, Tensor] = {}
         # Before BatchNorm is synchronised: any process may measure the average's statistics without the others.
         came_in = images_before(self.generator, self._timetable)
@@ -86,7 +87,7 @@ class Learner:
         if workers.world_size > 1:
             synchronise(self.generator)
             synchronise(self.critic)
-        self._ready_for: int | None = None  # the step whose image size and fade the networks have
+        self._ready_for: tuple[Stage, float] | None = None  # the stage and the fade that the networks have
         self._in_use: tuple[Stage, bool] | None = None  # the stage, and whether it fades in
         self._get_ready(0)
 
@@ -281,15 +282,15 @@ class Learner:
 
     def _get_ready(self, step: int) -> None:
         """Have the networks be as a step's images, its fade and its batch want them."""
-        if step == self._ready_for:
+        stage, fade = self._timetable.stage(step), self._timetable.fade(step)
+        if (stage, fade) == self._ready_for:  # without stages always, but for the first time
             return
-        self._ready_for = step
+        self._ready_for = stage, fade
         for network in (self.generator, self.critic):
             grow(network, self._timetable, step)
-        stage, fading = self._timetable.stage(step), self._timetable.fade(step) < 1
-        if (stage, fading) == self._in_use:
+        if (stage, fade < 1) == self._in_use:
             return
-        self._in_use = stage, fading
+        self._in_use = stage, fade < 1
         for network in (self.generator, self.critic):
             train_what_is_in_use(network)
         self._batch_size = stage.batch_size
@@ -315,7 +316,7 @@ class Learner:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
             self._norms[name] = clip_gradients(spec, self._parameters[name])
             rate = self.stage.learning_rates.get(name, spec.lr) * self.rate_scale
-            steer(optimizer, spec, rate, images, updates)
+            steer(optimizer, spec.schedule, self._moving[name], rate, images, updates)
             optimizer.step()
         side.constrain()
         return loss

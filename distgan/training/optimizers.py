@@ -5,7 +5,7 @@ To add an optimizer: its options and one line in the registry below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from distgan.spec import (
     Rate,
     ScheduleSpec,
     SideOptimizerSpec,
+    fallen,
     validate,
     value_at,
 )
@@ -68,21 +69,35 @@ def build_optimizer(spec: SideOptimizerSpec, parameters: Iterable[nn.Parameter])
     Raises:
         InputError: An unknown optimizer or a wrong option.
     """
-    options = _options_at(spec, 0)
+    options = {name: _at(value, 0) for name, value in _options(spec, "optimizer")}
     return OPTIMIZERS[spec.name].build(parameters, lr=spec.lr, **options)
 
 
-def steer(optimizer: torch.optim.Optimizer, spec: SideOptimizerSpec, rate: float, images: int, updates: int) -> None:
+def moving_options(spec: SideOptimizerSpec) -> dict[str, Any]:
+    """The optimizer's own options by name, those that move. Found once: :func:`steer` is in the way of each update."""
+    return {name: value for name, value in _options(spec, "optimizer") if _moves(value)}
+
+
+def steer(
+    optimizer: torch.optim.Optimizer,
+    schedule: ScheduleSpec,
+    moving: Mapping[str, Any],
+    rate: float,
+    images: int,
+    updates: int,
+) -> None:
     """Give an optimizer its learning rate, and what else moves, before an update.
 
     Args:
         optimizer: Of :func:`build_optimizer`.
-        spec: What it was built from.
-        rate: The learning rate that its schedule changes.
+        schedule: How its learning rate changes.
+        moving: What :func:`moving_options` says of what it was built from.
+        rate: The learning rate that the schedule changes.
         images: Real images that the run has shown before this update.
         updates: Updates that this optimizer has done before this one.
     """
-    options = {**_options_at(spec, images), "lr": rate * rate_factor(spec.schedule, images, updates)}
+    options = {name: _at(value, images) for name, value in moving.items()}
+    options["lr"] = rate * rate_factor(schedule, images, updates)
     for group in optimizer.param_groups:
         group.update(options)
 
@@ -110,7 +125,7 @@ def rate_factor(spec: ScheduleSpec, images: int, updates: int) -> float:
 
     - ``constant``: 1;
     - ``linear``: (until_images − images) / (until_images − hold_images), kept in [0, 1];
-    - ``cosine``: :func:`~distgan.spec.value_at`, from 1 to ``final`` between the same two;
+    - ``cosine``: as :func:`~distgan.spec.value_at` has it, from 1 to ``final`` between the same two;
     - ``inverse_time``: 1 / (1 + decay · updates), as ``decay`` was in Keras's optimizers.
 
     Args:
@@ -125,8 +140,8 @@ def rate_factor(spec: ScheduleSpec, images: int, updates: int) -> float:
         return warm * min(1.0, max(0.0, left))
     if spec.kind == "cosine":
         assert spec.until_images is not None
-        fall = Cosine[float](base=1.0, final=spec.final, images=spec.until_images - spec.hold_images)
-        return warm * value_at(fall, images - spec.hold_images)
+        share = fallen(images - spec.hold_images, spec.until_images - spec.hold_images)
+        return warm * (spec.final + (1.0 - spec.final) * share)
     if spec.kind == "inverse_time":
         return warm / (1.0 + spec.decay * updates)
     return warm
@@ -158,15 +173,15 @@ def clip_gradients(spec: SideOptimizerSpec, parameters: Sequence[nn.Parameter]) 
     return norm
 
 
-def _options_at(spec: SideOptimizerSpec, images: int) -> dict[str, Any]:
-    """The optimizer's own options by name, as they are after so many images."""
+def _moves(value: Any) -> bool:
+    return any(map(_moves, value)) if isinstance(value, tuple) else isinstance(value, Cosine)
 
-    def at(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(at, value))
-        return value_at(value, images) if isinstance(value, Cosine) else value
 
-    return {name: at(value) for name, value in _options(spec, "optimizer")}
+def _at(value: Any, images: int) -> Any:
+    """An option after so many images."""
+    if isinstance(value, tuple):
+        return tuple(_at(each, images) for each in value)
+    return value_at(value, images) if isinstance(value, Cosine) else value
 
 
 def _options(spec: SideOptimizerSpec, where: str) -> Options:

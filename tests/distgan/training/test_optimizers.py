@@ -16,6 +16,7 @@ from distgan.training.optimizers import (
     build_optimizer,
     clip_gradients,
     complete_optimizer,
+    moving_options,
     rate_factor,
     steer,
 )
@@ -82,7 +83,7 @@ def test_adam_s_betas_and_rate_move_with_the_images(gradients, first, second, im
     for t, g in enumerate(gradients, start=1):
         shown = 8 * (t - 1)
         weight.grad = torch.tensor(g, dtype=torch.float64)
-        steer(optimizer, spec, spec.lr / 2, shown, t - 1)
+        steer(optimizer, schedule, moving_options(spec), spec.lr / 2, shown, t - 1)
         optimizer.step()
         done = (1 - math.cos(math.pi * min(1, shown / images))) / 2
         beta1, beta2 = (base + (final - base) * done for base, final in (first, second))
