@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -45,24 +46,15 @@ class Blocks:
         """What weights are drawn from."""
         return "glorot" if self.unnormalised is None else "normal"
 
-    def conv(
-        self,
-        channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        change: Change | None = None,
-        groups: int = 1,
-        bias: bool = True,
-        gain: float = 1.0,
-    ) -> Conv2d:
-        """A convolution as :class:`~distgan.networks.gain.Conv2d` has it."""
-        shape = (channels, out_channels, kernel_size)
-        return self.kind.conv(*shape, change=change, groups=groups, bias=bias, gain=gain, initial=self.initial)
+    @property
+    def conv(self) -> partial[Conv2d]:
+        """Makes a convolution; arguments are those of :class:`~distgan.networks.gain.Conv2d`."""
+        return partial(self.kind.conv, initial=self.initial)
 
-    def linear(self, features: int, out_features: int, *, bias: bool = True) -> Linear:
-        """A linear layer."""
-        return self.kind.linear(features, out_features, bias=bias, initial=self.initial)
+    @property
+    def linear(self) -> partial[Linear]:
+        """Makes a linear layer, likewise."""
+        return partial(self.kind.linear, initial=self.initial)
 
     def activated(self, channels: int, *, fresh: bool = False) -> list[nn.Module]:
         """Normalisation and activation.

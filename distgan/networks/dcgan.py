@@ -17,11 +17,11 @@ from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
 from distgan.networks.blocks import ToMaps
-from distgan.networks.gain import GAINS, LEAK, EqualisedConv2d, EqualisedLinear, LayerGain
+from distgan.networks.gain import GAINS, LEAK, EqualisedConv2d, EqualisedLinear, LayerGain, check_layer_gain
 from distgan.networks.growing import GrowingFeatures, GrowingLayers
 from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import MinibatchStddev, Normalisation, PixelNorm, normalisation_layer
-from distgan.networks.sizes import doublings, require_power
+from distgan.networks.sizes import check_widths, doublings, require_smallest
 from distgan.networks.spectral import SpectralConv2d, SpectralLinear
 from distgan.spec import Options, Width
 
@@ -47,8 +47,7 @@ class _WidthOptions(Options):
 
     @model_validator(mode="after")
     def _wide_enough(self) -> _WidthOptions:
-        if self.max_width is not None and self.max_width < self.width:
-            raise ValueError(f"max_width is {self.max_width}, less than width = {self.width}")
+        check_widths(self.width, self.max_width)
         return self
 
     def channels(self, size: int) -> list[int]:
@@ -90,10 +89,7 @@ class CriticOptions(_WidthOptions):
 
     @model_validator(mode="after")
     def _possible(self) -> CriticOptions:
-        if self.normalisation == "spectral" and self.layer_gain == "equalised":
-            raise ValueError(
-                "normalisation: spectral divides out what layer_gain: equalised multiplies by; leave out one of them"
-            )
+        check_layer_gain(self.layer_gain, self.normalisation)
         return self
 
 
@@ -171,8 +167,7 @@ def _places(image: ImageShape) -> dict[int, int]:
     Raises:
         InputError: The networks cannot have it.
     """
-    for size in image.smaller[:1]:
-        require_power(size, LEAST, "the dcgan networks make the smallest images of 4×4 maps", "training.stages.0.size")
+    require_smallest(image.smaller, LEAST, "dcgan")
     return {size: (size // LEAST).bit_length() - 1 for size in image.smaller}
 
 

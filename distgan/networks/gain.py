@@ -178,3 +178,15 @@ KINDS = {
     "equalised": Kind(EqualisedConv2d, EqualisedLinear),
     "spectral": Kind(SpectralGainedConv2d, SpectralGainedLinear),
 }
+
+
+def check_layer_gain(layer_gain: LayerGain, normalisation: str) -> None:
+    """See that a critic's layers are not equalised and divided by their largest singular value at once.
+
+    Raises:
+        ValueError: They are; for an options' own validator.
+    """
+    if normalisation == "spectral" and layer_gain == "equalised":
+        raise ValueError(
+            "normalisation: spectral divides out what layer_gain: equalised multiplies by; leave out one of them"
+        )

@@ -22,7 +22,7 @@ from distgan.networks.growing import GrowingFeatures, GrowingLayers
 from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import MinibatchStddev, PixelNorm
 from distgan.networks.resampling import Halve
-from distgan.networks.sizes import doublings, require_power
+from distgan.networks.sizes import check_widths, doublings, require_smallest
 from distgan.spec import Options, Width
 
 GAIN = sqrt(2)
@@ -40,8 +40,7 @@ class _PGGANOptions(Options):
 
     @model_validator(mode="after")
     def _wide_enough(self) -> _PGGANOptions:
-        if self.max_width < self.width:
-            raise ValueError(f"max_width is {self.max_width}, less than width = {self.width}")
+        check_widths(self.width, self.max_width)
         return self
 
     def channels(self, image: ImageShape) -> dict[int, int]:
@@ -51,8 +50,7 @@ class _PGGANOptions(Options):
             InputError: The networks cannot have images of a size.
         """
         count = doublings(image.size, start=4, least=16, network="pggan")
-        for size in image.smaller[:1]:
-            require_power(size, 4, "the pggan networks have 4×4 maps at least", "training.stages.0.size")
+        require_smallest(image.smaller, 4, "pggan")
         return {4 * 2**k: min(self.width * 2 ** (count - k), self.max_width) for k in range(count + 1)}
 
 

@@ -29,12 +29,12 @@ from torch import nn
 
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
 from distgan.networks.blocks import Basis, Blocks, ToMaps
-from distgan.networks.gain import KINDS, Change, LayerGain
+from distgan.networks.gain import KINDS, Change, LayerGain, check_layer_gain
 from distgan.networks.growing import GrowingFeatures, GrowingLayers
 from distgan.networks.layers import Layers, SumPooling
 from distgan.networks.normalisation import MinibatchStddev, Normalisation, PixelNorm, normalisation_layer
 from distgan.networks.resampling import Filter
-from distgan.networks.sizes import doublings, require_power
+from distgan.networks.sizes import check_widths, doublings, require_smallest
 from distgan.spec import Options, Width
 
 LEAST = 8
@@ -72,8 +72,7 @@ class _ResNetOptions(Options):
 
     @model_validator(mode="after")
     def _fitting(self) -> _ResNetOptions:
-        if self.max_width < self.width:
-            raise ValueError(f"max_width is {self.max_width}, less than width = {self.width}")
+        check_widths(self.width, self.max_width)
         if self.block == "plain" and (self.expansion or self.group_width):
             raise ValueError("expansion and group_width belong to block: bottleneck; leave them out or set that")
         return self
@@ -109,10 +108,7 @@ class CriticOptions(_ResNetOptions):
 
     @model_validator(mode="after")
     def _possible(self) -> CriticOptions:
-        if self.normalisation == "spectral" and self.layer_gain == "equalised":
-            raise ValueError(
-                "normalisation: spectral divides out what layer_gain: equalised multiplies by; leave out one of them"
-            )
+        check_layer_gain(self.layer_gain, self.normalisation)
         if self.block == "bottleneck" and self.final_size != 4:
             raise ValueError("final_size: 2 belongs to block: plain; bottlenecks end at 4")
         return self
@@ -273,8 +269,7 @@ def _check_sizes(image: ImageShape) -> None:
         InputError: They cannot.
     """
     doublings(image.size, start=4, least=16, network="resnet")
-    for size in image.smaller[:1]:
-        require_power(size, LEAST, "the resnet networks have 4×4 maps at least", "training.stages.0.size")
+    require_smallest(image.smaller, LEAST, "resnet")
 
 
 def _blocks(
