@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from distgan.bench.leaderboard import SEEDS_TO_CLAIM, Leaderboard, Result, Standing
-from distgan.evaluation.metrics import SHOWN_TIMES_1000
+from distgan.evaluation.metrics import as_shown
 
 _TITLES = {
     "kernel": "kernel distance × 1000",
@@ -124,7 +124,7 @@ def _row(board: Leaderboard, standing: Standing, others: Sequence[str]) -> list[
 
 
 def _score(name: str, value: float) -> str:
-    return _number(value * (1000 if name in SHOWN_TIMES_1000 else 1))
+    return _number(as_shown(name, value))
 
 
 def _number(value: float) -> str:

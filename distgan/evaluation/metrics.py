@@ -322,8 +322,11 @@ _SAYS = {
     "c2st": "c2st: held-out images told right by a network trained to; 0.5 is chance",
     "c2st_error": "its standard error",
 }
-SHOWN_TIMES_1000 = frozenset({"kernel", "kernel_error"})
-"""Scores that people are shown times a thousand."""
+
+
+def as_shown(name: str, value: float) -> float:
+    """A score as people are shown it: the kernel distance times a thousand, all others as they are."""
+    return value * 1000 if name in ("kernel", "kernel_error") else value
 
 
 def names_of_scores(scores: Mapping[str, float], distance: str) -> list[str]:
@@ -337,4 +340,4 @@ def names_of_scores(scores: Mapping[str, float], distance: str) -> list[str]:
     known |= {name: f"of these at {name.rpartition('_')[2]} pixels" for name in scores if name not in known}
     order = ["kernel", "kernel_error", "frechet"]
     names = [*(name for name in order if name in scores), *(name for name in scores if name not in order)]
-    return [f"{scores[name] * (1000 if name in SHOWN_TIMES_1000 else 1):>10.4g}  {known[name]}" for name in names]
+    return [f"{as_shown(name, scores[name]):>10.4g}  {known[name]}" for name in names]
