@@ -339,7 +339,7 @@ class StageSpec(Options):
     images: Count | None = None
     """Real images shown in it, the fade's included; its last step completes its batches. The last stage lasts until the
     run ends, and has none."""
-    fade_images: Annotated[int, Field(ge=0, le=10**15)] = 0
+    fade_images: Images = 0
     """So many of these pass until the layers that are new in it have faded in: give them some hundred steps, before
     which they draw next to nothing. 0 has them there at once."""
     batch_size: Annotated[int, Field(ge=1, le=2**20)] | None = None

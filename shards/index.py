@@ -12,7 +12,6 @@ import io
 import json
 import re
 import shlex
-import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -204,9 +203,8 @@ class Index(Description):
         if size == self.transform.size:
             return 0, self.crc32
         level, channels = self.pyramid.index(size), self.transform.channels
-        own = self.transform.size**2 * channels
-        begins = own + -own % tarfile.BLOCKSIZE + tarfile.BLOCKSIZE + pyramid.starts(self.pyramid, channels)[level]
-        return begins, self.pyramid_crc32[:, level]
+        begins = pyramid.first_byte(self.transform.size**2 * channels)
+        return begins + pyramid.starts(self.pyramid, channels)[level], self.pyramid_crc32[:, level]
 
     def attribute(self, name: str) -> np.ndarray:
         """Which samples have an attribute: bool (n,).
@@ -453,7 +451,7 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
     behind = 0  # of an image: how far its pyramid reaches
     if description.pyramid:
         ends = pyramid.starts(description.pyramid, description.transform.channels)[-1]
-        behind = -pixels % tarfile.BLOCKSIZE + tarfile.BLOCKSIZE + ends
+        behind = pyramid.first_byte(pixels) - pixels + ends
     if (
         not np.array_equal(columns["shard"], np.repeat(np.arange(len(shards)), [entry.nsamples for entry in shards]))
         or not np.all((size > 0) & (size <= filesize) & (offset >= 0) & (offset <= filesize - size - behind))

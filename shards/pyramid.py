@@ -6,6 +6,7 @@ each uint8 (size, size, channels), row major. A pixel is the mean of the image's
 
 from __future__ import annotations
 
+import tarfile
 import zlib
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -34,6 +35,11 @@ def build(pixels: np.ndarray) -> bytes:
         block = 4**level  # of whole sums, so that nothing is rounded twice
         images.append(((sums + block // 2) // block).astype(np.uint8).tobytes())
     return b"".join(images)
+
+
+def first_byte(image_bytes: int) -> int:
+    """Where the pyramid of an image of so many bytes begins, from where the image does: after a header of its own."""
+    return image_bytes + -image_bytes % tarfile.BLOCKSIZE + tarfile.BLOCKSIZE
 
 
 def starts(sizes: Sequence[int], channels: int) -> list[int]:

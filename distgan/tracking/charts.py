@@ -115,6 +115,16 @@ class Chart:
         return [{"label": curve.label, "points": curve.points} for curve in self.curves]
 
 
+def images_of(line: Mapping[str, float], images_at: Callable[[int], int]) -> float:
+    """Real images seen at a line of metrics.jsonl.
+
+    Args:
+        line: The line.
+        images_at: Real images seen after so many steps, for lines of earlier versions, which do not say it.
+    """
+    return line["images"] if "images" in line else images_at(int(line["step"]))
+
+
 def draw_charts(metrics: Sequence[Mapping[str, float]], images_at: Callable[[int], int]) -> list[Chart]:
     """A chart for each group of figures that belong together, losses first; unknown ones by what is before the slash.
 
@@ -125,7 +135,7 @@ def draw_charts(metrics: Sequence[Mapping[str, float]], images_at: Callable[[int
     groups: dict[str, dict[str, tuple[Floats, Floats]]] = {title: {} for _, title in _TITLES}
     for name in dict.fromkeys(name for line in metrics for name in line if name not in _CLOCKS):
         having = [line for line in metrics if name in line]
-        images = np.array([line.get("images", images_at(int(line["step"]))) for line in having], dtype=np.float64)
+        images = np.array([images_of(line, images_at) for line in having], dtype=np.float64)
         values = np.array([line[name] for line in having], dtype=np.float64)
         groups.setdefault(_title(name), {})[name] = (images, values)
     return [_draw(title, group) for title, group in groups.items() if group]

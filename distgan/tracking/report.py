@@ -20,7 +20,7 @@ from PIL import Image
 
 from distgan.checkpoint import best_of
 from distgan.spec import RunSpec, load_spec
-from distgan.tracking.charts import BUCKETS, draw_charts, show
+from distgan.tracking.charts import BUCKETS, draw_charts, images_of, show
 from distgan.tracking.records import REAL, SCORE, LogEntry, read_facts, read_log, read_metrics, sample_grids
 from distgan.tracking.tracker import Outcome
 from shards.errors import InputError
@@ -143,7 +143,7 @@ def _facts(
     """What the head of the page says, by name."""
     last = metrics[-1]
     images_at = spec.timetable.images
-    images = last.get("images", images_at(int(last["step"])))
+    images = images_of(last, images_at)
     facts = {
         "Steps": f"{last['step']:,.0f} of {spec.steps:,}",
         "Images": f"{images:,.0f} of {images_at(spec.steps):,}",
@@ -198,7 +198,7 @@ def _training_seconds(metrics: Sequence[Mapping[str, float]], images_at: Callabl
     """Time spent training, from the speed between log lines: the clock on the wall also counts interruptions."""
     seconds, before = 0.0, 0.0
     for line in metrics:
-        images = line.get("images", images_at(int(line["step"])))
+        images = images_of(line, images_at)
         speed = line.get("time/images_per_second", math.nan)
         if speed > 0:
             seconds += (images - before) / speed
