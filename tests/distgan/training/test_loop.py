@@ -431,7 +431,14 @@ def test_what_changes_no_number_may_change(tiny, tmp_path):
     assert run(changed, tmp_path, resume=True).ended == "finished"
     spec = load_spec(tmp_path / "spec.yaml")
     assert spec.objective.rest["terms"] == "sum"
-    assert spec.model.critic.rest == {"width": 2, "max_width": None, "normalisation": "batch"}
+    options = {
+        "width": 2,
+        "max_width": None,
+        "layer_gain": "plain",
+        "normalisation": "batch",
+        "minibatch_stddev": False,
+    }
+    assert spec.model.critic.rest == options
 
 
 @pytest.mark.parametrize(
