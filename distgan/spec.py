@@ -263,6 +263,10 @@ class AugmentationSpec(Options):
         return int(size * self.translation + 0.5), int(size * self.cutout + 0.5)
 
 
+FALLING = ("linear", "cosine")
+"""Kinds of schedules that have an end."""
+
+
 class ScheduleSpec(Options):
     """How a learning rate changes; it is multiplied by a factor in [0, 1]."""
 
@@ -274,7 +278,8 @@ class ScheduleSpec(Options):
     hold_images: Images = 0
     """``linear`` and ``cosine``: images before the rate begins to fall."""
     until_images: Count | None = None
-    """``linear`` and ``cosine``: images at which the fall ends. Later the rate stays where it is then."""
+    """``linear`` and ``cosine``: images at which the fall ends. Later the rate stays where it is then. Unset, it ends
+    with the run; the run's folder has the number."""
     final: Share = 0.0
     """``cosine``: the factor in the end. R3GAN (Huang et al. 2024) goes from 2e-4 to 5e-5, by 0.25."""
     decay: Weight = 0.0
@@ -282,9 +287,9 @@ class ScheduleSpec(Options):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> ScheduleSpec:
-        falls = self.kind in ("linear", "cosine")
-        if falls and (self.until_images is None or self.until_images <= self.hold_images):
-            raise ValueError(f"a {self.kind} schedule needs until_images, greater than hold_images")
+        falls = self.kind in FALLING
+        if falls and self.until_images is not None and self.until_images <= self.hold_images:
+            raise ValueError(f"a {self.kind} schedule needs an until_images that is greater than hold_images")
         if not falls and (self.until_images is not None or self.hold_images):
             raise ValueError("hold_images and until_images belong to kind: linear and kind: cosine")
         if self.final and self.kind != "cosine":
@@ -698,17 +703,39 @@ class RunSpec(Options):
         return self.with_training(stages=None, batch_size=last.batch_size)
 
     def in_images(self, samples: int) -> RunSpec:
-        """The run with its length in images, for a data set of which so many samples are trained on."""
-        epochs = self.training.epochs
-        if epochs is None:
-            return self
-        # Decimal fractions of an epoch are what was written: 0.1 epochs of 10 samples are one image, not two.
-        images = math.ceil(Decimal(str(epochs)) * samples)
-        return self.with_training(images=images, epochs=None)
+        """The run with its length in images, and that of its schedules, if so many samples are trained on.
+
+        Raises:
+            InputError: A learning rate that falls until the run ends would not have begun to by then.
+        """
+        images = self.training.images
+        if images is None:
+            # Decimal fractions of an epoch are what was written: 0.1 epochs of 10 samples are one image, not two.
+            images = math.ceil(Decimal(str(self.training.epochs)) * samples)
+        sides = {side: _until(getattr(self.optimizer, side), images, side) for side in OptimizerSpec.model_fields}
+        run = self.with_training(images=images, epochs=None)
+        return run.model_copy(update={"optimizer": self.optimizer.model_copy(update=sides)})
 
     def with_training(self, **fields: Any) -> RunSpec:
         """The run with other fields of its ``training`` section, which are not validated."""
         return self.model_copy(update={"training": self.training.model_copy(update=fields)})
+
+
+def _until(own: SideOptimizerSpec, images: int, side: str) -> SideOptimizerSpec:
+    """One side's optimizer, with a schedule that says where it ends.
+
+    Raises:
+        InputError: It would end before it begins.
+    """
+    schedule = own.schedule
+    if schedule.kind not in FALLING or schedule.until_images is not None:
+        return own
+    if schedule.hold_images >= images:
+        raise InputError(
+            f"optimizer.{side}.schedule holds the learning rate for {schedule.hold_images:,} images, and the run ends "
+            f"at {images:,}: set hold_images lower, or until_images"
+        )
+    return own.model_copy(update={"schedule": schedule.model_copy(update={"until_images": images})})
 
 
 FREE_ON_RESUME = (

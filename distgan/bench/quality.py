@@ -310,7 +310,9 @@ class Quality:
             run, record = self._run(competitor, seed), self._record_path(competitor, seed)
             if (run / "spec.yaml").exists():
                 begun = complete(load_spec(run / "spec.yaml"))
-                asked = complete(self._spec(competitor, seed, 1)).with_training(precision=begun.training.precision)
+                assert begun.training.images is not None
+                asked = complete(self._spec(competitor, seed, begun.training.images)).in_images(1)
+                asked = asked.with_training(precision=begun.training.precision)
                 remedy = f"Remove that folder and {record}, or give another --out"
                 _refuse(f"{competitor.text}: {run} was begun otherwise", differences(begun, asked), remedy)
 

@@ -128,18 +128,18 @@ def rate_factor(spec: ScheduleSpec, images: int, updates: int) -> float:
     - ``cosine``: as :func:`~distgan.spec.value_at` has it, from 1 to ``final`` between the same two;
     - ``inverse_time``: 1 / (1 + decay · updates), as ``decay`` was in Keras's optimizers.
 
+    A rate that falls until a run ends of which nobody has said the length, such as a benchmark's, does not fall.
+
     Args:
-        spec: The schedule.
+        spec: The schedule, of a run with its length :meth:`~distgan.spec.RunSpec.in_images`.
         images: Real images that the run has shown before this update.
         updates: Updates that this optimizer has done before this one.
     """
     warm = min(1.0, (images + 1) / (spec.warm_up_images + 1))
-    if spec.kind == "linear":
-        assert spec.until_images is not None
+    if spec.kind == "linear" and spec.until_images is not None:
         left = (spec.until_images - images) / (spec.until_images - spec.hold_images)
         return warm * min(1.0, max(0.0, left))
-    if spec.kind == "cosine":
-        assert spec.until_images is not None
+    if spec.kind == "cosine" and spec.until_images is not None:
         share = fallen(images - spec.hold_images, spec.until_images - spec.hold_images)
         return warm * (spec.final + (1.0 - spec.final) * share)
     if spec.kind == "inverse_time":

@@ -231,12 +231,14 @@ def test_a_wrong_specification_is_named(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("optimizer.critic.schedule={kind: linear}", ["'optimizer.critic.schedule'", "until_images"]),
         (
             "optimizer.critic.schedule={kind: linear, hold_images: 9, until_images: 9}",
             ["'optimizer.critic.schedule'", "greater than hold_images"],
         ),
-        ("optimizer.critic.schedule={kind: cosine}", ["'optimizer.critic.schedule'", "a cosine schedule needs"]),
+        (
+            "optimizer.critic.schedule={kind: cosine, hold_images: 9, until_images: 3}",
+            ["'optimizer.critic.schedule'", "a cosine schedule needs"],
+        ),
         ("optimizer.critic.schedule={final: 0.1}", ["'optimizer.critic.schedule'", "final belongs to kind: cosine"]),
         ("optimizer.generator.schedule={until_images: 9}", ["'optimizer.generator.schedule'", "kind: linear"]),
         ("optimizer.generator.schedule={hold_images: 9}", ["'optimizer.generator.schedule'", "kind: linear"]),
@@ -452,6 +454,21 @@ def test_epochs_are_whole_passes_and_decimal_fractions_of_them(samples, thousand
     images = spec.in_images(samples).training.images
     assert images == -(-thousandths * samples // 1000)
     assert spec.in_images(samples).in_images(5) == spec.in_images(samples)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+@pytest.mark.parametrize("length", [{"images": 400}, {"epochs": 4}])
+def test_a_rate_falls_until_the_run_ends_unless_it_says_until_when(kind, length):
+    schedules = {"generator": {"kind": kind, "hold_images": 399}, "critic": {"kind": kind, "until_images": 7}}
+    optimizer = {side: {"schedule": schedule} for side, schedule in schedules.items()}
+    tree = {"name": "x", "data": {"shards": "y"}, "optimizer": optimizer, "training": length}
+    spec = RunSpec.model_validate(tree).in_images(100)
+    assert spec.optimizer.generator.schedule.until_images == 400
+    assert spec.optimizer.critic.schedule.until_images == 7
+    assert spec.in_images(5) == spec
+    tree["optimizer"]["generator"]["schedule"]["hold_images"] = 400
+    with pytest.raises(InputError, match="optimizer.generator.schedule holds .* 400 images, and the run ends at 400"):
+        RunSpec.model_validate(tree).in_images(100)
 
 
 finite = st.floats(-1e6, 1e6)

@@ -128,3 +128,5 @@ def test_schedules_for_another_length_are_said():
     (_, each) = competitors(["textbook", f"dcgan64:{changed}"])
     spec = each.spec(DataSpec(shards="s"), [], 0, 800, None)
     assert schedules_that_end_elsewhere(spec) == ["optimizer.critic.schedule ends at 500 images, the run at 800"]
+    (_, each) = competitors(["textbook", "dcgan64:optimizer.critic.schedule={kind: linear}"])
+    assert schedules_that_end_elsewhere(each.spec(DataSpec(shards="s"), [], 0, 800, None)) == []
