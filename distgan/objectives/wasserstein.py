@@ -3,7 +3,8 @@
 The critic's side: mean D(G(z)) − mean D(x); the generator's: −mean D(G(z)) (Arjovsky, Chintala and Bottou 2017,
 https://arxiv.org/abs/1701.07875). With clipping, every weight of the critic is brought back to ±c after each update.
 With the penalty (Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028), λ · mean (‖∇D(x̂)‖₂ − 1)² is added, where
-x̂ = εx + (1 − ε)G(z) with ε ~ U[0, 1) for each image.
+x̂ = εx + (1 − ε)G(z) with ε ~ U[0, 1) for each image; and, if wanted, ε_drift · mean D(x)² (Karras et al. 2018,
+https://arxiv.org/abs/1710.10196, appendix A.1), as nothing else says where 0 is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from distgan.objectives.adversarial import AdversarialOptions, CriticSide, GeneratorSide
 from distgan.objectives.side import Batch, Draw
-from distgan.spec import MovingWeight, Rate, greatest, value_at
+from distgan.spec import MovingWeight, Rate, Weight, greatest, value_at
 
 TINY = 1e-12
 """Added to a squared norm: the square root has no derivative at 0, where NaN would come from."""
@@ -31,6 +32,8 @@ class PenalisedOptions(AdversarialOptions):
 
     penalty: MovingWeight = 10.0
     """Weight λ of the gradient penalty."""
+    drift: Weight = 0.0
+    """Weight of mean D(x)² over real images, which keeps the outputs near 0; 0.001 in Karras et al. 2018."""
 
 
 class WassersteinCritic(CriticSide):
@@ -58,6 +61,11 @@ class PenalisedCritic(WassersteinCritic):
     """A critic whose slope should be 1 between real and generated images."""
 
     options: PenalisedOptions
+
+    def loss(self, real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
+        """The scalar to go down."""
+        value = super().loss(real, fake, draw)
+        return value + self.options.drift * real.square().mean() if self.options.drift else value
 
     @property
     def penalised(self) -> bool:

@@ -467,7 +467,7 @@ def test_a_rate_falls_until_the_run_ends_unless_it_says_until_when(kind, length)
     assert spec.optimizer.critic.schedule.until_images == 7
     assert spec.in_images(5) == spec
     tree["optimizer"]["generator"]["schedule"]["hold_images"] = 400
-    with pytest.raises(InputError, match="optimizer.generator.schedule holds .* 400 images, and the run ends at 400"):
+    with pytest.raises(InputError, match=r"generator\.schedule holds .* 400 images, and the run ends at 400"):
         RunSpec.model_validate(tree).in_images(100)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ from PIL import Image
 from distgan.checkpoint import Checkpoint, checkpoints, find_checkpoint
 from distgan.networks import ImageShape, build_networks
 from distgan.objectives import build_game
+from distgan.objectives.relativistic import RelativisticOptions
 from distgan.sampling import sample
-from distgan.spec import RunSpec, load_spec
-from distgan.tracking import read_metrics
+from distgan.spec import RunSpec, load_spec, value_at
+from distgan.tracking import Sink, read_metrics
 from distgan.training.complete import complete
 from distgan.training.loop import train
+from distgan.training.optimizers import rate_factor
 from distgan.training.workers import Workers
 from jobs import read, recipes
 from shards.images import Transform
@@ -40,7 +43,7 @@ def test_every_recipe_is_there():
     recipes = {
         *("dcgan32_gwu", "dcgan64", "dcgan64_report", "dcgan_mnist", "dcgan_cifar10"),
         *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_gp64_ttur", "wgan_clip64", "vae64"),
-        *("demo", "grow64"),
+        *("demo", "grow64", "sngan64", "r3gan64", "r3gan128", "pggan128"),
     }
     assert recipes <= set(NAMES)
 
@@ -128,6 +131,22 @@ def test_the_published_settings():
     assert (two_scales.optimizer.critic.lr, two_scales.optimizer.generator.lr) == (3e-4, 1e-4)
     clipped = spec("wgan_clip64")
     assert (clipped.objective.rest["clip"], clipped.optimizer.critic.lr, clipped.objective.n_critic) == (0.01, 5e-5, 5)
+    spectral = spec("sngan64")
+    assert (spectral.objective.kind, spectral.objective.n_critic, spectral.steps) == ("hinge", 5, 100_000)
+    assert (spectral.optimizer.generator.lr, spectral.optimizer.critic.rest["betas"]) == (2e-4, [0.0, 0.9])
+    assert spectral.in_images(CELEBA).optimizer.critic.schedule.until_images == 32_000_000
+    growing = spec("pggan128")
+    assert (growing.objective.rest["penalty"], growing.objective.rest["drift"]) == (10.0, 0.001)
+    assert (growing.optimizer.generator.lr, growing.optimizer.critic.rest["betas"]) == (1e-3, [0.0, 0.99])
+    half_life = growing.training.ema_half_life_images
+    assert isinstance(half_life, int)
+    assert 0.5 ** (16 / half_life) == pytest.approx(0.999, abs=1e-6)
+    for name, gamma in (("r3gan64", 2.0), ("r3gan128", math.sqrt(2 * 150))):
+        paired = complete(spec(name))
+        assert value_at(RelativisticOptions(**paired.objective.rest).r1, 0) == pytest.approx(gamma, rel=0.02)
+        assert paired.objective.rest["r1"] == paired.objective.rest["r2"]
+        assert rate_factor(paired.optimizer.critic.schedule, 20_000_000, 0) * paired.optimizer.critic.lr == 5e-5
+        assert paired.training.batch_size == 256
 
 
 def small(name: str, shards: Path, steps: int) -> RunSpec:
@@ -145,6 +164,7 @@ def small(name: str, shards: Path, steps: int) -> RunSpec:
         "data.limit=null",
         "model.generator.width=2",
         "model.critic.width=2",
+        *(f"model.{role}.group_width=2" for role in ("generator", "critic") if "group_width" in run.model.critic.rest),
         f"training.batch_size={batch}",
         f"training.images={steps * batch * run.objective.n_critic}",
         f"training.checkpoint_every_images={10**6}",
@@ -152,13 +172,25 @@ def small(name: str, shards: Path, steps: int) -> RunSpec:
     )
 
 
+class StopAfter(Sink):
+    """Ends a run after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.stop = steps, threading.Event()
+
+    def progress(self, step: int) -> None:
+        if step >= self.steps:
+            self.stop.set()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_resumes_to_the_bit_and_samples(name, pack_discs, tmp_path):
     shards = pack_discs(count=12, size=spec(name).data.image_size, channels=1 if name == "dcgan_mnist" else 3)
     here = Workers.alone(torch.device("cpu"))
-    train(small(name, shards, 4), tmp_path / "whole", here, console=False)
-    train(small(name, shards, 2), tmp_path / "parts", here, console=False)
-    train(small(name, shards, 4), tmp_path / "parts", here, resume=True, console=False)
+    run, after_two = small(name, shards, 4), StopAfter(2)
+    train(run, tmp_path / "whole", here, console=False)
+    assert train(run, tmp_path / "parts", here, stop=after_two.stop, listener=after_two, console=False).step == 2
+    train(run, tmp_path / "parts", here, resume=True, console=False)
     whole, parts = (Checkpoint(checkpoints(tmp_path / folder)[-1]).state for folder in ("whole", "parts"))
     assert whole.step == parts.step == 4
     for file, digest in whole.sha256.items():

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from distgan.networks import ImageShape, build_networks
 from distgan.spec import RunSpec, load_spec
 from tests.distgan.networks.conftest import enlarged, noise
-from tests.tables import SAME, Table
+from tests.tables import (
+    SAME,
+    Table,
+    pggan_critic,
+    pggan_generator,
+    r3gan_critic,
+    r3gan_generator,
+    sngan_critic,
+    sngan_generator,
+)
 
 JOBS = Path(__file__).parents[2] / "jobs"
 BATCH = 3
@@ -73,7 +82,15 @@ def keras_critic(network: nn.Module, x: Tensor) -> Tensor:
 
 
 NARROW = 8
-"""The tutorial's networks are computed with an eighth of its channels: they take 335 GFLOP an image."""
+"""The networks of WIDE are computed with an eighth of their channels: the tutorial's take 335 GFLOP an image."""
+WIDE: dict[str, dict[str, int]] = {
+    "gan128_rmsprop": {"width": 256},
+    "sngan64": {"width": 64, "max_width": 1024},
+    "r3gan64": {"width": 384, "max_width": 768},
+    "r3gan128": {"width": 192, "max_width": 768},
+    "pggan128": {"width": 128, "max_width": 512},
+}
+"""What their networks have, and must be divisible by that."""
 
 
 def tutorial_generator(network: nn.Module, z: Tensor) -> Tensor:
@@ -111,13 +128,30 @@ TABLES: dict[str, tuple[Forward, Forward]] = {
     ),
     "wgan_clip64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
     "vae64": (lambda n, z: paper_generator(n, z, W64[::-1]), encoder),
+    "sngan64": (
+        lambda n, z: sngan_generator(n, z, (128, 64, 32, 16, 8)),
+        lambda n, x: sngan_critic(n, x, (8, 16, 32, 64, 128), 2),
+    ),
+    "r3gan64": (
+        lambda n, z: r3gan_generator(n, z, (96, 96, 96, 96, 48), 16),
+        lambda n, x: r3gan_critic(n, x, (48, 96, 96, 96, 96), 16),
+    ),
+    "r3gan128": (
+        lambda n, z: r3gan_generator(n, z, (96, 96, 96, 96, 48, 24), 16),
+        lambda n, x: r3gan_critic(n, x, (24, 48, 96, 96, 96, 96), 16),
+    ),
+    "pggan128": (
+        lambda n, z: pggan_generator(n, z, (64, 64, 64, 64, 32, 16)),
+        lambda n, x: pggan_critic(n, x, (16, 32, 64, 64, 64, 64)),
+    ),
 }
 
 
 def networks(name: str, *overrides: str) -> tuple[RunSpec, int, tuple[nn.Module, nn.Module]]:
     """A recipe, the channels of its images, and its networks in float64 with weights that are all different."""
-    if name == "gan128_rmsprop":
-        overrides = (*overrides, *(f"model.{role}.width={256 // NARROW}" for role in ("generator", "critic")))
+    for role in ("generator", "critic"):
+        narrow = (f"model.{role}.{field}={width // NARROW}" for field, width in WIDE.get(name, {}).items())
+        overrides = (*overrides, *narrow)
     spec, channels = load_spec(JOBS / f"{name}.yaml", overrides), 1 if name == "dcgan_mnist" else 3
     built = build_networks(spec.model, ImageShape(channels, spec.data.image_size), spec.seed)
     return spec, channels, (enlarged(built[0]), enlarged(built[1]))

@@ -34,7 +34,7 @@ ADVERSARIAL: list[dict[str, Any]] = [
     {"kind": "least_squares", "r1": 0.5},
     {"kind": "wasserstein_clip"},
     {"kind": "wasserstein_gp"},
-    {"kind": "wasserstein_gp", "penalty": 1.0, "r1": 2.0},
+    {"kind": "wasserstein_gp", "penalty": 1.0, "r1": 2.0, "drift": 0.5},
 ]
 PENALISED = [tree for tree in ADVERSARIAL if tree.get("r1") or tree.get("r2") or tree["kind"] == "wasserstein_gp"]
 

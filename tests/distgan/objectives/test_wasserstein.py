@@ -54,10 +54,10 @@ def reference_penalty(duel, real):
     return total / len(real.images)
 
 
-def reference_loss(duel, real, weight):
+def reference_loss(duel, real, weight, drift):
     fakes = duel.fakes(real.labels).detach()
     judged = zip(duel.judged(fakes, real.labels), duel.judged(real.images, real.labels), strict=True)
-    value = sum(fake - true for fake, true in judged) / len(real.images)
+    value = sum(fake - true + drift * true**2 for fake, true in judged) / len(real.images)
     return value + weight * reference_penalty(duel, real) if weight else value
 
 
@@ -72,14 +72,14 @@ def test_the_losses_are_the_paper_s(real, fake):
 
 
 @pytest.mark.parametrize("networks", NETWORKS)
-@pytest.mark.parametrize("weight", [10.0, 1.0, 0.0])
-def test_the_penalised_critic_s_loss_and_gradient_are_the_paper_s(networks, weight):
+@pytest.mark.parametrize(("weight", "drift"), [(10.0, 0.0), (1.0, 0.3), (0.0, 0.0), (0.0, 0.01)])
+def test_the_penalised_critic_s_loss_and_gradient_are_the_paper_s(networks, weight, drift):
     build, size = NETWORKS[networks]
-    duel = Duel({"kind": "wasserstein_gp", "penalty": weight}, build())
+    duel = Duel({"kind": "wasserstein_gp", "penalty": weight, "drift": drift}, build())
     real = batch(size=size, labels=0 if "no condition" in networks else 2)
     loss = duel.game.critic(real, draw())
     loss.value.backward()
-    expected = reference_loss(duel, real, weight)
+    expected = reference_loss(duel, real, weight, drift)
     expected.backward()
     torch.testing.assert_close(loss.value, expected, rtol=1e-12, atol=0)
     assert_same_gradients(duel.critic, duel.plain_critic)
@@ -107,7 +107,7 @@ def test_the_clipped_critic_s_loss_and_gradient_are_the_paper_s():
     duel = Duel({"kind": "wasserstein_clip"})
     loss = duel.game.critic(batch(), draw())
     loss.value.backward()
-    expected = reference_loss(duel, batch(), 0.0)
+    expected = reference_loss(duel, batch(), 0.0, 0.0)
     expected.backward()
     torch.testing.assert_close(loss.value, expected, rtol=1e-12, atol=0)
     assert_same_gradients(duel.critic, duel.plain_critic)
@@ -123,9 +123,9 @@ def test_the_second_derivative_agrees_with_finite_differences():
         for place in {0, weight.numel() // 2, weight.numel() - 1}:
             before = flat[place].item()
             flat[place] = before + h
-            above = reference_loss(duel, real, 10.0).item()
+            above = reference_loss(duel, real, 10.0, 0.0).item()
             flat[place] = before - h
-            below = reference_loss(duel, real, 10.0).item()
+            below = reference_loss(duel, real, 10.0, 0.0).item()
             flat[place] = before
             actual = 0.0 if ours.grad is None else ours.grad.flatten()[place].item()
             assert actual == pytest.approx((above - below) / (2 * h), rel=1e-5, abs=1e-7)
