@@ -230,6 +230,8 @@ class Host:
         users = Path("/etc/passwd").read_text().splitlines()
         users = [line for line in users if not line.startswith((f"{USER}:", "root:"))]
         users = [f"{name}:*:0:0::{HOME}:/bin/bash" for name in (USER, "root")] + users
+        if not any(line.startswith("sshd:") for line in users):  # whom ssh's server needs, on a machine without one
+            users.append("sshd:*:65533:65534::/run/sshd:/usr/sbin/nologin")
         names = ["127.0.0.1 localhost", *(f"{host.address} {host.name}" for host in self._hosts)]
         for file, content in (("passwd", users), ("hosts", names), ("resolv.conf", [])):
             lines += [f"printf '%s\\n' {shlex.join(content)} > /run/{file}"]

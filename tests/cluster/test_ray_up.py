@@ -64,6 +64,7 @@ def serve_ssh(host: Host, log: Path) -> None:
     }
     settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     host.start("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *settings, log=log)
+    wait_until(lambda: "listening" in log.read_text(), 60, log.read_text)
 
 
 def test_the_file_for_own_machines_starts_a_cluster_that_trains_and_ends_it(hosts, tmp_path):

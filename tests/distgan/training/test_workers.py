@@ -272,6 +272,8 @@ def compare(one, many, tolerance):
     return greatest
 
 
+STEPS = {"dcgan": 50, "wgan-gp": 50}
+"""Those that go on for longer. Rounding grows a hundredfold every ten steps of some of the others."""
 ROUNDED = {"pggan", "resnet, told the deviation"}
 """Recipes in which Adam divides gradients that would be 0, such as that of a score's bias in a difference of scores, by
 their own size: there float32's rounding moves weights."""
