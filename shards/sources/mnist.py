@@ -113,11 +113,20 @@ def find(tree: Tree, names: Sequence[str], wish: Wish) -> list[Found]:
             claimed = frozenset(name for each in kinds.values() for name in each)
             place = f"{folder}/{prefix}".strip("/-_.") if prefix else folder
             count = " and ".join(SPLITS[_PARTS[part]] for part in pairs)
-            what = f"{prefix.strip('-_.') or 'MNIST'} ({count}), IDX files"
+            what = f"{_called(tree, folder, prefix, pairs)} ({count}), IDX files"
             twins = len(claimed) - sum(1 + (pair.labels is not None) for pair in pairs.values())
             build = partial(_build_idx, tree, folder, prefix, pairs, twins)
             found.append(Found("mnist", place, what, claimed, build))
     return found + _find_csv(tree, names)
+
+
+def _called(tree: Tree, folder: str, prefix: str, pairs: Mapping[str, _Pair]) -> str:
+    """Which set it is, where a choice among several is offered; what is wrong with it is said if it is chosen."""
+    labels = pairs["train"].labels if "train" in pairs else None
+    try:
+        return _kind(tree, folder, prefix, _read_idx(tree, labels, dimensions=1) if labels else None).name
+    except InputError:
+        return prefix.strip("-_.") or "MNIST"
 
 
 def _plainest(name: str) -> tuple[bool, int, str]:

@@ -181,6 +181,18 @@ def test_labels_say_which_set_it_is_where_names_do_not(tmp_path):
     assert open_source(tmp_path).class_names[9] == "Ankle boot"
 
 
+def test_a_choice_says_which_sets_there_are(tmp_path):
+    """Also by how labels begin; and damage to one that is not chosen harms nobody."""
+    write_part(tmp_path / "a", "train", np.array([9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 1], np.uint8))
+    write_part(tmp_path / "b", "test")
+    (tmp_path / "c").mkdir()
+    for kind in ("images-idx3", "labels-idx1"):
+        (tmp_path / "c" / f"train-{kind}-ubyte").write_bytes(b"cut off")
+    with pytest.raises(InputError, match=r"(?s)3 data sets.*Fashion-MNIST.*\(train\).*MNIST \(test\).*MNIST \(train\)"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path, sub="b")) == 11
+
+
 @pytest.mark.parametrize(("division", "count", "shift"), [("letters", 26, 1), ("balanced", 47, 0), ("byclass", 62, 0)])
 def test_emnist_is_upright_and_has_its_own_classes(tmp_path, division, count, shift):
     labels = np.arange(11, dtype=np.uint8) + shift
