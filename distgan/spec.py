@@ -888,6 +888,14 @@ def dump_spec(spec: RunSpec) -> str:
     return yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def dump_value(value: object) -> str:
+    """The value of a field as YAML on one line."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
 def differences(before: RunSpec, after: RunSpec) -> list[str]:
     """The fields in which two specifications would give other numbers, one line each: ``field: before -> after``."""
     old, new = _flatten(before.model_dump(mode="json")), _flatten(after.model_dump(mode="json"))

@@ -1,46 +1,48 @@
-"""What to train on one's own images in so many minutes: a whole specification, with a reason for each choice.
+"""What to train on one's own images in so many minutes: a specification, with a reason for each choice.
 
-It begins with ``jobs/faces64.yaml`` or ``jobs/faces128.yaml``; what the set and the budget change about them is here. The
-leaderboard that these choices come from is in ``jobs/README.md``.
+It begins as ``jobs/faces64.yaml`` or ``jobs/faces128.yaml``; here is what follows from the set and the time there is.
+``jobs/README.md`` says what has been measured.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import yaml
-
-from distgan.bench.speed import training_speed
 from distgan.data.selection import select_samples
 from distgan.evaluation import held_out
-from distgan.spec import DataSpec, RunSpec, make_spec
-from jobs import read
+from distgan.spec import DataSpec, RunSpec, dump_value, load_spec, make_spec
 from shards.errors import InputError
 from shards.index import Index
 
 LARGE = 64
 """Pixels beyond which the recipe is that for 128."""
-NOT_MIRRORED = ("mnist",)
+WITHOUT_MIRRORS = ("mnist",)
 """Layouts of letters and digits."""
 WIDTHS = (64, 32)
-"""Of the networks, the widest first."""
-LEAST_IMAGES = 200_000
-"""Images that a run of the full width should have time for; else narrower networks learn more in it."""
-BATCHES = ((0, 32), (2_000_000, 64), (8_000_000, 128), (30_000_000, 256))
+"""Of both networks, the wider ones first."""
+FULL_WIDTH_IMAGES = 300_000
+"""Narrow networks are better than wide ones that are shown fewer images than this."""
+LEAST_IMAGES = 10_000
+"""Fewer are no run."""
+BATCHES = {0: 32, 2_000_000: 64, 10_000_000: 128, 40_000_000: 256}
 """The global batch of a run of so many images or more."""
-EPOCHS = 40
-"""From which on a critic begins to know its images by heart."""
-SHARE_OF_WORKERS = 0.8
-"""Of the speed of so many machines, what is counted on: they also talk to each other."""
+HALF_LIFE = 10_000, 500_000
+"""The shortest and the longest of the EMA."""
+KNOWN_BY_HEART = 50
+"""Epochs after which a critic may know its images by heart."""
+TOGETHER = 0.8
+"""Of the speed of several machines, what is counted on: they also talk to each other."""
+LINE = 110
+"""Characters of a reason's line at most."""
 
+Tree = dict[str, Any]
 Reasons = dict[str, str]
-"""Why a field is as it is, by its dotted path."""
+"""Why a field is what it is, by its dotted path."""
 
 
 @dataclass(frozen=True)
@@ -50,39 +52,163 @@ class Facts:
     Attributes:
         shards: The packed set.
         size: Of an image, in pixels.
-        channels: 1 or 3.
         images: Trained on.
-        mirrored: Whether a mirror image is still one of their kind: letters and digits are not.
-        held_out: Images of another split to compare with; 0 where there is none.
-        classes: Their names, where there are several.
+        mirrored: Whether a mirror image is still of their kind: letters and digits are not.
+        held_out: The split to compare with; None where the set has none.
+        classes: Several of them, or none.
     """
 
     shards: str
     size: int
-    channels: int
     images: int
     mirrored: bool = True
-    held_out: int = 0
+    held_out: str | None = None
     classes: tuple[str, ...] = ()
 
 
-def facts_of(shards: str) -> Facts:
-    """What the index of a packed set says.
+def facts_of(shards: str) -> tuple[Facts, int]:
+    """What the index of a packed set says; and the colour channels of its images.
 
     Raises:
         InputError: There is none, or nothing to train on.
     """
     index = Index.load(shards)
-    spec = RunSpec(name="suggested", data=DataSpec(shards=shards, image_size=index.transform.size))
-    index, kept = select_samples(spec.with_training(batch_size=1))
-    held = held_out(index, {})
+    data = DataSpec(shards=shards, image_size=index.transform.size)
+    _, kept = select_samples(RunSpec(name="suggested", data=data).with_training(batch_size=1))
     symbols = bool(index.class_names) and all(re.fullmatch(r"\w", name) for name in index.class_names)
-    return Facts(
+    split = held_out(index, {}).where.get("split")
+    facts = Facts(
         shards=shards,
         size=index.transform.size,
-        channels=index.transform.channels,
         images=len(kept),
-        mirrored=index.layout not in NOT_MIRRORED and not symbols,
-        held_out=len(held.ids) if "split" in held.where else 0,
+        mirrored=index.layout not in WITHOUT_MIRRORS and not symbols,
+        held_out=None if split is None else str(split),
         classes=index.class_names if len(index.class_names) > 1 else (),
     )
+    return facts, index.transform.channels
+
+
+def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec], float]) -> str:
+    """A specification as YAML, with the reasons of its choices in it.
+
+    Args:
+        facts: What is known of the images.
+        minutes: How long the run may take.
+        workers: Machines or GPUs that train together, each as fast as this one.
+        speed: Images/s that one of them trains of a run.
+
+    Raises:
+        InputError: There is no recipe for images of this size, or too little time to train anything.
+    """
+    tree: Tree = load_spec(_base(facts)).model_dump(mode="json", exclude_unset=True)
+    tree |= {"name": "suggested", "data": {"shards": facts.shards, "image_size": facts.size, "flip": facts.mirrored}}
+    reasons = {"data.flip": _of_mirrors(facts)}
+    for width in WIDTHS:
+        for network in ("generator", "critic"):
+            tree["model"][network]["width"] = width
+        rate = speed(_run(tree)) * (workers * TOGETHER if workers > 1 else 1)
+        images = _rounded(60 * minutes * rate)
+        if images >= FULL_WIDTH_IMAGES:
+            break
+    if images < LEAST_IMAGES:
+        raise InputError(
+            f"{images:,} images can be shown in {minutes:g} minutes ({rate:,.3g} a second), and {LEAST_IMAGES:,} are "
+            f"the least that anything is learnt from: give it {LEAST_IMAGES / rate / 60:,.1f} minutes or more"
+        )
+    epochs = images / facts.images
+    said = f"{minutes:g} minutes at {rate:,.3g} images/s"
+    said += (
+        f", {TOGETHER:.0%} of what {workers} machines as fast as this one do" if workers > 1 else ", as measured here"
+    )
+    reasons["training.images"] = f"{said}: {epochs:,.1f} epochs of {facts.images:,}"
+    batch_size = max(size for least, size in BATCHES.items() if images >= least)
+    reasons["training.batch_size"] = (
+        "in little time many small steps learn more than few large ones"
+        if batch_size == min(BATCHES.values())
+        else f"{images:,} images are time enough for steps that are less noisy, and which more workers can share"
+    )
+    half_life = min(max(_rounded(images / 20), HALF_LIFE[0]), HALF_LIFE[1])
+    reasons["training.ema_half_life_images"] = "a twentieth of the run, but 10,000 to 500,000"
+    every = _rounded(images / 10)
+    reasons["training.checkpoint_every_images"] = "ten of them, of which the newest two are kept"
+    tree["training"] |= {
+        "images": images,
+        "batch_size": batch_size,
+        "ema_half_life_images": half_life,
+        "checkpoint_every_images": every,
+    }
+    tree["tracking"]["sample_every_images"] = every
+    if width < WIDTHS[0]:
+        wide = f"a width of {WIDTHS[0]} learns more per image, but needs some {FULL_WIDTH_IMAGES:,} of them"
+        reasons["model.generator"] = reasons["model.critic"] = wide
+    if epochs > KNOWN_BY_HEART:
+        tree["augmentation"] = {"colour": True, "translation": 0.125, "cutout": 0.5, "target": 0.6}
+        reasons["augmentation.target"] = (
+            f"in {epochs:,.0f} epochs the critic may learn {facts.images:,} images by heart: what it sees is changed "
+            "at random, the more often the surer it is of real images"
+        )
+    if workers > 1:
+        tree["cluster"] = {"workers": workers}
+    _run(tree)  # what does not fit together is said here
+    return _written(tree, reasons, _head(facts, minutes, workers))
+
+
+def _base(facts: Facts) -> str:
+    """The recipe to begin with."""
+    return "faces64" if facts.size <= LARGE else "faces128"
+
+
+def _of_mirrors(facts: Facts) -> str:
+    if facts.mirrored:
+        return "a mirror image is as good as another one, but not of letters and what else has a left and a right"
+    return "letters and digits have no mirror images"
+
+
+def _head(facts: Facts, minutes: float, workers: int) -> list[str]:
+    """What is said of the whole, a paragraph each."""
+    together = f" --workers {workers}" if workers > 1 else ""
+    said = [
+        f"Suggested by distgan recipes suggest --shards {facts.shards} --minutes {minutes:g}{together}, from the "
+        f"recipe {_base(facts)}."
+    ]
+    if facts.classes:
+        shown = ", ".join(facts.classes[:3]) + (", …" if len(facts.classes) > 3 else "")
+        said.append(f"With --set model.condition='{{classes: true}}' its classes ({shown}) can be drawn at will.")
+    if facts.held_out:
+        said.append(f"distgan evaluate RUN scores it against the split {facts.held_out}, which is not trained on.")
+    return said
+
+
+def _run(tree: Tree) -> RunSpec:
+    """The run that a tree says.
+
+    Raises:
+        InputError: It is none.
+    """
+    return make_spec(copy.deepcopy(tree), (), "the suggestion")
+
+
+def _rounded(number: float) -> int:
+    """To two digits, downwards."""
+    whole = int(number)
+    step = int(10 ** max(len(str(whole)) - 2, 0))
+    return whole // step * step
+
+
+def _written(tree: Tree, reasons: Reasons, head: Sequence[str]) -> str:
+    """YAML in which a reason stands above its field."""
+    lines = [line for text in head for line in _comment(text, "")]
+    for name, value in tree.items():
+        if not isinstance(value, dict):
+            lines.append(f"{name}: {dump_value(value)}")
+            continue
+        lines.append(f"{name}:")
+        for field, inner in value.items():
+            lines += _comment(reasons.get(f"{name}.{field}", ""), "  ")
+            lines.append(f"  {field}: {dump_value(inner)}")
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    lines = textwrap.wrap(text, LINE, break_long_words=False, break_on_hyphens=False)
+    return [f"{indent}# {line}" for line in lines]

@@ -25,6 +25,7 @@ ROOMS = [
     "launch",
     "bench",
     "scaling",
+    "suggest",
     "commands",
     "cli",
     "__main__",

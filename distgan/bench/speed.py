@@ -144,6 +144,19 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2
     return figures
 
 
+def training_speed(spec: RunSpec, channels: int = 3, round_seconds: float = 1.0) -> float:
+    """Images/s through a run's training step at its final size, on random images and this machine.
+
+    Args:
+        spec: The run.
+        channels: Colour channels of the images.
+        round_seconds: About how long each of seven rounds takes.
+    """
+    spec = spec.full_size()
+    learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(local_device()), random_labels(spec))
+    return _of_stage(learner, learner.stage, round_seconds)["images/s"]
+
+
 def _of_stage(learner: Learner, stage: Stage, round_seconds: float) -> dict[str, float]:
     """Training speed in a stage, when what is new in it has faded in."""
     device, n_critic = learner.precision.device, stage.n_critic

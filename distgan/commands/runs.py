@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -29,16 +30,38 @@ if TYPE_CHECKING:
 
 
 def recipes(
-    name: Annotated[Optional[str], typer.Argument(help="Print this one.", show_default=False)] = None,  # noqa: UP045
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Print this one; suggest writes one for --shards and --minutes.", show_default=False),
+    ] = None,
+    shards: Annotated[Optional[str], typer.Option(help="suggest: the packed set to learn from.")] = None,  # noqa: UP045
+    minutes: Annotated[Optional[float], typer.Option(min=0.1, help="suggest: how long the run may take.")] = None,  # noqa: UP045
+    workers: Annotated[
+        int, typer.Option(min=1, help="suggest: machines or GPUs that train together, each as fast as this one.")
+    ] = 1,
 ) -> None:
     """List the specifications that distgan ships, which other commands take by name; or print one, to start one's own.
 
     distgan recipes dcgan64 > mine.yaml
+
+    distgan recipes suggest --shards DIR --minutes 30 > mine.yaml measures this machine, and writes a specification for
+    these images and that time, with a reason for each choice.
     """
     from jobs import SWEEP, read
     from jobs import recipes as shipped
     from shards.names import near
 
+    if name == "suggest":
+        if shards is None or minutes is None:
+            raise InputError("recipes suggest needs --shards DIR and --minutes M")
+        from distgan.bench.speed import training_speed
+        from distgan.suggest import facts_of, suggest
+
+        facts, channels = facts_of(shards)
+        typer.echo(suggest(facts, minutes, workers, partial(training_speed, channels=channels)), nl=False)
+        return
+    if shards is not None or minutes is not None or workers != 1:
+        raise InputError("--shards, --minutes and --workers belong to recipes suggest")
     known = {**shipped(), SWEEP: "No run but a sweep of Weights & Biases over one: wandb sweep FILE"}
     if name is None:
         width = max(map(len, known))

@@ -43,7 +43,7 @@ def test_every_recipe_is_there():
     recipes = {
         *("dcgan32_gwu", "dcgan64", "dcgan64_report", "dcgan_mnist", "dcgan_cifar10"),
         *("dcgan128_keras", "gan128_rmsprop", "wgan_gp64", "wgan_gp64_ttur", "wgan_clip64", "vae64"),
-        *("demo", "grow64", "sngan64", "r3gan64", "r3gan128", "pggan128"),
+        *("demo", "faces64", "faces128", "grow64", "sngan64", "r3gan64", "r3gan128", "pggan128"),
     }
     assert recipes <= set(NAMES)
 

@@ -111,11 +111,14 @@ def tutorial_critic(network: nn.Module, x: Tensor) -> Tensor:
 
 
 W32, W64, NARROWED = (64, 128, 256), (64, 128, 256, 512), (64, 128, 128, 128)
+HALF, HALF128 = (32, 64, 128, 256), (32, 64, 128, 256, 512)
 Forward = Callable[[nn.Module, Tensor], Tensor]
 TABLES: dict[str, tuple[Forward, Forward]] = {
     "dcgan32_gwu": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),
     "dcgan64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
     "grow64": (lambda n, z: paper_generator(n, z, NARROWED[::-1]), lambda n, x: paper_critic(n, x, NARROWED)),
+    "faces64": (lambda n, z: paper_generator(n, z, HALF[::-1]), lambda n, x: paper_critic(n, x, HALF)),
+    "faces128": (lambda n, z: paper_generator(n, z, HALF128[::-1]), lambda n, x: paper_critic(n, x, HALF128)),
     "dcgan64_report": (report_generator, lambda n, x: paper_critic(n, x, W64)),
     "dcgan_mnist": (lambda n, z: paper_generator(n, z, W32[::-1], 1), lambda n, x: paper_critic(n, x, W32)),
     "dcgan_cifar10": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from distgan.spec import RunSpec, load_spec
+from distgan.suggest import FULL_WIDTH_IMAGES, KNOWN_BY_HEART, LEAST_IMAGES, Facts, facts_of, suggest
+from distgan.training.complete import complete
+from shards.errors import InputError
+from shards.images import Transform
+from shards.sources import open_source
+from shards.writer import pack
+
+FACES = Facts("data/faces", 64, 10_000)
+
+
+def suggested(tmp_path, facts=FACES, minutes=60.0, workers=1, speed=500.0) -> tuple[RunSpec, str]:
+    text = suggest(facts, minutes, workers, lambda run: speed)
+    (tmp_path / "suggested.yaml").write_text(text)
+    return load_spec(tmp_path / "suggested.yaml"), text
+
+
+@settings(max_examples=40)
+@given(
+    st.builds(
+        Facts,
+        shards=st.sampled_from(["data/faces", "010", "s3://bucket/my faces: all", "#1"]),
+        size=st.sampled_from([16, 32, 64, 128, 256]),
+        images=st.integers(1_000, 10**7),
+        mirrored=st.booleans(),
+        held_out=st.sampled_from([None, "test"]),
+        classes=st.sampled_from([(), ("cat", "dog"), ("a: b", "#", "no", "e", "f")]),
+    ),
+    st.floats(1.0, 10**5),
+    st.integers(1, 64),
+    st.floats(1.0, 10**5),
+)
+def test_any_facts_and_budget_give_a_run_that_fits_together(tmp_path_factory, facts, minutes, workers, speed):
+    together = workers if workers == 1 else 0.8 * workers
+    if 60 * minutes * speed * together < 1.1 * LEAST_IMAGES:
+        return
+    run, text = suggested(tmp_path_factory.mktemp("suggest"), facts, minutes, workers, speed)
+    assert (run.data.shards, run.data.image_size, run.data.flip) == (facts.shards, facts.size, facts.mirrored)
+    assert run.training.images is not None
+    assert 0.9 <= run.training.images / (60 * minutes * speed * together) <= 1.0 + 1e-9
+    assert run.cluster.workers == workers
+    assert complete(run).in_images(facts.images).steps > 0
+    for name in ("data:", "training:"):  # a reason stands where a choice was made
+        assert "  # " in text.partition(f"\n{name}\n")[2].partition("\n\n")[0]
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_what_follows_from_the_time(tmp_path):
+    """Where there is little, narrow networks in small batches; else larger batches and longer averages."""
+    runs = [suggested(tmp_path, minutes=minutes)[0] for minutes in (1, 5, 15, 300, 3_000, 30_000)]
+    widths = [run.model.generator.rest["width"] for run in runs]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
+    assert [run.training.images >= FULL_WIDTH_IMAGES for run in runs] == [width == 64 for width in widths]
+    for field in ("batch_size", "ema_half_life_images", "checkpoint_every_images"):
+        values = [getattr(run.training, field) for run in runs]
+        assert values == sorted(values)
+        assert values[0] < values[-1]
+
+
+def test_the_speed_is_that_of_the_networks_that_are_chosen(tmp_path):
+    asked = []
+
+    def speed(run: RunSpec) -> float:
+        asked.append(run.model.critic.rest["width"])
+        return 8000.0 / run.model.critic.rest["width"]
+
+    (tmp_path / "s.yaml").write_text(suggest(FACES, 20, 1, speed))
+    assert asked == [64, 32]
+    assert load_spec(tmp_path / "s.yaml").training.images == 20 * 60 * 8000 / 32
+
+
+def test_small_sets_are_augmented_when_they_are_shown_often(tmp_path):
+    few, many = (dataclasses.replace(FACES, images=images) for images in (1_000, 10**6))
+    augmented, text = suggested(tmp_path, few)
+    assert augmented.training.images / few.images > KNOWN_BY_HEART
+    assert augmented.augmentation.target == 0.6
+    assert "by heart" in text
+    plain, text = suggested(tmp_path, many)
+    assert not plain.augmentation.on
+    assert "by heart" not in text
+
+
+def test_what_a_set_holds_is_said(tmp_path):
+    _, text = suggested(tmp_path, dataclasses.replace(FACES, classes=("cat", "dog", "hen", "pig"), held_out="val"))
+    assert "(cat, dog, hen, …)" in text
+    assert "the split val" in text
+    _, text = suggested(tmp_path)
+    assert "classes" not in text
+    assert "split" not in text
+
+
+def test_too_little_time_is_refused_with_how_much_it_takes(tmp_path):
+    with pytest.raises(InputError, match=r"give it 3\.3 minutes or more"):
+        suggest(FACES, 2, 1, lambda run: 50.0)
+
+
+@pytest.mark.parametrize(("names", "mirrored"), [(("cat", "dog"), True), (("0", "1"), False), (("a", "B"), False)])
+def test_facts_are_those_of_the_index(tmp_path, names, mirrored):
+    for split, count in (("train", 4), ("test", 2)):
+        for name in names:
+            folder = tmp_path / "set" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (16, 16), (i * 40, 0, len(split))).save(folder / f"{split}{i}.png")
+    pack(open_source(str(tmp_path / "set")), tmp_path / "shards", Transform(size=16, channels=3), workers=1)
+    facts, channels = facts_of(str(tmp_path / "shards"))
+    assert facts == Facts(str(tmp_path / "shards"), 16, 8, mirrored, "test", facts.classes)
+    assert sorted(facts.classes) == sorted(names)
+    assert channels == 3
+
+
+def test_a_yaml_reader_of_any_kind_reads_it(tmp_path):
+    """Of the values alone: 2e-4 is written so that none takes it for text."""
+    _, text = suggested(tmp_path)
+    tree = yaml.safe_load(text)
+    assert isinstance(tree["optimizer"]["generator"]["lr"], float)
