@@ -28,6 +28,12 @@ log 2 = 0.69 undecided, and the weighted penalties are both below that."""
 TIGHT = 0.8, 0.005
 """It is held too tightly if it ranks this share right, and its loss is nevertheless as near to log 2 as that: free to
 say what it knows so well, it would have a loss of 0.6 or less."""
+ALIKE = 0.8
+"""Generated images have become more alike if their diversity is this share of the most that it has been, or less."""
+ALIKE_FOR = 3
+"""Means of it in a row, of an epoch each, for which that must have been so."""
+LEAST_LOOKS = 20
+"""Log steps that such a mean is of, where an epoch has fewer: each looks at one batch."""
 _ALL_KINDS = "augmentation.colour=true augmentation.translation=0.125 augmentation.cutout=0.5"
 
 
@@ -47,12 +53,26 @@ class Advice:
         state = remembered or {}
         self._heard: int = state.get("heard", 0)  # images, at the last log step
         self._counted: tuple[int, float] = tuple(state.get("counted", (0, 0.0)))  # images, and the sum of their signs
+        self._looked: tuple[int, int, float] = tuple(state.get("looked", (0, 0, 0.0)))  # images, looks, their sum
+        self._most: float = state.get("most", 0.0)  # diversity that an epoch has had
         self._streaks: dict[str, int] = dict(state.get("streaks", {}))
         self._said: list[str] = list(state.get("said", ()))
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run must know, as JSON holds it."""
-        return {"heard": self._heard, "counted": list(self._counted), "streaks": self._streaks, "said": self._said}
+        return {
+            "heard": self._heard,
+            "counted": list(self._counted),
+            "looked": list(self._looked),
+            "most": self._most,
+            "streaks": self._streaks,
+            "said": self._said,
+        }
+
+    def begin_stage(self) -> None:
+        """Forget how diverse the images of a run's stage were that is over: those of another size are otherwise so."""
+        self._looked, self._most = (0, 0, 0.0), 0.0
+        self._streaks.pop("alike", None)
 
     def hear(self, images: int, drawn: int, figures: Mapping[str, float]) -> list[str]:
         """What is to be said at a log step.
@@ -60,7 +80,7 @@ class Advice:
         Args:
             images: Real images shown so far.
             drawn: Images that the generator's updates have drawn.
-            figures: Their means since the last log step, by name.
+            figures: Their means since the last log step, by name; the diversity is of this step alone.
         """
         since, self._heard = images - self._heard, images
         if drawn <= self._spec.guard.grace_images or not all(map(math.isfinite, figures.values())):
@@ -69,6 +89,7 @@ class Advice:
             "small set": self._of_small_set(since, figures),
             "augmentation": self._of_augmentation(images, figures),
             "penalties": self._of_penalties(images, figures),
+            "alike": self._of_spread(since, figures),
         }
         news = {name: text for name, text in found.items() if text and name not in self._said}
         self._said += news
@@ -133,6 +154,26 @@ class Advice:
                 f"cannot tell: its penalties ({shown}) hold it flat. Make both a tenth as large in a new run"
             )
         return None
+
+    def _of_spread(self, since: int, figures: Mapping[str, float]) -> str | None:
+        """The generator draws less and less of what there is. More diverse than the data is only noisier."""
+        if "diversity" not in figures:
+            return None
+        images, looks, total = self._looked
+        images, looks, total = self._looked = images + since, looks + 1, total + min(figures["diversity"], 1.0)
+        if images < self._samples or looks < LEAST_LOOKS:
+            return None
+        self._looked, mean = (0, 0, 0.0), total / looks
+        self._most = max(self._most, mean)
+        if self._streak("alike", mean <= ALIKE * self._most) < ALIKE_FOR:
+            return None
+        return (
+            f"the generated images become more alike: {mean:.0%} as diverse as the data's over the last {images:,} "
+            f"images, and {self._most:.0%} before. An earlier generator may be the better one (training.keep_best and "
+            "training.keep_generator_every_images keep some); what may help is "
+            + (f"augmentation ({_ALL_KINDS}) or " if not self._spec.augmentation.on else "")
+            + "a lower optimizer.critic.lr"
+        )
 
     def _streak(self, what: str, going_on: bool) -> int:
         """For how many times in a row something has been so, this one included."""

@@ -137,6 +137,8 @@ class Guard:
         self._epoch_steps = epoch_steps
         self._to_host()  # figures of the stage that is over, which are shares of its batches
         self._norms, self._seen, self._half, self._drift = {}, {}, _Losses(), []
+        if self._advice:
+            self._advice.begin_stage()
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run's guard must know, as JSON holds it; to be asked for after :meth:`check_state`."""
@@ -182,7 +184,7 @@ class Guard:
         """
         return {f"mean/{name}": value for name, value in self._means().items()}
 
-    def advise(self, images: int, drawn: int) -> list[str]:
+    def advise(self, images: int, drawn: int, ratio: float | None) -> list[str]:
         """What would do better than what the run does, in sentences; nobody has to do anything about it.
 
         To be asked for before :meth:`judge`, at each log step.
@@ -190,8 +192,10 @@ class Guard:
         Args:
             images: Real images shown so far.
             drawn: Images that the generator's updates have drawn.
+            ratio: As :meth:`judge` takes it.
         """
-        return self._advice.hear(images, drawn, self._means()) if self._advice else []
+        diversity = {} if ratio is None else {"diversity": ratio}
+        return self._advice.hear(images, drawn, self._means() | diversity) if self._advice else []
 
     def judge(self, step: int, drawn: int, ratio: float | None) -> list[Trouble]:
         """What has gone wrong since the last log step, or has been going wrong for long enough.

@@ -256,13 +256,13 @@ def _take_steps(
                     values |= evaluation.scores(learner)
                 best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest))
                 saving = saving or best is not None
-            drawn = learner.images // spec.objective.n_critic
-            advice = guard.advise(learner.images, drawn)
+            drawn, ratio = learner.images // spec.objective.n_critic, values.get("diversity")
+            advice = guard.advise(learner.images, drawn, ratio)
             with workers.together():
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
                 for sentence in advice:
                     tracker.message(f"step {learner.step}: {sentence}")
-            _handle(guard.judge(learner.step, drawn, values.get("diversity")), guard, learner, tracker)
+            _handle(guard.judge(learner.step, drawn, ratio), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
         if leaving and not last:

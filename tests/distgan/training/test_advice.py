@@ -100,6 +100,54 @@ def test_a_probability_that_moves_is_not_at_its_limit(probability, sign):
     assert hear(adapting(), *[{**CALM, "critic/sign": sign, "augmentation/probability": probability}] * 50) == []
 
 
+# Generated images that become more alike
+
+
+def diverse(*ratios: float, times: int = 40) -> list[dict[str, float]]:
+    """As many log steps of each, a thousand images apart."""
+    return [{**CALM, "diversity": ratio} for ratio in ratios for _ in range(times)]
+
+
+def test_a_spread_that_falls_and_stays_low_is_said_once():
+    ((images, text),) = hear(Advice(spec(), 40_000), *diverse(0.5, 0.9, 0.7, 0.7, 0.7, 0.6, 0.5))
+    assert images == 200_000
+    for word in ("70%", "90% before", "40,000 images", "training.keep_best", "augmentation.colour=true"):
+        assert word in text
+    ((_, text),) = hear(Advice(spec(augmentation=AUGMENTED), 1_000), *diverse(0.9, 0.6, 0.6, 0.6, times=20))
+    assert "augmentation" not in text
+
+
+@pytest.mark.parametrize(
+    "ratios",
+    [
+        (0.1, 0.3, 0.5, 0.7, 0.9),
+        (0.9, 0.8, 0.9, 0.75, 0.9, 0.78),
+        (0.9, 0.7, 0.7, 0.9, 0.7, 0.7, 0.9),  # never three in a row
+        (1.4, 1.2, 1.0, 0.9, 0.85, 0.9),  # noise that goes
+    ],
+)
+def test_a_spread_that_rises_or_comes_back_is_none_to_speak_of(ratios):
+    assert hear(Advice(spec(), 40_000), *diverse(*ratios)) == []
+
+
+@given(st.lists(st.floats(0.0, 2.0), min_size=1, max_size=60), st.floats(0.81, 1.0))
+def test_no_noise_about_a_steady_spread_is_taken_for_its_fall(noise, spread):
+    """Means over many looks are what counts."""
+    steady = [{**CALM, "diversity": spread} for _ in range(200)]
+    assert hear(Advice(spec(), 1_000), *diverse(*(each / 2 for each in noise), times=1), *steady, *steady) == []
+
+
+def test_a_stage_is_not_compared_with_the_one_before():
+    advice = Advice(spec(), 1_000)
+    assert hear(advice, *diverse(0.9, times=60)) == []
+    advice.begin_stage()
+    assert hear(advice, *diverse(0.3, 0.4, times=100), images=60_000) == []
+
+
+def test_a_batch_of_one_image_has_no_spread():
+    assert hear(Advice(spec(), 1_000), *[CALM] * 200) == []
+
+
 # Penalties of a relativistic critic
 
 
