@@ -1,7 +1,7 @@
 """What to train on one's own images in so many minutes: a specification, with a reason for each choice.
 
-It begins as ``jobs/faces64.yaml`` or ``jobs/faces128.yaml``; here is what follows from the set and the time there is.
-``jobs/README.md`` says what has been measured.
+It begins as ``jobs/faces64.yaml`` or ``jobs/faces128.yaml``; here is what follows from the set and the time there is. The
+thresholds are what published recipes and short runs on a processor suggest; ``distgan bench quality`` measures them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ LEAST_IMAGES = 10_000
 """Fewer are no run."""
 BATCHES = {0: 32, 2_000_000: 64, 10_000_000: 128, 40_000_000: 256}
 """The global batch of a run of so many images or more."""
+EACH = 4
+"""Images of a batch that each worker has at least."""
 HALF_LIFE = 10_000, 500_000
 """The shortest and the longest of the EMA."""
 KNOWN_BY_HEART = 50
@@ -121,12 +123,7 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
         f", {TOGETHER:.0%} of what {workers} machines as fast as this one do" if workers > 1 else ", as measured here"
     )
     reasons["training.images"] = f"{said}: {epochs:,.1f} epochs of {facts.images:,}"
-    batch_size = max(size for least, size in BATCHES.items() if images >= least)
-    reasons["training.batch_size"] = (
-        "in little time many small steps learn more than few large ones"
-        if batch_size == min(BATCHES.values())
-        else f"{images:,} images are time enough for steps that are less noisy, and which more workers can share"
-    )
+    batch_size, reasons["training.batch_size"] = _batch(facts, images, workers)
     half_life = min(max(_rounded(images / 20), HALF_LIFE[0]), HALF_LIFE[1])
     reasons["training.ema_half_life_images"] = "a twentieth of the run, but 10,000 to 500,000"
     every = _rounded(images / 10)
@@ -140,7 +137,7 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
     tree["tracking"]["sample_every_images"] = every
     if width < WIDTHS[0]:
         wide = f"a width of {WIDTHS[0]} learns more per image, but needs some {FULL_WIDTH_IMAGES:,} of them"
-        reasons["model.generator"] = reasons["model.critic"] = wide
+        reasons["model.generator"] = wide
     if epochs > KNOWN_BY_HEART:
         tree["augmentation"] = {"colour": True, "translation": 0.125, "cutout": 0.5, "target": 0.6}
         reasons["augmentation.target"] = (
@@ -162,6 +159,26 @@ def _of_mirrors(facts: Facts) -> str:
     if facts.mirrored:
         return "a mirror image is as good as another one, but not of letters and what else has a left and a right"
     return "letters and digits have no mirror images"
+
+
+def _batch(facts: Facts, images: int, workers: int) -> tuple[int, str]:
+    """The global batch of a run of so many images, and why."""
+    batch_size = max(size for least, size in BATCHES.items() if images >= least)
+    reason = f"{images:,} images are time enough for steps that are less noisy, and that more workers can share"
+    if batch_size == min(BATCHES.values()):
+        reason = "in little time many small steps learn more than few large ones"
+    if batch_size < EACH * workers:
+        batch_size = _power_of_two(2 * EACH * workers - 1)
+        reason = f"so that each of {workers} workers has {EACH} images or more"
+    if batch_size > facts.images // 2:
+        batch_size = _power_of_two(max(facts.images // 2, 1))
+        reason = f"at most half of the {facts.images:,} images"
+    return batch_size, reason
+
+
+def _power_of_two(number: int) -> int:
+    """The greatest one that is not above a number."""
+    return int(2 ** (number.bit_length() - 1))
 
 
 def _head(facts: Facts, minutes: float, workers: int) -> list[str]:

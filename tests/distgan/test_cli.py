@@ -269,6 +269,19 @@ def test_a_recipe_is_found_by_its_name_wherever_one_is(distgan, tmp_path, monkey
     assert (status, "did you mean 'dcgan64'?" in text) == (2, True)
 
 
+def test_a_recipe_is_suggested_for_images_and_minutes(distgan, pack_discs, tmp_path, monkeypatch):
+    from distgan.bench import speed
+
+    monkeypatch.setattr(speed, "ROUNDS", 1)
+    monkeypatch.setattr(speed, "SUGGEST_ROUND_S", 0.01)
+    shards = pack_discs(count=40, size=16, channels=1)
+    status, text = distgan("recipes", "suggest", "--shards", shards, "--minutes", 10**4)
+    assert status == 0
+    (tmp_path / "mine.yaml").write_text(text)
+    status, text = distgan("train", tmp_path / "mine.yaml", "training.images=64", "--out", tmp_path / "run")
+    assert (status, "64 images" in text) == (0, True), text
+
+
 @pytest.mark.parametrize(
     ("words", "field", "value"),
     [
@@ -322,6 +335,9 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["train", "SPEC", "--training.batchsize=3"], "batch_size"),
         (["train", "--training.batch_size=3", "SPEC"], "after the specification come changes"),
         (["recipes", "nothing"], "nothing"),
+        (["recipes", "suggest"], "needs --shards DIR and --minutes M"),
+        (["recipes", "suggest", "--shards", "nowhere", "--minutes", "3"], "nowhere"),
+        (["recipes", "dcgan64", "--minutes", "3"], "belong to recipes suggest"),
         (["train", "SPEC", "--set", "training.batchsize=3"], "batch_size"),
         (["train", "SPEC", "--set", "data.shards=nowhere"], "nowhere"),
         (["train", "SPEC", "--set", "data.shards=EMPTY"], "EMPTY"),

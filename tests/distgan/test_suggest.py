@@ -31,7 +31,7 @@ def suggested(tmp_path, facts=FACES, minutes=60.0, workers=1, speed=500.0) -> tu
         Facts,
         shards=st.sampled_from(["data/faces", "010", "s3://bucket/my faces: all", "#1"]),
         size=st.sampled_from([16, 32, 64, 128, 256]),
-        images=st.integers(1_000, 10**7),
+        images=st.integers(1_000, 10**7) | st.integers(2, 1_000),
         mirrored=st.booleans(),
         held_out=st.sampled_from([None, "test"]),
         classes=st.sampled_from([(), ("cat", "dog"), ("a: b", "#", "no", "e", "f")]),
@@ -44,7 +44,13 @@ def test_any_facts_and_budget_give_a_run_that_fits_together(tmp_path_factory, fa
     together = workers if workers == 1 else 0.8 * workers
     if 60 * minutes * speed * together < 1.1 * LEAST_IMAGES:
         return
-    run, text = suggested(tmp_path_factory.mktemp("suggest"), facts, minutes, workers, speed)
+    folder = tmp_path_factory.mktemp("suggest")
+    if facts.images // 2 < workers:
+        with pytest.raises(InputError, match="each needs an image"):
+            suggested(folder, facts, minutes, 2 * workers, speed)
+        return
+    run, text = suggested(folder, facts, minutes, workers, speed)
+    assert workers <= run.training.batch_size <= max(facts.images // 2, 1)
     assert (run.data.shards, run.data.image_size, run.data.flip) == (facts.shards, facts.size, facts.mirrored)
     assert run.training.images is not None
     assert 0.9 <= run.training.images / (60 * minutes * speed * together) <= 1.0 + 1e-9
@@ -98,6 +104,24 @@ def test_what_a_set_holds_is_said(tmp_path):
     _, text = suggested(tmp_path)
     assert "classes" not in text
     assert "split" not in text
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "batch_size", "reason"),
+    [
+        (10_000, 1, 32, "many small steps"),
+        (10_000, 16, 64, "each of 16 workers has 4 images"),
+        (10_000, 17, 128, "each of 17 workers has 4 images"),
+        (40, 1, 16, "at most half of the 40 images"),
+    ],
+)
+def test_a_batch_is_large_enough_for_the_workers_and_small_enough_for_the_set(
+    tmp_path, images, workers, batch_size, reason
+):
+    facts = dataclasses.replace(FACES, images=images)
+    run, text = suggested(tmp_path, facts, minutes=60 / workers, workers=workers)
+    assert run.training.batch_size == batch_size
+    assert reason in text
 
 
 def test_too_little_time_is_refused_with_how_much_it_takes(tmp_path):
