@@ -1,7 +1,7 @@
 """What to train on one's own images in so many minutes: a specification, with a reason for each choice.
 
-It begins as ``jobs/faces64.yaml`` or ``jobs/faces128.yaml``; here is what follows from the set and the time there is. The
-thresholds are what published recipes and short runs on a processor suggest; ``distgan bench quality`` measures them.
+It begins as ``jobs/faces64.yaml`` or ``jobs/faces128.yaml``; here is what follows from the set and the time there is.
+The thresholds are what published recipes and short runs on a processor say; ``distgan bench quality`` can try others.
 """
 
 from __future__ import annotations
