@@ -167,12 +167,11 @@ class Advice:
         self._most = max(self._most, mean)
         if self._streak("alike", mean <= ALIKE * self._most) < ALIKE_FOR:
             return None
+        remedy = "a narrower critic" if self._spec.augmentation.on else f"augmentation ({_ALL_KINDS})"
         return (
             f"the generated images become more alike: {mean:.0%} as diverse as the data's over the last {images:,} "
             f"images, and {self._most:.0%} before. An earlier generator may be the better one (training.keep_best and "
-            "training.keep_generator_every_images keep some); what may help is "
-            + (f"augmentation ({_ALL_KINDS}) or " if not self._spec.augmentation.on else "")
-            + "a lower optimizer.critic.lr"
+            f"training.keep_generator_every_images keep some); what may help is more images, or {remedy}"
         )
 
     def _streak(self, what: str, going_on: bool) -> int:
