@@ -168,17 +168,12 @@ def _batch(facts: Facts, images: int, workers: int) -> tuple[int, str]:
     if batch_size == min(BATCHES.values()):
         reason = "in little time many small steps learn more than few large ones"
     if batch_size < EACH * workers:
-        batch_size = _power_of_two(2 * EACH * workers - 1)
+        batch_size = 1 << (EACH * workers - 1).bit_length()  # the next power of two
         reason = f"so that each of {workers} workers has {EACH} images or more"
     if batch_size > facts.images // 2:
-        batch_size = _power_of_two(max(facts.images // 2, 1))
-        reason = f"at most half of the {facts.images:,} images"
+        batch_size = max(facts.images // 2, 1)
+        reason = f"half of the {facts.images:,} images"
     return batch_size, reason
-
-
-def _power_of_two(number: int) -> int:
-    """The greatest one that is not above a number."""
-    return int(2 ** (number.bit_length() - 1))
 
 
 def _head(facts: Facts, minutes: float, workers: int) -> list[str]:

@@ -19,7 +19,7 @@ from distgan.describe import describe, description_text, options, options_text, 
 from distgan.launch.local import train_locally
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
-from distgan.spec import RunSpec, load_spec
+from distgan.spec import Cosine, RunSpec, load_spec
 from distgan.training.complete import complete
 from distgan.training.optimizers import OPTIMIZERS, build_optimizer
 from distgan.training.precision import Precision
@@ -510,9 +510,10 @@ def test_people_read_round_numbers():
 
 
 def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """The fields by their paths; a number that moves is one field."""
     found: dict[str, object] = {}
     for key, value in tree.items():
-        if isinstance(value, dict) and prefix + key != "data.where":
+        if isinstance(value, dict) and prefix + key != "data.where" and set(value) != set(Cosine.model_fields):
             found |= leaves(value, f"{prefix}{key}.")
         else:
             found[prefix + key] = value

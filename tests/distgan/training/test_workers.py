@@ -283,7 +283,7 @@ their own size: there float32's rounding moves weights."""
 @pytest.mark.parametrize(
     ("name", "precision", "steps", "tolerance"),
     [
-        *[(name, "float64", 50, 1e-9) for name in RECIPES],
+        *[(name, "float64", STEPS.get(name, 20), 1e-9) for name in RECIPES],
         *[(name, "float32", 10, 1e-5) for name in RECIPES if name not in ROUNDED],
     ],
 )
