@@ -278,8 +278,8 @@ def test_a_recipe_is_suggested_for_images_and_minutes(distgan, pack_discs, tmp_p
     status, text = distgan("recipes", "suggest", "--shards", shards, "--minutes", 10**4)
     assert status == 0
     (tmp_path / "mine.yaml").write_text(text)
-    status, text = distgan("train", tmp_path / "mine.yaml", "training.images=64", "--out", tmp_path / "run")
-    assert (status, "64 images" in text) == (0, True), text
+    status, text = distgan("train", tmp_path / "mine.yaml", "training.images=80", "--out", tmp_path / "run")
+    assert (status, "finished at step 4 (80 images)" in text) == (0, True), text
 
 
 @pytest.mark.parametrize(
