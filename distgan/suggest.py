@@ -7,6 +7,7 @@ The thresholds are what published recipes and short runs on a processor say; ``d
 from __future__ import annotations
 
 import copy
+import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from distgan.evaluation import held_out
 from distgan.spec import DataSpec, RunSpec, dump_value, load_spec, make_spec
 from shards.errors import InputError
 from shards.index import Index
+from shards.sources.base import displayed
 
 LARGE = 64
 """Pixels beyond which the recipe is that for 128."""
@@ -113,9 +115,10 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
         if images >= FULL_WIDTH_IMAGES:
             break
     if images < LEAST_IMAGES:
+        least = math.ceil(LEAST_IMAGES / rate / 6) / 10  # minutes
         raise InputError(
             f"{images:,} images can be shown in {minutes:g} minutes ({rate:,.3g} a second), and {LEAST_IMAGES:,} are "
-            f"the least that anything is learnt from: give it {LEAST_IMAGES / rate / 60:,.1f} minutes or more"
+            f"the least that anything is learnt from: give it {least:,g} minutes or more"
         )
     epochs = images / facts.images
     said = f"{minutes:g} minutes at {rate:,.3g} images/s"
@@ -222,5 +225,5 @@ def _written(tree: Tree, reasons: Reasons, head: Sequence[str]) -> str:
 
 
 def _comment(text: str, indent: str) -> list[str]:
-    lines = textwrap.wrap(text, LINE, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(displayed(text), LINE, break_long_words=False, break_on_hyphens=False)
     return [f"{indent}# {line}" for line in lines]

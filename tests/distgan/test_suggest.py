@@ -29,7 +29,7 @@ def suggested(tmp_path, facts=FACES, minutes=60.0, workers=1, speed=500.0) -> tu
 @given(
     st.builds(
         Facts,
-        shards=st.sampled_from(["data/faces", "010", "s3://bucket/my faces: all", "#1"]),
+        shards=st.sampled_from(["data/faces", "010", "s3://bucket/my faces: all", "#1", "a\u2028b", "a\x85b: c"]),
         size=st.sampled_from([16, 32, 64, 128, 256]),
         images=st.integers(1_000, 10**7) | st.integers(2, 1_000),
         mirrored=st.booleans(),
@@ -125,8 +125,9 @@ def test_a_batch_is_large_enough_for_the_workers_and_small_enough_for_the_set(
 
 
 def test_too_little_time_is_refused_with_how_much_it_takes(tmp_path):
-    with pytest.raises(InputError, match=r"give it 3\.3 minutes or more"):
+    with pytest.raises(InputError, match=r"give it 3\.4 minutes or more"):
         suggest(FACES, 2, 1, lambda run: 50.0)
+    assert suggest(FACES, 3.4, 1, lambda run: 50.0)
 
 
 @pytest.mark.parametrize(("names", "mirrored"), [(("cat", "dog"), True), (("0", "1"), False), (("a", "B"), False)])
