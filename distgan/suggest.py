@@ -128,7 +128,7 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
     reasons["training.images"] = f"{said}: {epochs:,.1f} epochs of {facts.images:,}"
     batch_size, reasons["training.batch_size"] = _batch(facts, images, workers)
     half_life = min(max(_rounded(images / 20), HALF_LIFE[0]), HALF_LIFE[1])
-    reasons["training.ema_half_life_images"] = "a twentieth of the run, but 10,000 to 500,000"
+    reasons["training.ema_half_life_images"] = "a twentieth of the run, but {:,} to {:,}".format(*HALF_LIFE)
     every = _rounded(images / 10)
     reasons["training.checkpoint_every_images"] = "ten of them, of which the newest two are kept"
     tree["training"] |= {

@@ -139,8 +139,8 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2
         "batch size": last.batch_size,
     }
     for stage in smaller:
-        figures[f"images/s, {stage.size} px"] = _of_stage(learner, stage, round_seconds)["images/s"]
-    figures |= _of_stage(learner, last, round_seconds)
+        figures[f"images/s, {stage.size} px"] = _of_stage(learner, stage, round_seconds, sides=False)["images/s"]
+    figures |= _of_stage(learner, last, round_seconds, sides=True)
     if device.type == "cuda":
         figures["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
     return figures
@@ -155,11 +155,11 @@ def training_speed(spec: RunSpec, channels: int = 3) -> float:
     """
     spec = spec.full_size()
     learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(local_device()), random_labels(spec))
-    return _of_stage(learner, learner.stage, SUGGEST_ROUND_S)["images/s"]
+    return _of_stage(learner, learner.stage, SUGGEST_ROUND_S, sides=False)["images/s"]
 
 
-def _of_stage(learner: Learner, stage: Stage, round_seconds: float) -> dict[str, float]:
-    """Training speed in a stage, when what is new in it has faded in."""
+def _of_stage(learner: Learner, stage: Stage, round_seconds: float, *, sides: bool) -> dict[str, float]:
+    """Training speed in a stage, when what is new in it has faded in; if asked for, of the two sides alone as well."""
     device, n_critic = learner.precision.device, stage.n_critic
     learner.step = stage.faded_in
     real = random_batch(learner)
@@ -176,11 +176,11 @@ def _of_stage(learner: Learner, stage: Stage, round_seconds: float) -> dict[str,
     steps = 1
     run(True, True)  # warm up: kernels are chosen, memory is taken
     steps = max(1, round(round_seconds * _rate(lambda: run(True, True), 1, rounds=1)))
-    return {
-        "images/s": _rate(lambda: run(True, True), steps * stage.images_per_step),
-        "critic updates/s": _rate(lambda: run(True, False), steps * n_critic),
-        "generator updates/s": _rate(lambda: run(False, True), steps),
-    }
+    figures = {"images/s": _rate(lambda: run(True, True), steps * stage.images_per_step)}
+    if sides:
+        figures["critic updates/s"] = _rate(lambda: run(True, False), steps * n_critic)
+        figures["generator updates/s"] = _rate(lambda: run(False, True), steps)
+    return figures
 
 
 def random_batch(learner: Learner) -> Batch:
