@@ -498,6 +498,8 @@ class TrackingSpec(Options):
     """Fixed latents in a sample grid."""
     sample_scale: Rate = 1.0
     """The grid's latents are drawn as training draws them, and multiplied by this."""
+    timeline: bool = False
+    """Write the grids as a film when the run ends, ``RUN/timeline.gif``; ``distgan timeline`` does so at any time."""
     wandb: WandbSpec = WandbSpec()
     """Weights & Biases."""
 

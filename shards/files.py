@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -41,13 +42,30 @@ def write_atomically(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
+def ready_or_say(path: Path) -> None:
+    """Make the folder of a file that is written after long work, and see that it can be.
+
+    Raises:
+        InputError: It cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
 def write_or_say(path: Path, data: bytes) -> None:
-    """Write a file that a person has asked for, as :func:`write_atomically` does.
+    """Write a file that a person has asked for, as :func:`write_atomically` does, and the folder that it is in.
 
     Raises:
         InputError: The folder cannot be written or the disk is full.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as file:
             file.write(data)
     except OSError as error:

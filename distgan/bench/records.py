@@ -73,5 +73,4 @@ def write_record(path: Path, record: Record) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_or_say(path, record.model_dump_json(indent=1).encode() + b"\n")

@@ -109,6 +109,14 @@ Where = Annotated[
         f"{CONDITIONS}",
     ),
 ]
+Truncation = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        help="Draw latents within plus or minus this of the middle only, such as 2: less variety, and each picture "
+        "more typical. Of a generator that does not normalise its latents, pictures lose contrast much below 1.5.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="N|MIN-MAX", help="Short for --set cluster.workers=N, or =[MIN, MAX].", show_default=False),

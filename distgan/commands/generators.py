@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from distgan.commands.base import CONDITIONS, AsJson, Best, Run, Weights, Where, console, progress_bar
+from distgan.commands.base import CONDITIONS, AsJson, Best, Run, Truncation, Weights, Where, console, progress_bar
 from shards.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def sample(
     ] = Weights.ema,
     best: Best = False,
     where: Where = None,
+    truncation: Truncation = None,
 ) -> None:
     """Draw images with a trained generator."""
     from distgan.checkpoint import find_checkpoint
@@ -37,7 +38,16 @@ def sample(
 
     asked = parse_where(where or [])
     checkpoint = find_checkpoint(run, best=best)
-    draw(checkpoint, out, count=count, seed=seed, columns=columns, ema=weights is Weights.ema, where=asked)
+    draw(
+        checkpoint,
+        out,
+        count=count,
+        seed=seed,
+        columns=columns,
+        ema=weights is Weights.ema,
+        where=asked,
+        truncation=truncation,
+    )
     console.print(f"{count} images of step {checkpoint.state.step} in {out}")
 
 

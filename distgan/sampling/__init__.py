@@ -7,7 +7,7 @@ run's own random numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 from torchvision.utils import make_grid
 
 from distgan.checkpoint import Checkpoint
@@ -44,6 +45,7 @@ def sample(
     columns: int | None = None,
     ema: bool = True,
     where: Mapping[str, object] | None = None,
+    truncation: float | None = None,
 ) -> None:
     """Draw images with a trained generator.
 
@@ -56,6 +58,7 @@ def sample(
         ema: The averaged weights, else those that training goes on with.
         where: What the pictures are to show, for a run with ``model.condition``: ``{"Smiling": 1, "class": "cat"}``.
             What is not asked for is as the data has it. The latents do not depend on it.
+        truncation: As :func:`distgan.sampling.paths.truncated` takes it.
 
     Raises:
         InputError: A number is out of range, the run does not know what is asked for, the checkpoint is damaged, or
@@ -69,17 +72,16 @@ def sample(
         raise InputError(f"a grid holds at most {MOST_IN_A_GRID} images, not {count}; give a folder instead of {out}")
     from distgan.sampling.generator import Generator  # which is made of what is below
 
-    images = Generator(checkpoint, ema=ema).images(count, seed=seed, where=where)
+    images = Generator(checkpoint, ema=ema).images(count, seed=seed, where=where, truncation=truncation)
+    if grid:
+        save_grid_or_say(list(images), out, columns)
+        return
     try:
-        if grid:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            save_grid(list(images), out, columns)
-        else:
-            out.mkdir(parents=True, exist_ok=True)
-            if any(out.iterdir()):
-                raise InputError(f"{out} is not empty: give a new folder")
-            for i, image in enumerate(images):
-                save_image(image, out / f"{i:08d}.png")
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise InputError(f"{out} is not empty: give a new folder")
+        for i, image in enumerate(images):
+            save_image(image, out / f"{i:08d}.png")
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
 
@@ -155,6 +157,12 @@ def draw_images(generator: nn.Module, latents: Tensor, labels: Tensor) -> Iterat
         yield from image_bytes(generator(*padded)[: len(batch[0])])
 
 
+def thumbnails(images: Tensor) -> Tensor:
+    """Images (N, C, S, S) at 16 pixels, where it is faces that differ and not noise: rows (N, C · 256)."""
+    exact = torch.promote_types(images.dtype, torch.float32)
+    return adaptive_avg_pool2d(images.to(exact), 16).flatten(1)
+
+
 def as_uint8(images: Tensor) -> Tensor:
     """Images (N, C, H, W) in [-1, 1] as uint8: the inverse of what a training batch goes through."""
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
@@ -165,17 +173,34 @@ def image_bytes(images: Tensor) -> Bytes:
     return as_uint8(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def save_grid(images: list[Bytes], path: Path, columns: int | None = None) -> None:
-    """Write images uint8 (H, W, C) as one PNG, grey where they are, row by row.
+def grid_of(images: Sequence[Bytes], columns: int | None = None) -> Bytes:
+    """Images uint8 (H, W, C) row by row in one, with as many channels; ``columns`` defaults to the squarest grid."""
+    tensor = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    grid = make_grid(tensor, nrow=columns or math.ceil(math.sqrt(len(images))), padding=2)
+    picture: Bytes = grid[: tensor.shape[1]].permute(1, 2, 0).numpy()  # make_grid turns one channel into three
+    return picture
 
-    ``columns`` defaults to the squarest grid.
+
+def save_grid(images: Sequence[Bytes], path: Path, columns: int | None = None) -> None:
+    """Write images uint8 (H, W, C) as one PNG, as :func:`grid_of` arranges them.
 
     Raises:
         OSError: The file cannot be written.
     """
-    tensor = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    grid = make_grid(tensor, nrow=columns or math.ceil(math.sqrt(len(images))), padding=2)
-    save_image(grid[: tensor.shape[1]].permute(1, 2, 0).numpy(), path)  # make_grid turns one channel into three
+    save_image(grid_of(images, columns), path)
+
+
+def save_grid_or_say(images: Sequence[Bytes], path: Path, columns: int | None = None) -> None:
+    """Write a grid that a person has asked for, and the folder that it is in.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_grid(images, path, columns)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def save_image(image: Bytes, path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint, find_checkpoint
 from distgan.sampling import BATCH, Bytes, draw_images, load_generator, load_labels, sample_labels, sample_latents
+from distgan.sampling.paths import check_truncation, truncated
 from distgan.spec import RunSpec
 from shards.errors import InputError
 
@@ -46,7 +47,14 @@ class Generator:
         self.module: nn.Module = load_generator(checkpoint, ema=ema).to(device)
         self._labels = load_labels(checkpoint)
 
-    def sample(self, count: int = 1, *, seed: int = 0, where: Mapping[str, object] | None = None) -> Bytes:
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        seed: int = 0,
+        where: Mapping[str, object] | None = None,
+        truncation: float | None = None,
+    ) -> Bytes:
         """Images uint8 (count, H, W, C), as ``distgan sample`` draws them.
 
         Args:
@@ -54,37 +62,57 @@ class Generator:
             seed: The same seed gives the same pictures.
             where: What they are to show, for a run with ``model.condition``: ``{"Smiling": 1, "class": "cat"}``. What
                 is not asked for is as the data has it.
+            truncation: Draw latents within plus or minus this only: less variety, each picture more typical.
 
         Raises:
             InputError: A number is out of range, or the run does not know what is asked for.
         """
-        return np.stack(list(self.images(count, seed=seed, where=where)))
+        return np.stack(list(self.images(count, seed=seed, where=where, truncation=truncation)))
 
-    def images(self, count: int, *, seed: int = 0, where: Mapping[str, object] | None = None) -> Iterator[Bytes]:
+    def images(
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        where: Mapping[str, object] | None = None,
+        truncation: float | None = None,
+    ) -> Iterator[Bytes]:
         """The same images, uint8 (H, W, C) each, one after the other: any number without holding them all.
 
         Raises:
             InputError: As :meth:`sample`, at once.
         """
         _check(count, seed)
-        distribution = self._labels.given(where or {})
+        check_truncation(truncation)
+        distribution, model = self._labels.given(where or {}), self.spec.model
 
         def drawn() -> Iterator[Bytes]:
             for first in range(0, count, BATCH):
                 some = min(BATCH, count - first)
                 labels = sample_labels(distribution, seed, first, some)
-                yield from self._draw(sample_latents(seed, first, some, self.spec.model), labels)
+                latents = truncated(sample_latents(seed, first, some, model), truncation, model.latent)
+                yield from self.draw_with(latents, labels)
 
         return drawn()
 
-    def latents(self, count: int = 1, *, seed: int = 0) -> Tensor:
+    def latents(self, count: int = 1, *, seed: int = 0, truncation: float | None = None) -> Tensor:
         """The latents (count, latent_dim) of the pictures of a seed, float32 on the CPU.
 
         Raises:
             InputError: A number is out of range.
         """
         _check(count, seed)
-        return sample_latents(seed, 0, count, self.spec.model)
+        check_truncation(truncation)
+        return truncated(sample_latents(seed, 0, count, self.spec.model), truncation, self.spec.model.latent)
+
+    def labels(self, count: int = 1, *, seed: int = 0, where: Mapping[str, object] | None = None) -> Tensor:
+        """The labels (count, K) of the pictures of a seed, float32 on the CPU; K is 0 without ``model.condition``.
+
+        Raises:
+            InputError: A number is out of range, or the run does not know what is asked for.
+        """
+        _check(count, seed)
+        return sample_labels(self._labels.given(where or {}), seed, 0, count)
 
     def draw(self, latents: Tensor, *, seed: int = 0, where: Mapping[str, object] | None = None) -> Bytes:
         """Images uint8 (N, H, W, C) of given latents (N, latent_dim): of a path between two, for example.
@@ -99,10 +127,10 @@ class Generator:
         """
         if latents.ndim != 2 or latents.shape[1] != self.spec.model.latent_dim or not len(latents):
             raise InputError(f"latents are (N, {self.spec.model.latent_dim}), not {tuple(latents.shape)}")
-        labels = sample_labels(self._labels.given(where or {}), seed, 0, len(latents))
-        return np.stack(list(self._draw(latents, labels)))
+        return np.stack(list(self.draw_with(latents, self.labels(len(latents), seed=seed, where=where))))
 
-    def _draw(self, latents: Tensor, labels: Tensor) -> Iterator[Bytes]:
+    def draw_with(self, latents: Tensor, labels: Tensor) -> Iterator[Bytes]:
+        """Images uint8 (H, W, C) of latents (N, latent_dim) and labels (N, K), one after the other."""
         weight = next(self.module.parameters())
         yield from draw_images(self.module, latents.to(weight), labels.to(weight))
 

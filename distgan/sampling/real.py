@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from distgan.data.order import Ids, Order
-from distgan.sampling import MOST_IN_A_GRID, check_numbers, save_grid
+from distgan.sampling import MOST_IN_A_GRID, check_numbers, save_grid_or_say
 from shards.errors import InputError
 from shards.index import Index
 from shards.names import counts
@@ -66,11 +66,7 @@ def show(
     ids = matching[Order(len(matching), seed)(np.arange(min(count, len(matching))))]
     with Reader(index) as reader:
         images = list(reader.read(ids))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_grid(images, out, columns)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+    save_grid_or_say(images, out, columns)
     classes = {name: number for name, number in counts(index.class_names, index.label[ids]).items() if number}
     return Shown(len(ids), len(matching), len(index), classes)
 

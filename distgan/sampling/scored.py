@@ -117,7 +117,7 @@ def compare(
     comparison = Comparison.of_run(
         state.spec,
         state.channels,
-        _index(shards, state.spec.data.shards),
+        index_of(shards, state.spec.data.shards),
         where,
         whose=str(checkpoint.path),
         count=count,
@@ -131,7 +131,7 @@ def compare(
     return comparison
 
 
-def _index(asked: str | None, trained_on: str) -> Index:
+def index_of(asked: str | None, trained_on: str) -> Index:
     """The set that somebody asks for, or the run's own.
 
     Raises:

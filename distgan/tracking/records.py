@@ -10,6 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from distgan.tracking.tracker import Outcome, Sink
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -21,6 +24,10 @@ SCORE = "score/"
 """How the names of scores begin."""
 FACTS = "evaluation"
 """The entry of a line of ``metrics.jsonl`` that is no figure: what the line's scores are computed from."""
+
+# Pillow raises SyntaxError of a broken PNG.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What a grid raises that is no picture."""
 
 # JSON has no NaN and no infinity; as these strings every JSON parser reads the line.
 _NONFINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -142,6 +149,11 @@ def read_log(run: Path) -> list[LogEntry]:
 def sample_grids(samples: Path) -> list[tuple[int, Path]]:
     """The sample grids in a folder with the images seen before each, which is their name; ascending."""
     return sorted((int(path.stem), path) for path in samples.glob("*.png") if path.stem.isdecimal())
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` (two or more) of ``range(count)``, evenly spread, with the first and the last."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
 def _append(path: Path, text: str) -> None:

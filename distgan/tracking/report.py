@@ -21,7 +21,17 @@ from PIL import Image
 from distgan.checkpoint import best_of
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking.charts import BUCKETS, draw_charts, images_of, show
-from distgan.tracking.records import REAL, SCORE, LogEntry, read_facts, read_log, read_metrics, sample_grids
+from distgan.tracking.records import (
+    REAL,
+    SCORE,
+    UNREADABLE,
+    LogEntry,
+    evenly,
+    read_facts,
+    read_log,
+    read_metrics,
+    sample_grids,
+)
 from distgan.tracking.tracker import Outcome
 from shards.errors import InputError
 from shards.files import write_atomically
@@ -30,8 +40,6 @@ MOST_GRIDS = 60
 MOST_GRID_BYTES = 14_000_000
 """Of all grids together, as image files. In the page they take a third more."""
 _LOG_ENTRIES = 200
-# Pillow raises SyntaxError of a broken PNG.
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _TIME = "%Y-%m-%d %H:%M"
 
 
@@ -110,11 +118,6 @@ def write_report(run: Path) -> Path:
     with write_atomically(path) as file:
         file.write(page.encode())
     return path
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` (two or more) of ``range(count)``, evenly spread, with the first and the last."""
-    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))}) if count else []
 
 
 def _template() -> jinja2.Template:
@@ -223,7 +226,7 @@ def _load_real(path: Path) -> tuple[Grid | None, list[str]]:
         return None, []
     try:
         return _load_grid(path, None, as_jpeg=path.stat().st_size > MOST_GRID_BYTES // 8), []
-    except _UNREADABLE:
+    except UNREADABLE:
         return None, [path.name]
 
 
@@ -237,7 +240,7 @@ def _load_grids(paths: Sequence[Path], room: int) -> tuple[list[Grid], list[str]
         huge = path.stat().st_size > room // 2
         try:
             grids.append(_load_grid(path, int(path.stem), as_jpeg=compress and (huge or path != chosen[-1])))
-        except _UNREADABLE:
+        except UNREADABLE:
             unreadable.append(path.name)
     kept = grids
     while len(kept) > 2 and sum(len(grid.data) for grid in kept) > room:

@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from distgan.errors import RunError
@@ -64,12 +63,6 @@ class RollBack(Exception):  # noqa: N818  (a way to go, not an error)
     def __init__(self, trouble: Trouble) -> None:
         super().__init__(trouble.text)
         self.trouble = trouble
-
-
-def thumbnails(images: Tensor) -> Tensor:
-    """Images (N, C, S, S) at 16 pixels, where it is faces that differ and not noise: rows (N, C · 256)."""
-    exact = torch.promote_types(images.dtype, torch.float32)
-    return F.adaptive_avg_pool2d(images.to(exact), 16).flatten(1)
 
 
 def diversity(thumbnails: Tensor) -> Tensor:

@@ -22,16 +22,17 @@ from distgan.data.selection import select_samples, split_note
 from distgan.errors import RunError
 from distgan.networks import ImageShape
 from distgan.objectives import Loss
-from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid
+from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid, thumbnails
 from distgan.sampling.real import first_trained_on
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
+from distgan.tracking.timeline import TIMELINE, timeline
 from distgan.training.advice import Advice
 from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation, improves
 from distgan.training.folder import open_run, precision_of
-from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity, thumbnails
+from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity
 from distgan.training.learner import Learner
 from distgan.training.precision import Precision
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Wish, Workers
@@ -183,8 +184,12 @@ def train(
         finally:
             tracker.close(ended)
             if workers.first:
-                with suppress(InputError, OSError):  # no figures yet, or no room: what ended the run matters more
+                # No figures or grids yet, or no room: what ended the run matters more.
+                with suppress(InputError, OSError):
                     write_report(run)
+                with suppress(InputError, OSError):
+                    if spec.tracking.timeline:
+                        timeline(run, run / TIMELINE)
     return Outcome(ended, learner.step, learner.images)
 
 

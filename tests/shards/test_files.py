@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shards.errors import InputError
-from shards.files import refuse_inside, write_atomically
+from shards.files import ready_or_say, refuse_inside, write_atomically, write_or_say
 
 
 @pytest.mark.parametrize("lasting", [True, False])
@@ -31,3 +31,22 @@ def test_inside_whatever_the_way_there(tmp_path: Path, monkeypatch: pytest.Monke
             refuse_inside(out, "faces/")
     for out in ("faces2", "faces/../new", ".", tmp_path):
         refuse_inside(out, "faces")
+
+
+def test_what_is_written_after_long_work_is_looked_at_before(tmp_path: Path) -> None:
+    ready_or_say(tmp_path / "new" / "folder" / "a.png")
+    assert (tmp_path / "new" / "folder").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    for out, reason in ((tmp_path / "file" / "a.png", "exists|directory"), (tmp_path / "new", "directory")):
+        with pytest.raises(InputError, match=f"cannot write {out}: .*(?i:{reason})"):
+            ready_or_say(out)
+        with pytest.raises(InputError, match=f"cannot write {out}: .*(?i:{reason})"):
+            write_or_say(out, b"x")
+    write_or_say(tmp_path / "other" / "b", b"x")
+    assert (tmp_path / "other" / "b").read_bytes() == b"x"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(InputError, match="Permission denied"):
+        ready_or_say(tmp_path / "a")

@@ -25,7 +25,7 @@ from distgan.evaluation.features.base import Described, Features, frozen
 from distgan.evaluation.pictures import enlarged
 from shards.digests import file_digests
 from shards.errors import InputError
-from shards.files import write_or_say
+from shards.files import ready_or_say, write_or_say
 from shards.index import Index
 from shards.reader import Reader
 
@@ -125,7 +125,7 @@ def train(
         raise InputError(f"{out}: give a file that ends in .safetensors")
     if not index.attribute_names and len(index.class_names) < 2:
         raise InputError(f"{index.root} has neither attributes nor classes to learn: pack a set that has")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    ready_or_say(out)
     transform = index.transform
     learnt, held_out = _divided(index, seed)
     classes = index.class_names if len(index.class_names) > 1 else ()

@@ -17,7 +17,8 @@ from PIL import Image
 
 from distgan.spec import dump_spec
 from distgan.tracking import report, write_report
-from distgan.tracking.report import MOST_GRIDS, evenly
+from distgan.tracking.records import evenly
+from distgan.tracking.report import MOST_GRIDS
 from distgan.tracking.tracker import Outcome
 from shards.errors import InputError
 from tests.distgan.tracking.conftest import draw_grid, figures, make_spec, open_run

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from distgan.checkpoint import Checkpoint, checkpoints, generators, prune
 from distgan.errors import RunError
+from distgan.sampling import thumbnails
 from distgan.spec import GuardSpec
 from distgan.tracking import read_metrics
-from distgan.training.guard import Guard, Kind, RollBack, Trouble, diversity, thumbnails
+from distgan.training.guard import Guard, Kind, RollBack, Trouble, diversity
 from distgan.training.learner import Learner
 from distgan.training.loop import train
 from distgan.training.workers import Workers

@@ -1,0 +1,135 @@
+"""Commands that look into what a generator has learnt: ways between pictures, pictures over time, their likeness."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from distgan.commands.base import AsJson, Best, Run, Truncation, Weights, Where, console, progress_bar
+
+Film = Annotated[
+    Path, typer.Option("--out", help="A .png for a strip, or a .gif or .mp4 for a film.", show_default=False)
+]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
+WhichWeights = Annotated[
+    Weights, typer.Option("--weights", help="The averaged weights, or those that training goes on with.")
+]
+FramesPerSecond = Annotated[float, typer.Option("--fps", min=0.1, max=50, help="Frames a second of a film.")]
+
+
+def interpolate(
+    run: Run,
+    out: Film,
+    pairs: Annotated[int, typer.Option(help="Ways, each from one picture to another.")] = 4,
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Pictures of a way, its ends among them; 9 in a strip and 36 in a film when not given."),
+    ] = None,
+    seed: Seed = 0,
+    truncation: Truncation = None,
+    weights: WhichWeights = Weights.ema,
+    best: Best = False,
+    where: Where = None,
+    frames_per_second: FramesPerSecond = 12,
+) -> None:
+    """Draw the ways from one picture to another: spherical ones, of latents that are normal.
+
+    Way 1 goes from the first picture of distgan sample --seed S to its second, way 2 from the third to the fourth.
+    """
+    from distgan.checkpoint import find_checkpoint
+    from distgan.sampling.interpolation import interpolate as draw
+    from shards.names import parse_where
+
+    asked = parse_where(where or [])
+    checkpoint = find_checkpoint(run, best=best)
+    draw(
+        checkpoint,
+        out,
+        pairs=pairs,
+        steps=steps,
+        seed=seed,
+        ema=weights is Weights.ema,
+        where=asked,
+        truncation=truncation,
+        frames_per_second=frames_per_second,
+    )
+    console.print(f"{pairs} ways of step {checkpoint.state.step:,} in {out}")
+
+
+def timeline(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A .gif or .mp4 file.", show_default=False)],
+    frames_per_second: FramesPerSecond = 6,
+) -> None:
+    """Show a run's sample grids as a film: the same latents, as training draws them over time."""
+    from distgan.tracking.timeline import timeline as film
+
+    unreadable = film(run, out, frames_per_second=frames_per_second)
+    if unreadable:
+        console.print(f"left out, as they are no pictures: {', '.join(unreadable)}")
+    console.print(str(out))
+
+
+def neighbours(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="A .png file.", show_default=False)],
+    shards: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Where the set lies that the run was trained on, if no longer where it was."),
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many images to draw, and held-out ones to take at most.")] = 1_000,
+    rows: Annotated[int, typer.Option(help="Rows of the picture: the drawn images that are nearest to one.")] = 8,
+    columns: Annotated[int, typer.Option(help="Training images in a row.")] = 5,
+    features: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What likeness is told by, as distgan evaluate --features has it; thumbnails without any.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    weights: WhichWeights = Weights.ema,
+    best: Best = False,
+    as_json: AsJson = False,
+) -> None:
+    """Has it learnt its images by heart? Find the training images that are most like what a generator draws.
+
+    The picture shows those that are nearest to one: left what was drawn, then the training images.
+    """
+    from distgan.checkpoint import find_checkpoint
+    from distgan.sampling.nearest import NEAR, nearest
+
+    checkpoint = find_checkpoint(run, best=best)
+    with progress_bar("describing") as progress:
+        found = nearest(
+            checkpoint,
+            out,
+            shards=shards,
+            count=count,
+            rows=rows,
+            columns=columns,
+            seed=seed,
+            ema=weights is Weights.ema,
+            features=features,
+            progress=progress,
+        )
+    if as_json:
+        console.print_json(json.dumps(asdict(found)))
+        return
+    console.print(f"{found.drawn:.4g}  distance of a generated image to its nearest training image (median)")
+    if found.held_out is None or found.near is None:
+        console.print("nothing to compare with: no image is held out (a split test or val of the set would be)")
+    else:
+        console.print(f"{found.held_out:.4g}  distance of an image that it has not learnt from (median)")
+        console.print(
+            f"{found.near:.1%}  of the generated images lie nearer to one than all but {NEAR:.0%} of those do; many "
+            "more than that mean that it copies"
+        )
+    console.print(
+        f"{found.count:,} generated, {found.held_out_count:,} held-out and {found.trained_on:,} training images, by "
+        f"{found.features}; the nearest are in {out}"
+    )
