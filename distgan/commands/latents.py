@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from distgan.commands.base import AsJson, Best, Run, Truncation, Weights, Where, console, progress_bar
+from distgan.commands.base import AsJson, Best, Run, Truncation, Weights, Where, console, print_rows, progress_bar
+from shards.errors import InputError
 
 Film = Annotated[
     Path, typer.Option("--out", help="A .png for a strip, or a .gif or .mp4 for a film.", show_default=False)
@@ -58,6 +60,98 @@ def interpolate(
         frames_per_second=frames_per_second,
     )
     console.print(f"{pairs} ways of step {checkpoint.state.step:,} in {out}")
+
+
+def arithmetic(
+    run: Run,
+    expression: Annotated[
+        str,
+        typer.Argument(
+            help="Attributes or classes with + and -, as in 'Smiling - Male + Eyeglasses'.", show_default=False
+        ),
+    ],
+    out: Film,
+    classifier: Annotated[
+        Path,
+        typer.Option(help="What distgan classifier train has written for the run's shards.", show_default=False),
+    ],
+    strength: Annotated[
+        str,
+        typer.Option(
+            metavar="FROM..TO", help="How far to go; 1 is from pictures that do not show it to those that do."
+        ),
+    ] = "-2..2",
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Strengths from the least to the most; 9 in a strip and 25 in a film when not given."),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Pictures that are shown.")] = 4,
+    count: Annotated[int, typer.Option(help="Pictures to draw, from whose latents the directions come.")] = 4_000,
+    tried: Annotated[int, typer.Option(help="Other pictures, in which the classifier looks for it.")] = 200,
+    seed: Seed = 0,
+    weights: WhichWeights = Weights.ema,
+    best: Best = False,
+    frames_per_second: FramesPerSecond = 12,
+    as_json: AsJson = False,
+) -> None:
+    """Make pictures show something, or no longer: directions of the latent space that a classifier finds.
+
+    The direction of an attribute is the mean latent of pictures that show it less that of pictures that do not
+    (Radford et al. 2015).
+    """
+    from distgan.checkpoint import find_checkpoint
+    from distgan.sampling.directions import arithmetic as go
+
+    checkpoint = find_checkpoint(run, best=best)
+    with progress_bar("drawing") as progress:
+        found = go(
+            checkpoint,
+            expression,
+            out,
+            classifier=classifier,
+            strength=_from_to(strength),
+            steps=steps,
+            rows=rows,
+            count=count,
+            tried=tried,
+            seed=seed,
+            ema=weights is Weights.ema,
+            frames_per_second=frames_per_second,
+            progress=progress,
+        )
+    if as_json:
+        console.print_json(json.dumps(asdict(found)))
+        return
+    print_rows(
+        [
+            {"strength": each, **{name: f"{shares[place]:.0%}" for name, shares in found.agrees.items()}}
+            for place, each in enumerate(found.strengths)
+        ],
+        False,
+    )
+    console.print(
+        f"of {found.tried} pictures, the share in which the classifier sees what is asked; it finds "
+        + ", ".join(f"{name} in {shown:,}" for name, shown in found.assigned.items())
+        + f" of the {found.drawn:,} that the directions come from, and is right about "
+        + ", ".join(f"{name} {share:.0%}" for name, share in found.accuracy.items())
+        + " of held-out photographs"
+    )
+    console.print(str(out))
+
+
+def _from_to(text: str) -> tuple[float, float]:
+    """The two numbers of ``--strength``.
+
+    Raises:
+        InputError: It is something else.
+    """
+    try:
+        low, high = (float(number) for number in text.split(".."))
+    except ValueError:
+        low, high = math.nan, math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"--strength {text}: write the least and the most, such as -2..2")
+    return low, high
 
 
 def timeline(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from distgan.sampling import Bytes
+from distgan.sampling import Bytes, grid_of, save_grid_or_say
 from shards.errors import InputError
 from shards.files import write_or_say
 
@@ -59,6 +59,24 @@ def save_film(frames: Sequence[Bytes], out: Path, *, frames_per_second: float = 
     zoom = max(1, -(-LEAST_PIXELS // min(frames[0].shape[:2])))
     film = [frame.repeat(zoom, 0).repeat(zoom, 1) for frame in frames]
     write_or_say(out, _gif(film, frames_per_second) if out.suffix.lower() == ".gif" else _mp4(film, frames_per_second))
+
+
+def show_ways(pictures: Bytes, out: Path, frames_per_second: float = FRAMES_PER_SECOND) -> None:
+    """Write several ways from picture to picture.
+
+    Args:
+        pictures: uint8 (steps, ways, H, W, 1 or 3).
+        out: A ``.png``, with a row for each way, or a film, in which all go there and back side by side.
+        frames_per_second: Of a film.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    if out.suffix.lower() == ".png":
+        save_grid_or_say(list(pictures.swapaxes(0, 1).reshape(-1, *pictures.shape[2:])), out, columns=len(pictures))
+        return
+    frames = [grid_of(list(row)) for row in pictures]
+    save_film([*frames, *frames[-2:0:-1]], out, frames_per_second=frames_per_second)
 
 
 def _gif(frames: Sequence[Bytes], frames_per_second: float) -> bytes:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from distgan.checkpoint import Checkpoint
-from distgan.sampling import MOST_IN_A_GRID, Bytes, grid_of, save_grid_or_say
-from distgan.sampling.films import FRAMES_PER_SECOND, check_film, save_film
+from distgan.sampling import MOST_IN_A_GRID
+from distgan.sampling.films import FRAMES_PER_SECOND, check_film, show_ways
 from distgan.sampling.generator import Generator
 from distgan.sampling.paths import between
 from shards.errors import InputError
@@ -62,9 +62,4 @@ def interpolate(
     way = between(ends[0::2], ends[1::2], torch.linspace(0, 1, steps), generator.spec.model.latent)
     labels = generator.labels(2 * pairs, seed=seed, where=where)[0::2]
     images = list(generator.draw_with(way.flatten(0, 1), labels.repeat(steps, 1)))
-    pictures: Bytes = np.stack(images).reshape(steps, pairs, *images[0].shape)
-    if film:
-        frames = [grid_of(list(row)) for row in pictures]
-        save_film([*frames, *frames[-2:0:-1]], out, frames_per_second=frames_per_second)
-    else:
-        save_grid_or_say(list(pictures.swapaxes(0, 1).reshape(-1, *images[0].shape)), out, columns=steps)
+    show_ways(np.stack(images).reshape(steps, pairs, *images[0].shape), out, frames_per_second)
