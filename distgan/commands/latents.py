@@ -154,6 +154,49 @@ def _from_to(text: str) -> tuple[float, float]:
     return low, high
 
 
+def invert(
+    run: Run,
+    photograph: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A .png file.", show_default=False)],
+    crop: Annotated[bool, typer.Option("--crop", help="Cut the middle square out of one that is none.")] = False,
+    steps: Annotated[int, typer.Option(help="Of the descent.")] = 400,
+    seed: Annotated[int, typer.Option(help="Of the latents that it begins with.")] = 0,
+    weights: WhichWeights = Weights.ema,
+    best: Best = False,
+    where: Where = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the latent that draws what is nearest to a photograph, by gradient descent.
+
+    The picture shows both: the photograph, at the size that the run draws, and what is nearest. --json has the latent.
+    """
+    from distgan.checkpoint import find_checkpoint
+    from distgan.sampling.inversion import invert as descend
+    from shards.names import parse_where
+
+    asked = parse_where(where or [])
+    checkpoint = find_checkpoint(run, best=best)
+    with progress_bar("descending") as progress:
+        found = descend(
+            checkpoint,
+            photograph,
+            out,
+            crop=crop,
+            steps=steps,
+            seed=seed,
+            ema=weights is Weights.ema,
+            where=asked,
+            progress=progress,
+        )
+    if as_json:
+        console.print_json(json.dumps(asdict(found)))
+        return
+    console.print(
+        f"{found.rmse:.3g} levels of 255 from the photograph (root of the mean square; {found.psnr:.1f} dB), from "
+        f"{found.begun_with:.3g} where it began: {out}"
+    )
+
+
 def timeline(
     run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .gif or .mp4 file.", show_default=False)],
