@@ -78,11 +78,11 @@ def test_the_speed_is_that_of_the_networks_that_are_chosen(tmp_path):
     asked = []
 
     def speed(run: RunSpec) -> float:
-        asked.append(run.model.critic.rest["width"])
+        asked.append((run.model.critic.rest["width"], run.training.batch_size))
         return 8000.0 / run.model.critic.rest["width"]
 
     (tmp_path / "s.yaml").write_text(suggest(FACES, 20, 1, speed))
-    assert asked == [64, 32]
+    assert asked == [(64, 16), (64, 32), (32, 16), (32, 32)]
     assert load_spec(tmp_path / "s.yaml").training.images == 20 * 60 * 8000 / 32
 
 
@@ -109,10 +109,10 @@ def test_what_a_set_holds_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("images", "workers", "batch_size", "reason"),
     [
-        (10_000, 1, 32, "many small steps"),
+        (10_000, 1, 16, "many small steps"),
         (10_000, 16, 64, "each of 16 workers has 4 images"),
         (10_000, 17, 128, "each of 17 workers has 4 images"),
-        (40, 1, 20, "half of the 40 images"),
+        (20, 1, 10, "half of the 20 images"),
     ],
 )
 def test_a_batch_is_large_enough_for_the_workers_and_small_enough_for_the_set(
@@ -122,6 +122,20 @@ def test_a_batch_is_large_enough_for_the_workers_and_small_enough_for_the_set(
     run, text = suggested(tmp_path, facts, minutes=60 / workers, workers=workers)
     assert run.training.batch_size == batch_size
     assert reason in text
+
+
+def test_a_machine_that_is_faster_with_larger_batches_gets_them(tmp_path):
+    """A GPU shows twice the images in twice the batch, up to a point."""
+
+    def speed(run: RunSpec) -> float:
+        return 10.0 * min(run.training.batch_size, 80)
+
+    text = suggest(FACES, 30, 1, speed)
+    (tmp_path / "s.yaml").write_text(text)
+    run = load_spec(tmp_path / "s.yaml")
+    assert run.training.batch_size == 64  # 128 would be 1.25 times as fast
+    assert run.training.images == 1_100_000  # of 30 · 60 · 640
+    assert "in batches of 64 than of half as many" in text
 
 
 def test_too_little_time_is_refused_with_how_much_it_takes(tmp_path):
