@@ -277,7 +277,7 @@ def arithmetic(
     images = list(generator.draw_with(way.flatten(0, 1), labels.repeat(steps, 1)))
     show_ways(np.stack(images).reshape(steps, rows, *images[0].shape), out, frames_per_second)
     return Arithmetic(
-        strengths=[round(each, 4) for each in strengths.tolist()],
+        strengths=[round(each, 4) + 0.0 for each in strengths.tolist()],
         agrees=agrees,
         assigned=assigned,
         drawn=count,
