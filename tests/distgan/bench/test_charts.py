@@ -51,5 +51,6 @@ def test_grids(tmp_path, channels):
 
 
 def test_a_picture_that_cannot_be_written(tmp_path):
-    with pytest.raises(InputError, match="nowhere"):
-        draw_curves(results(1, 1.0), "frechet", "FID", tmp_path / "nowhere" / "curves.png")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="file"):
+        draw_curves(results(1, 1.0), "frechet", "FID", tmp_path / "file" / "curves.png")

@@ -152,7 +152,7 @@ def test_scores_are_there_although_the_detector_cannot_be_written(tiny, tmp_path
         count=20,
         metrics=["wasserstein", "c2st"],
         features="none",
-        detector=tmp_path / "nowhere" / DETECTOR,
+        detector=tmp_path / "run" / "spec.yaml" / DETECTOR,
     )
     assert {"wasserstein", "c2st"} <= found.scores.keys()
     assert any("nothing is left for distgan detect: cannot write" in note for note in found.notes)
