@@ -231,7 +231,7 @@ class AugmentationSpec(Options):
     colour: bool = False
     """Brightness moved by up to ±0.5, saturation 0 to 2 times and contrast 0.5 to 1.5 times what it was. At probability
     1 it may show in what is drawn, as the critic no longer sees what brightness is real: faces came out much too bright
-    and too dark in short runs with batches of 16. With ``target``, or a probability below 0.8, it does not."""
+    and too dark in short runs with batches of 16. Karras et al. 2020 saw none of that below 0.8: set ``target``."""
     translation: Share = 0.0
     """Moved in each direction by up to this share of the image's side, with grey where nothing comes from; 0.125 is the
     paper's."""
