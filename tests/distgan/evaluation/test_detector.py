@@ -107,7 +107,7 @@ def test_bad_files_are_named(tmp_path):
         read(tmp_path / "missing.safetensors")
     _, known = two_sample_test(noise(1), noise(2), 30, GREY, {})
     with pytest.raises(InputError, match="cannot write"):
-        write(known, tmp_path / "no" / "such" / "folder")
+        write(known, tmp_path / DETECTOR / "below a file")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no image in it"):
         list(detect(known, [tmp_path / "empty"]))
