@@ -11,7 +11,7 @@ from distgan.commands.base import WITH_CHANGES, fail
 from distgan.commands.bench import bench_app
 from distgan.commands.cluster import logs, status, stop, submit
 from distgan.commands.generators import average, classifier_app, detect, evaluate, sample
-from distgan.commands.latents import arithmetic, interpolate, invert, neighbours, timeline
+from distgan.commands.latents import arithmetic, export, interpolate, invert, neighbours, timeline
 from distgan.commands.runs import demo, describe, recipes, report, train
 from distgan.commands.shards import shards_app
 from distgan.errors import RunError
@@ -40,6 +40,7 @@ app.command()(interpolate)
 app.command()(arithmetic)
 app.command()(invert)
 app.command()(timeline)
+app.command()(export)
 app.command()(neighbours)
 app.command()(evaluate)
 app.command()(average)

@@ -20,6 +20,7 @@ ROOMS = [
     "evaluation",
     "sampling",
     "tracking",
+    "export",
     "training",
     "describe",
     "launch",

@@ -197,6 +197,43 @@ def invert(
     )
 
 
+def export(
+    run: Run,
+    onnx: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="An .onnx file, which needs neither distgan nor torch.", show_default=False),
+    ] = None,
+    safetensors: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A new folder, which distgan reads as it reads a checkpoint.", show_default=False),
+    ] = None,
+    weights: WhichWeights = Weights.ema,
+    best: Best = False,
+) -> None:
+    """Write a generator for others, with a model card: as ONNX, as safetensors, or both.
+
+    What is written as ONNX is drawn with both ways and compared first, where onnxruntime is installed.
+    """
+    from distgan.checkpoint import find_checkpoint
+    from distgan.export import export_onnx, export_safetensors
+
+    if onnx is None and safetensors is None:
+        raise InputError("say what to write: --onnx FILE, --safetensors FOLDER, or both")
+    checkpoint = find_checkpoint(run, best=best)
+    ema = weights is Weights.ema
+    if safetensors is not None:
+        export_safetensors(checkpoint, safetensors, ema=ema)
+        console.print(f"step {checkpoint.state.step:,} in {safetensors}: distgan sample {safetensors} --out FILE")
+    if onnx is not None:
+        levels = export_onnx(checkpoint, onnx, ema=ema)
+        compared = (
+            "not compared with distgan's images, as onnxruntime is not installed"
+            if levels is None
+            else f"onnxruntime's images differ from distgan's by {levels} of 255 levels at most"
+        )
+        console.print(f"step {checkpoint.state.step:,} in {onnx}; {compared}")
+
+
 def timeline(
     run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)],
     out: Annotated[Path, typer.Option(help="A .gif or .mp4 file.", show_default=False)],

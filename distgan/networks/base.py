@@ -62,7 +62,7 @@ class Generator(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (N, C, S, S) of latents (N, latent_dim) and, where there is a condition, labels (N, K)."""
-        labels = latents.new_empty(len(latents), 0) if labels is None else labels
+        labels = latents.new_empty(latents.shape[0], 0) if labels is None else labels
         x = latents if self.given.by_batchnorm else torch.cat([latents, labels], dim=1)
         images: Tensor = self.layers(x, labels)
         return images

@@ -170,7 +170,7 @@ class ToMaps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels · 16) to (N, channels, 4, 4)."""
-        return x.view(len(x), self.channels, 4, 4).contiguous(memory_format=torch.channels_last)
+        return x.view(x.shape[0], self.channels, 4, 4).contiguous(memory_format=torch.channels_last)
 
 
 class Basis(nn.Module):

@@ -116,10 +116,10 @@ class Conv2d(Gained, nn.Conv2d):
             same: Tensor = super()._conv_forward(input, weight, bias)
             return same
         if self.kernel_size == (3, 3):
-            # Sums over 2×2 neighbours, 0 beyond the kernel; the mean of four outputs has a quarter of them.
-            divisor = 1 if self.change == "double" else 4
-            weight = F.avg_pool2d(weight, 2, stride=1, padding=1, divisor_override=divisor)
-            weight = weight.flip(2, 3) if self.change == "double" else weight
+            # Sums over 2×2 neighbours, 0 beyond the kernel; the mean of four outputs has a quarter of them. Not by
+            # divisor_override, which torch.onnx passes over without a word.
+            weight = F.avg_pool2d(weight, 2, stride=1, padding=1)
+            weight = 4 * weight.flip(2, 3) if self.change == "double" else weight
         if self.change == "double":
             return F.conv_transpose2d(input, weight.transpose(0, 1), bias, stride=2, padding=1)
         return F.conv2d(input, weight, bias, stride=2, padding=1)

@@ -11,9 +11,9 @@ from distgan.sampling import inversion
 from distgan.sampling.generator import Generator
 from distgan.sampling.inversion import _apart, invert
 from shards.errors import InputError
-from tests.distgan.sampling.test_sampling import checkpoint, conditional, saved
+from tests.distgan.sampling.test_sampling import conditional, saved
 
-__all__ = ["checkpoint", "conditional"]  # fixtures
+__all__ = ["conditional"]  # a fixture
 
 
 def contrasting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,22 +27,25 @@ def contrasting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Generator, "__init__", changed)
 
 
-def test_what_a_generator_has_drawn_is_found_again(checkpoint, tmp_path, monkeypatch):
+def test_what_a_generator_has_drawn_is_found_again(tmp_path, monkeypatch):
     contrasting(monkeypatch)
+    checkpoint = saved(tmp_path / "run", 3)
     picture = Generator(checkpoint).sample(1, seed=77)[0]
     Image.fromarray(picture if picture.shape[2] == 3 else picture[..., 0]).save(tmp_path / "p.png")
     seen: list[tuple[int, int]] = []
-    found = invert(checkpoint, tmp_path / "p.png", tmp_path / "pair.png", progress=lambda *at: seen.append(at))
+    found = invert(
+        checkpoint, tmp_path / "p.png", tmp_path / "pair.png", progress=lambda *at: seen.append(at), steps=200
+    )
     assert found.begun_with > 5
     assert found.rmse < 0.2 * found.begun_with
-    assert seen[-1] == (400, 400)
+    assert seen[-1] == (200, 200)
     drawn = Generator(checkpoint).draw(torch.tensor([found.latent]))[0]
     assert np.sqrt(np.mean((drawn.astype(float) - picture) ** 2)) == pytest.approx(found.rmse, abs=0.5)
     pair = np.asarray(Image.open(tmp_path / "pair.png").convert("RGB"))
     assert pair.shape == (20, 38, 3)
     assert (pair[2:18, 2:18] == picture).all()
     assert (pair[2:18, 20:36] == drawn).mean() > 0.9
-    again = invert(checkpoint, tmp_path / "p.png", tmp_path / "again.png")
+    again = invert(checkpoint, tmp_path / "p.png", tmp_path / "again.png", steps=200)
     assert again == found
 
 
@@ -101,7 +104,8 @@ def test_the_command(tmp_path):
     assert len(found["latent"]) == 5
 
 
-def test_bad_input(checkpoint, tmp_path, monkeypatch):
+def test_bad_input(tmp_path, monkeypatch):
+    checkpoint = saved(tmp_path / "run", 1)
     Image.new("RGB", (16, 16)).save(tmp_path / "p.png")
     (tmp_path / "text.png").write_text("no picture")
     for picture, options, said in (
