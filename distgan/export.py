@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from distgan.checkpoint import Checkpoint, save_checkpoint
 from distgan.sampling import as_uint8, image_bytes
 from distgan.sampling.generator import Generator
-from distgan.tracking.card import CARD, model_card
+from distgan.spec import ClusterSpec, EvaluationSpec, TrackingSpec
+from distgan.tracking.card import CARD, model_card, name_of_set
 from shards.errors import InputError
 from shards.files import ready_or_say, write_atomically, write_or_say
 
@@ -31,7 +32,8 @@ MOST_LEVELS = 1
 def export_safetensors(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -> None:
     """Write a generator and its model card into a folder that distgan reads as it reads a checkpoint.
 
-    Nothing of the machine that it was trained on is in it: of the shards' path the last name alone, no W&B run.
+    Nothing of the machine that it was trained on is in it: of the shards' path the last name alone, no W&B run, no
+    settings of tracking, evaluation and cluster.
 
     Args:
         checkpoint: Where from.
@@ -45,13 +47,9 @@ def export_safetensors(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -
         raise InputError(f"{out} is not empty: give a new folder")
     ready_or_say(out / CARD)
     state = checkpoint.state
-    name = Path(state.spec.data.shards).name
+    data = state.spec.data.model_copy(update={"shards": name_of_set(state.spec.data.shards)})
     spec = state.spec.model_copy(
-        update={
-            "data": state.spec.data.model_copy(update={"shards": name}),
-            "tracking": type(state.spec.tracking)(),
-            "cluster": type(state.spec.cluster)(),
-        }
+        update={"data": data, "tracking": TrackingSpec(), "evaluation": EvaluationSpec(), "cluster": ClusterSpec()}
     )
     state = state.model_copy(update={"spec": spec, "wandb_run_id": None, "guard": {}, "rollbacks": 0})
     files = {"generator_ema": checkpoint.tensors("generator_ema" if ema else "generator")}

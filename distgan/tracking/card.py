@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from distgan.checkpoint import Checkpoint
@@ -14,6 +14,11 @@ from shards.errors import InputError
 
 CARD = "README.md"
 """The name under which model hubs look for it."""
+
+
+def name_of_set(shards: str) -> str:
+    """What a packed set is called: no path of a machine, and no key in a URL."""
+    return PurePosixPath(shards.partition("?")[0]).name
 
 
 def model_card(checkpoint: Checkpoint, use: str) -> str:
@@ -47,7 +52,7 @@ def model_card(checkpoint: Checkpoint, use: str) -> str:
         f"- {state.images:,} images shown to the critic in {state.step:,} steps of {spec.training.batch_size}"
         + (f", {state.training_seconds / 3600:.2g} hours" if state.training_seconds else "")
         + f", by distgan with seed {spec.seed}.",
-        f"- The set's name was `{Path(spec.data.shards).name}`, its fingerprint `{state.fingerprint}`.",
+        f"- The set's name was `{name_of_set(spec.data.shards)}`, its fingerprint `{state.fingerprint}`.",
         "",
         "## Scores",
         "",
@@ -72,7 +77,7 @@ def _scores(checkpoint: Checkpoint) -> list[str]:
     of = ", ".join(
         f"{facts[name]:,} {what}" for name, what in (("count", "generated"), ("real_count", "real")) if name in facts
     )
-    shown = f"Of {of} images" if of else "Of"
+    shown = f"Of {of} images" if of else "Of images drawn while training"
     by = f", features {facts['features']}" if "features" in facts else ""
     split = facts.get("where", {}).get("split") if isinstance(facts.get("where"), dict) else None
     compared = f", the split {split}" if split else ""

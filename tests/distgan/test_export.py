@@ -41,7 +41,7 @@ def of_family(run: Path, name: str) -> Checkpoint:
         RunSpec.model_validate(
             {
                 "name": name,
-                "data": {"shards": "/home/me/data/faces", "image_size": 32},
+                "data": {"shards": "https://me:key@host/home/me/faces?token=secret", "image_size": 32},
                 "model": {**FAMILIES[name], "latent_dim": 6},
                 "training": {"images": 1_000},
             }
