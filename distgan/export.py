@@ -101,8 +101,8 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -> int |
     ready_or_say(out)
     generator = Generator(checkpoint, ema=ema)
     inputs = generator.latents(COMPARED), generator.labels(COMPARED)
-    model = _Drawing(generator.module, labelled=inputs[1].shape[1] > 0).eval()
-    names = ["latents", "labels"][: 2 if model.labelled else 1]
+    names = ["latents", "labels"] if inputs[1].shape[1] else ["latents"]
+    model = generator.module.float()
     some = tuple(each[:TRACED] for each in inputs[: len(names)])
     number = torch.export.Dim("number", min=1)
     with warnings.catch_warnings():
@@ -129,22 +129,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -> int |
     return levels
 
 
-class _Drawing(nn.Module):
-    """A generator as others call it: without labels where there are none, float32 in and out."""
-
-    def __init__(self, generator: nn.Module, *, labelled: bool) -> None:
-        super().__init__()
-        self.generator = generator.float()
-        self.labelled = labelled
-
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images float32 (N, C, S, S) in [-1, 1]."""
-        given = latents.new_zeros(latents.shape[0], 0) if labels is None else labels
-        images: Tensor = self.generator(latents, given)
-        return images
-
-
-def _levels_apart(model: bytes, inputs: dict[str, Tensor], drawing: _Drawing) -> int | None:
+def _levels_apart(model: bytes, inputs: dict[str, Tensor], module: nn.Module) -> int | None:
     try:
         import onnxruntime
     except ImportError:
@@ -152,7 +137,7 @@ def _levels_apart(model: bytes, inputs: dict[str, Tensor], drawing: _Drawing) ->
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (theirs,) = session.run(["images"], {name: values.numpy() for name, values in inputs.items()})
     with torch.inference_mode():
-        ours = as_uint8(drawing(*inputs.values())).permute(0, 2, 3, 1).numpy()
+        ours = as_uint8(module(*inputs.values())).permute(0, 2, 3, 1).numpy()
     return int(np.abs(image_bytes(torch.from_numpy(theirs)).astype(int) - ours.astype(int)).max())
 
 
@@ -173,7 +158,7 @@ def _use_of_onnx(name: str, inputs: list[str], generator: Generator) -> str:
         'pixels = ((images + 1) * 127.5).round().clip(0, 255).astype("uint8")  # (16, C, H, W)\n```'
         + (
             "\n\n`labels` float32 (16, K): 1 or -1 for each attribute, a 1 among 0s for a class."
-            if len(inputs) > 1
+            if "labels" in inputs
             else ""
         )
     )

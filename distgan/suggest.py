@@ -113,10 +113,10 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
         "optimizer.generator": "twice the paper's rate learns faster at first, and falls until the run ends, so that "
         "the game comes to rest",
     }
+    together = workers * TOGETHER if workers > 1 else 1.0
     for width in WIDTHS:
         for network in ("generator", "critic"):
             tree["model"][network]["width"] = width
-        together = workers * TOGETHER if workers > 1 else 1.0
         rate, measured = _fastest(tree, speed)
         rate *= together
         images = _rounded(60 * minutes * rate)
@@ -178,9 +178,10 @@ def _fastest(tree: Tree, speed: Callable[[RunSpec], float]) -> tuple[float, int]
     The tree's batch is of no account.
     """
     batch_size, largest = min(BATCHES.values()), max(BATCHES.values())
-    rate = speed(_run(tree).with_training(batch_size=batch_size))
+    run = _run(tree)
+    rate = speed(run.with_training(batch_size=batch_size))
     while 2 * batch_size <= largest:
-        doubled = speed(_run(tree).with_training(batch_size=2 * batch_size))
+        doubled = speed(run.with_training(batch_size=2 * batch_size))
         if doubled < WORTH_DOUBLING * rate:
             break
         rate, batch_size = doubled, 2 * batch_size

@@ -36,6 +36,10 @@ class Weights(str, Enum):
     training = "training"
 
 
+WhichWeights = Annotated[
+    Weights, typer.Option("--weights", help="The averaged weights, or those that training goes on with.")
+]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 # Sets are named by strings: a Path would spoil a URL.
 Shards = Annotated[str, typer.Argument(help="The folder of a packed set.", show_default=False)]
 Run = Annotated[Path, typer.Argument(help="A run's folder, or one of its checkpoints.", show_default=False)]

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from distgan.commands.base import CONDITIONS, AsJson, Best, Run, Truncation, Weights, Where, console, progress_bar
+from distgan.commands.base import (
+    CONDITIONS,
+    AsJson,
+    Best,
+    Run,
+    Seed,
+    Truncation,
+    Weights,
+    Where,
+    WhichWeights,
+    console,
+    progress_bar,
+)
 from shards.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,11 +34,9 @@ def sample(
         Path, typer.Option(help="A .png for one grid, or a folder for one PNG an image.", show_default=False)
     ],
     count: Annotated[int, typer.Option(help="How many images.")] = 64,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    seed: Seed = 0,
     columns: Annotated[Optional[int], typer.Option(help="Images in a row of the grid.")] = None,  # noqa: UP045
-    weights: Annotated[
-        Weights, typer.Option(help="The averaged weights, or those that training goes on with.")
-    ] = Weights.ema,
+    weights: WhichWeights = Weights.ema,
     best: Best = False,
     where: Where = None,
     truncation: Truncation = None,
@@ -95,9 +105,7 @@ def evaluate(
     metrics: Metrics = None,
     features: FeaturesOption = None,
     seed: LatentSeed = 0,
-    weights: Annotated[
-        Weights, typer.Option(help="The averaged weights, or those that training goes on with.")
-    ] = Weights.ema,
+    weights: WhichWeights = Weights.ema,
     where: RealWhere = None,
     best: Best = False,
     as_json: AsJson = False,

@@ -10,15 +10,23 @@ from typing import Annotated, Optional
 
 import typer
 
-from distgan.commands.base import AsJson, Best, Run, Truncation, Weights, Where, console, print_rows, progress_bar
+from distgan.commands.base import (
+    AsJson,
+    Best,
+    Run,
+    Seed,
+    Truncation,
+    Weights,
+    Where,
+    WhichWeights,
+    console,
+    print_rows,
+    progress_bar,
+)
 from shards.errors import InputError
 
 Film = Annotated[
     Path, typer.Option("--out", help="A .png for a strip, or a .gif or .mp4 for a film.", show_default=False)
-]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
-WhichWeights = Annotated[
-    Weights, typer.Option("--weights", help="The averaged weights, or those that training goes on with.")
 ]
 FramesPerSecond = Annotated[float, typer.Option("--fps", min=0.1, max=50, help="Frames a second of a film.")]
 

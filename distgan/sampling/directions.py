@@ -19,7 +19,6 @@ from torch import Tensor
 from distgan.checkpoint import Checkpoint
 from distgan.evaluation.features import classifier
 from distgan.evaluation.features.classifier import Classifier, Known
-from distgan.evaluation.pictures import enlarged
 from distgan.evaluation.scoring import Progress
 from distgan.sampling import BATCH, MOST_IN_A_GRID, Bytes
 from distgan.sampling.films import FRAMES_PER_SECOND, check_film, show_ways
@@ -147,10 +146,7 @@ class Judge:
     def __call__(self, pictures: Bytes) -> Tensor:
         """Bool (n, names): whether uint8 pictures (n, H, W, C) show each."""
         known, attributes = self.known, len(self.known.attributes)
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-        if images.shape[1] != known.channels:
-            images = images.mean(1, keepdim=True) if known.channels == 1 else images.expand(-1, 3, -1, -1)
-        logits = self._network(enlarged(images, known.size))
+        logits = self._network(classifier.fitted(torch.from_numpy(pictures).permute(0, 3, 1, 2), known))
         of_classes = logits[:, attributes:]
         chosen = torch.zeros_like(of_classes, dtype=torch.bool)
         if known.classes:

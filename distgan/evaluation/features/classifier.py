@@ -210,6 +210,14 @@ def read(path: Path) -> tuple[Classifier, Known]:
     return network, known
 
 
+def fitted(images: Tensor, known: Known) -> Tensor:
+    """Pictures (n, 1 or 3, s, s) of 0..255, whatever s, as a classifier was trained on them: float32."""
+    pictures = images.float()
+    if pictures.shape[1] != known.channels:
+        pictures = pictures.mean(1, keepdim=True) if known.channels == 1 else pictures.expand(-1, 3, -1, -1)
+    return enlarged(pictures, known.size)
+
+
 def load(argument: str) -> Features:
     """The trunk of a classifier as features.
 
@@ -221,8 +229,7 @@ def load(argument: str) -> Features:
     (sha256,) = file_digests(path, "sha256")
 
     def describe(images: Tensor) -> Described:
-        pictures = images.float().mean(1, keepdim=True) if known.channels == 1 else images.float()
-        vectors: Tensor = network.trunk(normalised(enlarged(pictures, known.size)))
+        vectors: Tensor = network.trunk(normalised(fitted(images, known)))
         logits: Tensor = network.head(vectors)
         return Described(vectors, logits[:, len(known.attributes) :] if known.classes else None)
 
