@@ -96,6 +96,16 @@ def check_numbers(count: int, seed: int, columns: int | None) -> None:
         raise InputError("--count and --columns are at least 1, --seed at least 0")
 
 
+def check_png(out: Path) -> None:
+    """See that a picture can be written there, by its name.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if out.suffix.lower() != ".png":
+        raise InputError(f"{out}: give a file that ends in .png")
+
+
 def load_generator(checkpoint: Checkpoint, *, ema: bool = True) -> nn.Module:
     """The generator of a checkpoint, in evaluation mode, on the CPU.
 

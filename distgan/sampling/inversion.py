@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 
 from distgan.checkpoint import Checkpoint
 from distgan.evaluation.scoring import Progress
-from distgan.sampling import BATCH, Bytes, save_grid_or_say
+from distgan.sampling import BATCH, Bytes, check_png, save_grid_or_say
 from distgan.sampling.generator import Generator
 from distgan.spec import Latent
 from shards.errors import InputError
@@ -83,8 +83,7 @@ def invert(
         InputError: The photograph cannot be read or is not square, a number is out of range, the run does not know what
             is asked for, or ``out`` cannot be written.
     """
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out}: give a file that ends in .png")
+    check_png(out)
     if steps < 1:
         raise InputError("--steps is at least 1")
     ready_or_say(out)

@@ -17,7 +17,7 @@ from distgan.evaluation import check_fits, held_out
 from distgan.evaluation.features import Features, load_features
 from distgan.evaluation.kept import KeptVectors, default_folder
 from distgan.evaluation.scoring import BATCH, Progress
-from distgan.sampling import Bytes, check_numbers, save_grid_or_say, thumbnails
+from distgan.sampling import Bytes, check_numbers, check_png, save_grid_or_say, thumbnails
 from distgan.sampling.generator import Generator
 from distgan.sampling.scored import index_of
 from distgan.spec import RunSpec
@@ -98,8 +98,7 @@ def nearest(
     check_numbers(count, seed, columns)
     if not 1 <= rows <= count:
         raise InputError(f"--rows is from 1 to --count, {count}")
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out}: give a file that ends in .png")
+    check_png(out)
     spec = checkpoint.state.spec
     index, trained_on = _trained_on(spec, index_of(shards, spec.data.shards), checkpoint)
     if columns > len(trained_on):

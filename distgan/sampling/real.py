@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from distgan.data.order import Ids, Order
-from distgan.sampling import MOST_IN_A_GRID, check_numbers, save_grid_or_say
+from distgan.sampling import MOST_IN_A_GRID, check_numbers, check_png, save_grid_or_say
 from shards.errors import InputError
 from shards.index import Index
 from shards.names import counts
@@ -57,8 +57,7 @@ def show(
         DamageError: A sample is not what was packed.
     """
     check_numbers(count, seed, columns)
-    if out.suffix.lower() != ".png":
-        raise InputError(f"{out}: give a file that ends in .png")
+    check_png(out)
     if count > MOST_IN_A_GRID:
         raise InputError(f"a grid holds at most {MOST_IN_A_GRID} images, not {count}")
     index = Index.load(root)
