@@ -229,9 +229,7 @@ class AugmentationSpec(Options):
     """
 
     colour: bool = False
-    """Brightness moved by up to ±0.5, saturation 0 to 2 times and contrast 0.5 to 1.5 times what it was. At probability
-    1 it may show in what is drawn, as the critic no longer sees what brightness is real: faces came out much too bright
-    and too dark in short runs with batches of 16. Karras et al. 2020 saw none of that below 0.8: set ``target``."""
+    """Brightness moved by up to ±0.5, saturation 0 to 2 times and contrast 0.5 to 1.5 times what it was."""
     translation: Share = 0.0
     """Moved in each direction by up to this share of the image's side, with grey where nothing comes from; 0.125 is the
     paper's."""
@@ -239,7 +237,9 @@ class AugmentationSpec(Options):
     """A square with this share of the image's side made grey; 0.5 is the paper's."""
     probability: MovingShare = 1.0
     """That an image is augmented, for each of the three kinds; with ``target``, the most that this becomes. It may
-    move: ``{base: 0.0, final: 0.3, images: 10_000_000}``."""
+    move: ``{base: 0.0, final: 0.3, images: 10_000_000}``. At 1 it may show in what is drawn, as the critic no longer
+    sees which brightness or which place is real: in short runs with batches of 16 faces came out much too bright and
+    too dark, and off the middle. Karras et al. 2020 saw none of that below 0.8: set that, or ``target``."""
     target: Annotated[float, Field(gt=-1.0, lt=1.0)] | None = None
     """Let the probability, from 0 on, rise while the mean sign of the critic's outputs for real images is above this,
     and fall while it is below (Karras et al. 2020, arXiv:2006.06676, whose value is 0.6). Unset, it does not adapt."""
