@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from distgan.networks import Critic, Encoder
 from distgan.networks.gain import Equalised
 from distgan.networks.spectral import Spectral
+from distgan.objectives.adversarial import CriticSide, GeneratorSide
 from distgan.objectives.augmentation import Augmentation
 from distgan.objectives.bce import BCECritic, BCEGenerator, BCEOptions
 from distgan.objectives.elbo import ELBO, ELBOOptions
@@ -147,7 +148,17 @@ def build_game(
         )
     if entry.generator is None:
         return Game(critic_side, None)
-    return Game(critic_side, entry.generator(options, trained=generator, opponent=critic, **shared))
+    generator_side = entry.generator(options, trained=generator, opponent=critic, **shared)
+    if spec.rest.get("share_fakes"):
+        if spec.n_critic != 1:
+            raise InputError(
+                f"objective.share_fakes is for one batch of generated images a step, and objective.n_critic is "
+                f"{spec.n_critic}: set 1, or leave share_fakes out"
+            )
+        assert isinstance(critic_side, CriticSide)
+        assert isinstance(generator_side, GeneratorSide)
+        generator_side.share(critic_side)
+    return Game(critic_side, generator_side)
 
 
 def complete_objective(spec: ObjectiveSpec) -> ObjectiveSpec:

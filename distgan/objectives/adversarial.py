@@ -22,6 +22,11 @@ class AdversarialOptions(Options):
     penalty_every: Count = 1
     """k: the penalties are computed at every k-th critic update alone, beginning with the first, and weigh k times as
     much there (Karras et al. 2020, arXiv:1912.04958, section 3.1), in one optimizer step with the loss."""
+    share_fakes: bool = False
+    """Judge the generator by the very images that the critic has just learnt from, as PyTorch's DCGAN tutorial does,
+    and not by fresh ones: one of a step's two generator passes fewer, a twelfth of its work where both networks cost
+    the same. A run's numbers change with it, as each step has one batch of latents. It wants ``n_critic: 1``, and
+    memory for the generator's maps while the critic learns."""
 
 
 class CriticSide(Side):
@@ -32,6 +37,13 @@ class CriticSide(Side):
     """Outputs above it say "real", and the accuracy is how often that is right; None where an output says nothing by
     itself: then the ranking is how often a real image's is above a generated one's."""
     options: AdversarialOptions
+    _kept: Tensor | None = None
+
+    def take_fakes(self) -> Tensor:
+        """The last update's generated images, (N, C, S, S), with their graph: once, with ``share_fakes``."""
+        assert self._kept is not None
+        kept, self._kept = self._kept, None
+        return kept
 
     @property
     def penalised(self) -> bool:
@@ -70,8 +82,10 @@ class CriticSide(Side):
     def forward(self, real: Batch, draw: Draw) -> Loss:
         """The loss of one critic update."""
         every = self.options.penalty_every
-        with torch.no_grad():
-            fake = self.opponent(self.latents(draw), real.labels)
+        with torch.set_grad_enabled(self.options.share_fakes):
+            drawn = self.opponent(self.latents(draw), real.labels)
+        self._kept = drawn if self.options.share_fakes else None
+        fake = drawn.detach()
         real_outputs, fake_outputs = self.both(real, fake, draw)
         penalty, figures = self.penalty(real, fake, draw) if self.updates % every == 0 else (0.0, {})
         with torch.no_grad():
@@ -110,6 +124,19 @@ class GeneratorSide(Side):
     """The generator's side: a subclass says what it loses when its images are judged."""
 
     trains = ("generator",)
+    options: AdversarialOptions
+    _drawn_by: tuple[CriticSide, ...] = ()
+
+    def share(self, critic_side: CriticSide) -> None:
+        """Be judged from now on by the images that the critic's side has drawn for its own update before."""
+        self._drawn_by = (critic_side,)  # in a tuple, where nn.Module does not register it
+
+    def images_to_judge(self, real: Batch, draw: Draw) -> Tensor:
+        """Images (N, C, S, S) with their graph: fresh ones, or those that the critic's side shares."""
+        if self._drawn_by:
+            return self._drawn_by[0].take_fakes()
+        images: Tensor = self.trained(self.latents(draw), real.labels)
+        return images
 
     def loss(self, fake: Tensor) -> Tensor:
         """The scalar to go down, given the critic's outputs (N,) for generated images."""
@@ -117,7 +144,7 @@ class GeneratorSide(Side):
 
     def forward(self, real: Batch, draw: Draw) -> Loss:
         """The loss of one generator update."""
-        images = self.trained(self.latents(draw), real.labels)
+        images = self.images_to_judge(real, draw)
         with frozen(self.opponent) as critic:
             outputs = self.judge(critic, images, real.labels, draw, "fake")
         return Loss(self.loss(outputs), {}, images.detach())

@@ -33,7 +33,7 @@ class RelativisticGenerator(GeneratorSide):
 
     def forward(self, real: Batch, draw: Draw) -> Loss:
         """The loss of one generator update."""
-        images = self.trained(self.latents(draw), real.labels)
+        images = self.images_to_judge(real, draw)
         with frozen(self.opponent) as critic:
             with torch.no_grad():
                 outputs = self.judge(critic, real.images, real.labels, draw, "real")

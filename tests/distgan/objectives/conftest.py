@@ -91,9 +91,9 @@ def dcgan_networks(normalisation: str = "batch", labels: int = LABELS) -> tuple[
     return generator.double(), judge.double()
 
 
-def draw(slots: Sequence[int] = range(COUNT), dtype: torch.dtype = torch.float64) -> Noise:
+def draw(slots: Sequence[int] = range(COUNT), dtype: torch.dtype = torch.float64, seed: int = 0) -> Noise:
     """The random numbers of one update for these slots of the global batch."""
-    return Noise(0, torch.tensor(list(slots)), "update", dtype)
+    return Noise(seed, torch.tensor(list(slots)), "update", dtype)
 
 
 def batch(

@@ -11,6 +11,7 @@ from torch import nn
 from distgan.data.noise import Noise
 from distgan.objectives import build_game
 from distgan.spec import ObjectiveSpec
+from shards.errors import InputError
 from tests.distgan.objectives.conftest import (
     ADVERSARIAL,
     COUNT,
@@ -154,6 +155,29 @@ def test_ranks_average_to_the_whole_batch(objective, split):
         torch.testing.assert_close(torch.stack([rank[1] for rank in ranks]).mean(0), whole, rtol=1e-9, atol=1e-14)
         for name, figure in figures.items():
             torch.testing.assert_close(torch.stack([rank[2][name] for rank in ranks]).mean(), figure)
+
+
+@every_objective
+def test_shared_fakes_are_those_that_the_critic_has_learnt_from(objective):
+    """The generator loses what it would if it drew the critic's latents again; the critic's side does not notice."""
+    turns = []
+    for shared, seed in ((False, 0), (True, 1)):
+        duel = Duel({**objective, "share_fakes": shared})
+        losses = [duel.game.critic(batch(), draw()), duel.game.generator(batch(), draw(seed=seed))]
+        for loss, network in zip(losses, (duel.critic, duel.generator), strict=True):
+            loss.value.backward()
+            turns.append((loss.value.detach(), loss.fake, gradient(network)))
+    torch.testing.assert_close(turns[2:], turns[:2], rtol=1e-12, atol=1e-14)
+
+
+def test_fakes_are_shared_once_and_with_one_critic_update_alone():
+    duel = Duel({"kind": "bce", "share_fakes": True})
+    duel.game.critic(batch(), draw())
+    duel.game.generator(batch(), draw())
+    with pytest.raises(AssertionError):
+        duel.game.generator(batch(), draw())
+    with pytest.raises(InputError, match=r"objective\.n_critic is 2: set 1, or leave share_fakes out"):
+        Duel({"kind": "bce", "share_fakes": True, "n_critic": 2})
 
 
 @every_objective

@@ -28,10 +28,10 @@ def real(spec, number: int, dtype: torch.dtype = torch.float64) -> Batch:
     return Batch(images.to(dtype), torch.zeros(len(images), 0, dtype=dtype))
 
 
-@pytest.mark.parametrize("n_critic", [1, 3])
-def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
+@pytest.mark.parametrize(("n_critic", "shared"), [(1, False), (3, False), (1, True)])
+def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic, shared):
     """A DCGAN as anybody would write it down, in float64: the same weights after four steps."""
-    spec = tiny(training__precision="float64", objective__n_critic=n_critic)
+    spec = tiny(training__precision="float64", objective={"kind": "bce", "n_critic": n_critic, "share_fakes": shared})
     ours = learner(spec)
     generator, critic = (network.double() for network in build_networks(spec.model, IMAGE, spec.seed))
     average = copy.deepcopy(generator)
@@ -48,8 +48,8 @@ def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
             real_batch = real(spec, update)
             ours.update_critic(real_batch, repeat)
             optimizer_d.zero_grad()
-            fake = generator(latents(f"critic/{update}")).detach()
-            logits_real, logits_fake = critic(real_batch.images), critic(fake)
+            fake = generator(latents(f"critic/{update}"))
+            logits_real, logits_fake = critic(real_batch.images), critic(fake.detach())
             loss = F.binary_cross_entropy_with_logits(logits_real, torch.ones_like(logits_real))
             loss = loss + F.binary_cross_entropy_with_logits(logits_fake, torch.zeros_like(logits_fake))
             loss.backward()
@@ -57,7 +57,7 @@ def test_it_takes_the_steps_of_a_plain_loop(tiny, n_critic):
             images, update = images + 8, update + 1
         ours.update_generator(real_batch)
         optimizer_g.zero_grad()
-        logits = critic(generator(latents(f"generator/{step}")))
+        logits = critic(fake if shared else generator(latents(f"generator/{step}")))
         F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)).backward()
         optimizer_g.step()
         keep = 0.5 ** (8 * n_critic / min(50, 0.05 * images))

@@ -185,6 +185,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model__critic__normalisation": "spectral",
         "augmentation": {"colour": True, "translation": 0.125, "cutout": 0.5, "probability": 0.7},
     },
+    "shared fakes": {"objective": {"kind": "bce", "share_fakes": True}, "augmentation": {"translation": 0.125}},
     "conditional": {"model__condition": {"attributes": ["Male"], "classes": True, "generator": "batchnorm"}},
     "dcgan_keras": {
         "data__image_size": 32,
