@@ -4,7 +4,9 @@ import fcntl
 import hashlib
 import shutil
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,15 +15,20 @@ import pytest
 import torch
 from PIL import Image
 
+import jobs
 from distgan.checkpoint import Checkpoint, checkpoints, find_checkpoint, generators
 from distgan.data.order import Order
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
+from distgan.networks import ImageShape
+from distgan.objectives import Batch
 from distgan.sampling import draw_images, load_generator, sample, sample_latents, save_grid
 from distgan.spec import RunSpec, load_spec
-from distgan.tracking import read_metrics
+from distgan.tracking import Tracker, read_metrics
 from distgan.training import clock, loop
+from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation
+from distgan.training.guard import Guard
 from distgan.training.learner import Learner
 from distgan.training.loop import train
 from distgan.training.precision import Precision
@@ -32,6 +39,7 @@ from shards.reader import Reader
 from tests.curves import curve
 
 HERE = Workers.alone(torch.device("cpu"))
+JOBS = Path(jobs.__file__).parent
 
 
 def run(spec, folder: Path, **options):
@@ -809,3 +817,37 @@ def test_every_kind_of_run_grows_and_goes_on(grown, tmp_path, kind):
     run(spec(86), tmp_path / "parts", resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
     assert all(np.isfinite(value) for line in read_metrics(tmp_path / "whole") for value in line.values())
+
+
+class _Endless:
+    """Batches of a device whose tensors have shapes but no values: whoever reads one, or waits for one, fails."""
+
+    samples, seconds_waited = 10_000, 0.0
+
+    def __init__(self, learner: Learner, steps: int) -> None:
+        self.learner, self.left = learner, steps * learner.spec.objective.n_critic
+
+    def __next__(self) -> Batch:
+        self.left -= 1
+        if self.left < 0:
+            raise StopIteration
+        count, size, device = self.learner.slots, self.learner.stage.size, self.learner.precision.device
+        return Batch(torch.zeros(count, 3, size, size, device=device), torch.zeros(count, 0, device=device))
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in JOBS.glob("*.yaml") if path.stem != "sweep"))
+def test_no_step_waits_for_the_device(tmp_path, monkeypatch, recipe):
+    """Nor does the guard between two log lines. A GPU that is waited for has nothing to do until it is told more."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which that device has none of
+    changes = ["tracking.log_every=1_000_000", "tracking.sample_every_images=1_000_000_000"]
+    spec = complete(load_spec(recipe, changes)).in_images(_Endless.samples)
+    learner = Learner(spec, ImageShape.of(spec, 3), Workers.alone(torch.device("meta")))
+    for stage in spec.timetable.stages[:2]:  # the second one is fading in; at its border the guard may wait
+        guard = Guard(spec.guard, average=learner.average)
+        learner.step = first = stage.first_step + 1
+        batches = _Endless(learner, steps=3)
+        with pytest.raises(StopIteration):
+            loop._take_steps(learner, guard, batches, None, Tracker(), tmp_path, "", loop._Signals(Event(), Event()))
+        assert learner.step == first + 3
+        with pytest.raises(NotImplementedError, match="no data"):
+            guard.means()  # what a log line reads
