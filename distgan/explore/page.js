@@ -131,7 +131,7 @@
       const id = `${section.id}-${place}`;
       add(row, "label", { htmlFor: id, textContent: name });
       add(row, "output", { htmlFor: id });
-      const input = bound(add(row, "input", { type: "range", id }), run.bounds.strength);
+      const input = bound(add(row, "input", { type: "range", id, className: "signed" }), run.bounds.strength);
       add(row, "p", { id: `${id}-note`, className: "note", textContent: note });
       input.dataset.key = key;
       input.setAttribute("aria-describedby", `${id}-note`);
@@ -233,7 +233,7 @@
     const truncation = find("truncation");
     truncation.max = Number(truncation.max) + Number(truncation.step);
     watch(truncation, "none", (text) => text === "none" ? "none" : `±${Number(text).toFixed(2)}`);
-    watch(find("mix"), "0", (text) => `${Math.round(100 * text)} %`);
+    watch(find("mix"), "0", (text) => `${Math.round(100 * text)}%`);
     for (const id of ["seed", "number", "other-seed", "other-number"]) watch(find(id), find(id).dataset.default, String);
     addConditions(run.conditions);
     addSliders(find("attributes"), run.attributes);
