@@ -33,7 +33,7 @@ def explore(
             "--attribute", metavar="NAME", help="Sliders for this one, not for all that it knows. Repeatable."
         ),
     ] = None,
-    count: Annotated[int, typer.Option(help="Pictures to draw, from whose latents the directions come.")] = 4_000,
+    count: Annotated[int, typer.Option(help="Pictures to draw, from whose latents the directions come.")] = 2_000,
     weights: WhichWeights = Weights.ema,
     port: Annotated[
         Optional[int],  # noqa: UP045

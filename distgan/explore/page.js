@@ -50,8 +50,10 @@
         await picture.decode();
         URL.revokeObjectURL(before);
         picture.alt = `Drawn by the generator: seed ${state.get("seed") ?? 0}, step ${count(state.get("step"))}`;
+        if (drawn === state.toString()) {
+          find("command").textContent = (await (await get(`command.txt?${drawn}`)).text()).trim();
+        }
         picture.dataset.state = drawn;
-        find("command").textContent = (await (await get(`command.txt?${drawn}`)).text()).trim();
         complain("");
       } catch (error) {
         complain(error.message);

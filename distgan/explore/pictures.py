@@ -27,8 +27,8 @@ from shards.names import near
 
 COMPONENTS = 8
 """Principal directions that are offered."""
-COUNT = 4_000
-"""Pictures that directions come from, as many as ``distgan arithmetic`` takes."""
+COUNT = 2_000
+"""Pictures that directions come from: half of what ``distgan arithmetic`` takes, as somebody waits for the page."""
 KEPT = 4
 """Generators that are held in memory."""
 BATCH = 1
