@@ -21,6 +21,7 @@ from tests.browser import COLOURS, SIZES, Tab, open_browser, open_tab
 from tests.distgan.explore.conftest import keep, serving
 
 TOKEN = "a-token-of-the-tests"
+expect.set_options(timeout=60_000)  # a busy machine is no failure
 
 
 @pytest.fixture
@@ -164,11 +165,11 @@ def page(run, known, monkeypatch) -> Iterator[tuple[Path, str]]:
 
 
 def drawn(tab: Tab, *, after: str | None = None) -> str:
-    """Wait until the picture is that of the page's state; that state."""
-    state = tab.page.evaluate("location.hash.slice(1)") if after is None else None
+    """Wait until the picture is that of the page's state, or of any but ``after``; that state."""
     picture = tab.page.locator("#picture")
+    picture.and_(tab.page.locator("[data-state]")).wait_for()  # from then on the address holds the state
     if after is None:
-        expect(picture).to_have_attribute("data-state", state)
+        expect(picture).to_have_attribute("data-state", tab.page.evaluate("location.hash.slice(1)"))
     else:
         expect(picture).not_to_have_attribute("data-state", after)
     expect(tab.page.locator("#status")).to_have_text("")
@@ -264,6 +265,7 @@ def test_training_goes_on(page, browser):
     """A new checkpoint comes into the list; one that is gone is said, and the page goes on from there."""
     run, url = page
     with open_tab(browser, url) as tab:
+        drawn(tab)
         tab.page.clock.install()
         tab.page.reload()
         drawn(tab)
