@@ -197,12 +197,15 @@ def test_the_page(page, browser, tmp_path, monkeypatch):
         state = drawn(tab)
         assert state == "directions=20&step=20"
         first = seen(tab)
-        for label in ("Smiling", "odd", "Principal 1", "On the way to it", "Truncation", "Training"):
+        values = {"odd": "-2", "Principal 1": "1.5", "On the way to it": "0.2", "Truncation": "1.5", "Training": "0"}
+        for label, value in [("Smiling", None), *values.items()]:
             before, picture = drawn(tab), seen(tab)
             slider = tab.page.get_by_role("slider", name=label, exact=True)
-            key = "ArrowLeft" if label in ("Truncation", "Training") else "ArrowRight"
-            for _ in range(60 if label == "Truncation" else 15):
-                slider.press(key)
+            if value is None:
+                for _ in range(15):
+                    slider.press("ArrowRight")
+            else:
+                slider.fill(value)
             state = drawn(tab)
             assert state != before
             assert np.abs(seen(tab) - picture).max() > 0, label
