@@ -156,6 +156,8 @@ def make_app(explorer: Explorer, token: str, host: str = LOOPBACK) -> Guard:
             OvertakenError: said(503),
             RunError: said(503),
             OSError: said(500),
+            MemoryError: said(500),
+            RuntimeError: said(500),  # torch's way to say that memory is full, too
         },
     )
     return Guard(app, token, host)

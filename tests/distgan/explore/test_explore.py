@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
 import sys
 import webbrowser
@@ -14,8 +15,9 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from distgan import cli
+from distgan.commands.explore import explore
 from distgan.explore import server
-from distgan.explore.pictures import Explorer
+from distgan.explore.pictures import COUNT, Explorer
 from distgan.explore.state import State
 from tests.browser import COLOURS, SIZES, Tab, open_browser, open_tab
 from tests.distgan.explore.conftest import keep, serving
@@ -124,6 +126,10 @@ def test_no_run_and_other_shards(distgan, served, known, tmp_path):
     keep(tmp_path / "run")
     status, text = distgan("explore", tmp_path / "run", "--classifier", known)
     assert (status, "knows other shards than those that the run was trained on" in text) == (2, True)
+
+
+def test_the_command_draws_as_many_as_the_page_where_neither_is_told():
+    assert inspect.signature(explore).parameters["count"].default == COUNT
 
 
 def test_a_port_that_is_taken(distgan, run, served):

@@ -91,6 +91,16 @@ def test_what_is_wrong_is_said(served, path, status, said):
     assert len(body) < 500
 
 
+def test_what_fails_is_said_too(served, monkeypatch):
+    explorer, port = served
+
+    def fail(state: State) -> bytes:
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(explorer, "draw", fail)
+    assert ask(port, f"/{TOKEN}/picture.png")[::2] == (500, b"not enough memory")
+
+
 def test_nothing_is_changed_from_outside(served):
     for method in ("POST", "PUT", "DELETE"):
         assert ask(served[1], f"/{TOKEN}/run.json", method=method)[0] == 405
