@@ -246,6 +246,13 @@ def traces(run: Path) -> list[Path]:
     return _folders(run / TRACES)
 
 
+def step_of(path: Path) -> int:
+    """The step after which one of these folders was written."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
 def save_average(run: Path, state: State, modules: Mapping[str, Tensors]) -> Checkpoint:
     """Write a generator whose weights are averaged over another length than training's.
 
@@ -264,7 +271,7 @@ def drop_later(run: Path, step: int) -> None:
     """
     for kind in (GENERATORS, TRACES, AVERAGES):
         for path in _folders(run / kind):
-            if _step(path) > step:
+            if step_of(path) > step:
                 shutil.rmtree(path)
 
 
@@ -286,7 +293,7 @@ class Best(NamedTuple):
     @property
     def step(self) -> int:
         """That it was written after."""
-        return _step(self.path)
+        return step_of(self.path)
 
 
 def mark_best(run: Path, best: Best) -> None:
@@ -349,11 +356,11 @@ def prune(run: Path, keep_last: int, span_of: Callable[[int], int] | None, suspe
     if best := best_of(run):
         kept.add(best.path)
     for suspect in suspects:
-        kept.update([path for path in found if _step(path) < suspect][-1:])
+        kept.update([path for path in found if step_of(path) < suspect][-1:])
     if span_of is not None:
         spans: dict[int, Path] = {}
         for path in found:
-            spans.setdefault(span_of(_step(path)), path)
+            spans.setdefault(span_of(step_of(path)), path)
         kept.update(spans.values())
     for path in found:
         if path not in kept:
@@ -370,10 +377,10 @@ def go_back(run: Path, suspect_from: int) -> Checkpoint | None:
     """
     found = checkpoints(run)
     for path in found:
-        if _step(path) >= suspect_from:
+        if step_of(path) >= suspect_from:
             shutil.rmtree(path)
-    good = [path for path in found if _step(path) < suspect_from]
-    drop_later(run, _step(good[-1]) if good else 0)
+    good = [path for path in found if step_of(path) < suspect_from]
+    drop_later(run, step_of(good[-1]) if good else 0)
     return Checkpoint(good[-1]) if good else None
 
 
@@ -398,7 +405,7 @@ def _networks_of_format_2(spec: RunSpec) -> RunSpec:
 
 def _folders(parent: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted((path for path in parent.glob("step-*") if _NAME.fullmatch(path.name)), key=_step)
+    return sorted((path for path in parent.glob("step-*") if _NAME.fullmatch(path.name)), key=step_of)
 
 
 def _seal(state: Mapping[str, Any]) -> str:
@@ -409,12 +416,6 @@ def _seal(state: Mapping[str, Any]) -> str:
 
 def _step_name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _step(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
 
 
 def _sync_names(folder: Path) -> None:

@@ -10,6 +10,7 @@ import typer
 from distgan.commands.base import WITH_CHANGES, fail
 from distgan.commands.bench import bench_app
 from distgan.commands.cluster import logs, status, stop, submit
+from distgan.commands.explore import explore
 from distgan.commands.generators import average, classifier_app, detect, evaluate, sample
 from distgan.commands.latents import arithmetic, export, interpolate, invert, neighbours, timeline
 from distgan.commands.runs import demo, describe, recipes, report, train
@@ -39,6 +40,7 @@ app.command()(sample)
 app.command()(interpolate)
 app.command()(arithmetic)
 app.command()(invert)
+app.command()(explore)
 app.command()(timeline)
 app.command()(export)
 app.command()(neighbours)

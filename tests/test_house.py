@@ -27,6 +27,7 @@ ROOMS = [
     "bench",
     "scaling",
     "suggest",
+    "explore",
     "commands",
     "cli",
     "__main__",

@@ -74,14 +74,18 @@ class LabelDistribution:
         names: The entries of a vector, attributes before classes.
         rows: int8 (r, K): the vectors that occur, each once, in ascending order.
         counts: int64 (r,): how often.
+
+    Attributes:
+        attributes: What the run is conditioned on, but for the class.
+        classes: The names of the classes, where it is conditioned on that.
     """
 
     def __init__(self, names: tuple[str, ...], rows: Vectors, counts: NDArray[np.int64]) -> None:
         self.names = names
         self.rows = rows
         self.counts = counts
-        self._attributes = [name for name in names if not name.startswith(_CLASS)]
-        self._classes = [name.removeprefix(_CLASS) for name in names if name.startswith(_CLASS)]
+        self.attributes = [name for name in names if not name.startswith(_CLASS)]
+        self.classes = [name.removeprefix(_CLASS) for name in names if name.startswith(_CLASS)]
 
     @classmethod
     def of(cls, names: tuple[str, ...], vectors: Vectors, counts: NDArray[np.int64] | None = None) -> LabelDistribution:
@@ -101,12 +105,12 @@ class LabelDistribution:
     @property
     def has_classes(self) -> bool:
         """Whether a vector holds a class."""
-        return bool(self._classes)
+        return bool(self.classes)
 
     @property
     def choices(self) -> int:
         """What a vector is made of: each attribute, and the class; at least 1."""
-        return max(1, len(self._attributes) + bool(self._classes))
+        return max(1, len(self.attributes) + bool(self.classes))
 
     def draw(self, uniform: Tensor) -> Tensor:
         """Label vectors as the data has them.
@@ -162,7 +166,7 @@ class LabelDistribution:
         rows, counts = np.repeat(self.rows, len(classes) or 1, axis=0), np.repeat(self.counts, len(classes) or 1)
         rows[:, list(attributes)] = values
         if classes:
-            rows[:, len(self._attributes) :] = 0
+            rows[:, len(self.attributes) :] = 0
             rows[np.arange(len(rows)), np.tile(classes, len(self.rows))] = 1
         return LabelDistribution.of(self.names, rows, counts)
 
@@ -184,22 +188,22 @@ class LabelDistribution:
         """The values that some columns must have, and the columns of the classes of which one must be it, if any."""
         if where and not self.names:
             raise InputError("this run was trained without model.condition: its pictures cannot be asked for anything")
-        known = [*self._attributes, *(["class"] if self._classes else [])]
+        known = [*self.attributes, *(["class"] if self.classes else [])]
         attributes: dict[int, int] = {}
         wanted: list[str] = []
         for name, value in where.items():
             if name not in known:
                 raise InputError(f"this run was not conditioned on {name!r}: {near(name, known)}")
-            if name == "class" and name in self._attributes and self._classes:
+            if name == "class" and name in self.attributes and self.classes:
                 raise InputError("'class' is ambiguous: this run was conditioned on an attribute of that name too")
-            if name == "class" and self._classes:
+            if name == "class" and self.classes:
                 wanted = as_written(value, "class")
                 for each in wanted or [""]:
-                    if each not in self._classes:
-                        hint = near(each, self._classes)
+                    if each not in self.classes:
+                        hint = near(each, self.classes)
                         raise InputError(f"this run was not conditioned on a class {each!r}: {hint}")
             elif value in (1, -1) or value is False:
-                attributes[self._attributes.index(name)] = 1 if value == 1 else -1
+                attributes[self.attributes.index(name)] = 1 if value == 1 else -1
             else:
                 raise InputError(f"attribute {name} is 1 or -1, not {value!r}")
         return attributes, [self.names.index(_CLASS + each) for each in dict.fromkeys(wanted)]

@@ -6,6 +6,7 @@ run's own random numbers.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -155,16 +156,20 @@ def sample_latents(seed: int, first: int, count: int, model: ModelSpec, device: 
 
 
 @torch.inference_mode()
-def draw_images(generator: nn.Module, latents: Tensor, labels: Tensor) -> Iterator[Bytes]:
+def draw_images(generator: nn.Module, latents: Tensor, labels: Tensor, batch: int = BATCH) -> Iterator[Bytes]:
     """Images of latents (N, latent_dim) and labels (N, K): one uint8 (H, W, C) after the other.
 
-    The generator should be in evaluation mode: in training mode an image would depend on its neighbours.
+    Args:
+        generator: In evaluation mode: in training mode an image would depend on its neighbours.
+        latents: On its device.
+        labels: Likewise.
+        batch: Images a forward pass draws, whatever N. Another number may round otherwise.
     """
     assert not generator.training
-    for start in range(0, len(latents), BATCH):
-        batch = [inputs[start : start + BATCH] for inputs in (latents, labels)]
-        padded = [torch.cat([each, each.new_zeros(BATCH - len(each), each.shape[1])]) for each in batch]
-        yield from image_bytes(generator(*padded)[: len(batch[0])])
+    for start in range(0, len(latents), batch):
+        some = [inputs[start : start + batch] for inputs in (latents, labels)]
+        padded = [torch.cat([each, each.new_zeros(batch - len(each), each.shape[1])]) for each in some]
+        yield from image_bytes(generator(*padded)[: len(some[0])])
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -219,6 +224,12 @@ def save_image(image: Bytes, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     with write_atomically(path) as file:
-        picture.save(file, format="PNG")
+        file.write(as_png(image))
+
+
+def as_png(image: Bytes) -> bytes:
+    """The PNG of uint8 (H, W, C)."""
+    file = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, format="PNG")
+    return file.getvalue()

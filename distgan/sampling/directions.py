@@ -8,7 +8,7 @@ pictures by hand; here a classifier does.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,6 +154,21 @@ class Judge:
         return torch.cat([logits[:, :attributes] > 0, chosen], 1)
 
 
+def judge_for(checkpoint: Checkpoint, path: Path) -> Judge:
+    """The classifier that says what a run's pictures show.
+
+    Raises:
+        InputError: The file is not a classifier's, or it knows other shards than the run has learnt from.
+    """
+    judge = Judge(path)
+    if judge.known.fingerprint != checkpoint.state.fingerprint:
+        raise InputError(
+            f"{path} knows other shards than those that the run was trained on; train one on those: distgan "
+            f"classifier train --shards {checkpoint.state.spec.data.shards} --out FILE"
+        )
+    return judge
+
+
 def find_directions(
     generator: Generator,
     judge: Judge,
@@ -180,19 +195,31 @@ def find_directions(
         InputError: Too few pictures show something, or too few do not.
     """
     latents = generator.latents(count, seed=seed)
-    shown = _judged(generator, judge, latents, generator.labels(count, seed=seed), progress)
-    columns = shown[:, [judge.names.index(name) for name in names]]
-    directions, assigned = {}, {}
-    for name, column in zip(names, columns.T, strict=True):
-        yes = int(column.sum())
-        if min(yes, count - yes) < LEAST:
-            which = "show" if yes < LEAST else "do not show"
-            raise InputError(
-                f"{name}: only {min(yes, count - yes)} of {count:,} generated pictures {which} it, as the classifier "
-                f"sees them, and {LEAST} are the least; draw more with --count"
-            )
-        directions[name], assigned[name] = latents[column].mean(0) - latents[~column].mean(0), yes
-    return directions, assigned
+    shown = look_at(generator, judge, latents, generator.labels(count, seed=seed), progress)
+    columns = {name: shown[:, judge.names.index(name)] for name in names}
+    directions = {name: direction(name, latents, column) for name, column in columns.items()}
+    return directions, {name: int(column.sum()) for name, column in columns.items()}
+
+
+def direction(name: str, latents: Tensor, shown: Tensor) -> Tensor:
+    """The mean latent (latent_dim,) of pictures that show something, less that of those that do not.
+
+    Args:
+        name: What they show, for messages.
+        latents: Of the pictures, (n, latent_dim).
+        shown: Bool (n,).
+
+    Raises:
+        InputError: Too few show it, or too few do not.
+    """
+    count, yes = len(shown), int(shown.sum())
+    if min(yes, count - yes) < LEAST:
+        which = "show" if yes < LEAST else "do not show"
+        raise InputError(
+            f"{name}: only {min(yes, count - yes)} of {count:,} generated pictures {which} it, as the classifier "
+            f"sees them, and {LEAST} are the least; draw more with --count"
+        )
+    return latents[shown].mean(0) - latents[~shown].mean(0)
 
 
 def arithmetic(
@@ -241,12 +268,7 @@ def arithmetic(
         raise InputError(f"--rows is at least 1, --steps 2, --tried 1 and --count {2 * LEAST}")
     if rows * steps > MOST_IN_A_GRID:
         raise InputError(f"at most {MOST_IN_A_GRID:,} pictures are drawn, not {rows} × {steps}")
-    judge = Judge(classifier)
-    if judge.known.fingerprint != checkpoint.state.fingerprint:
-        raise InputError(
-            f"{classifier} knows other shards than those that the run was trained on; train one on those: distgan "
-            f"classifier train --shards {checkpoint.state.spec.data.shards} --out FILE"
-        )
+    judge = judge_for(checkpoint, classifier)
     terms = parse_expression(expression, judge.names)
     ready_or_say(out)
     generator = Generator(checkpoint, ema=ema)
@@ -258,18 +280,18 @@ def arithmetic(
 
     names = [term.name for term in terms]
     directions, assigned = find_directions(generator, judge, names, count=count, seed=seed, progress=ahead)
-    direction = torch.stack([term.sign * directions[term.name] for term in terms]).sum(0)
+    towards = torch.stack([term.sign * directions[term.name] for term in terms]).sum(0)
     agrees: dict[str, list[float]] = {f"{'+' if term.sign > 0 else '-'} {term.name}": [] for term in terms}
     latents, labels = (of(tried, seed=seed + _APART_SEED) for of in (generator.latents, generator.labels))
     before = count
     for each in strengths:
-        shown = _judged(generator, judge, latents + each * direction, labels, ahead)
+        shown = look_at(generator, judge, latents + each * towards, labels, ahead)
         before += tried
         for term, shares in zip(terms, agrees.values(), strict=True):
             wanted = shown[:, judge.names.index(term.name)] == (term.sign > 0)
             shares.append(float(wanted.float().mean()))
     faces, labels = generator.latents(rows, seed=seed), generator.labels(rows, seed=seed)
-    way = faces + strengths.view(-1, 1, 1) * direction
+    way = faces + strengths.view(-1, 1, 1) * towards
     images = list(generator.draw_with(way.flatten(0, 1), labels.repeat(steps, 1)))
     show_ways(np.stack(images).reshape(steps, rows, *images[0].shape), out, frames_per_second)
     return Arithmetic(
@@ -282,8 +304,10 @@ def arithmetic(
     )
 
 
-def _judged(generator: Generator, judge: Judge, latents: Tensor, labels: Tensor, progress: Progress) -> Tensor:
-    """Bool (n, names): what the judge sees in pictures of latents and labels (n, …)."""
+def look_at(
+    generator: Generator, judge: Callable[[Bytes], Tensor], latents: Tensor, labels: Tensor, progress: Progress
+) -> Tensor:
+    """What a judge says of pictures of latents and labels (n, …): (n, …) from uint8 (batch, H, W, C) to (batch, …)."""
     found = []
     for start in range(0, len(latents), BATCH):
         part = slice(start, start + BATCH)

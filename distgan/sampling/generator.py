@@ -95,24 +95,26 @@ class Generator:
 
         return drawn()
 
-    def latents(self, count: int = 1, *, seed: int = 0, truncation: float | None = None) -> Tensor:
-        """The latents (count, latent_dim) of the pictures of a seed, float32 on the CPU.
+    def latents(self, count: int = 1, *, seed: int = 0, truncation: float | None = None, first: int = 0) -> Tensor:
+        """The latents (count, latent_dim) of the pictures first, first + 1, … of a seed, float32 on the CPU.
 
         Raises:
             InputError: A number is out of range.
         """
         _check(count, seed)
         check_truncation(truncation)
-        return truncated(sample_latents(seed, 0, count, self.spec.model), truncation, self.spec.model.latent)
+        return truncated(sample_latents(seed, first, count, self.spec.model), truncation, self.spec.model.latent)
 
-    def labels(self, count: int = 1, *, seed: int = 0, where: Mapping[str, object] | None = None) -> Tensor:
-        """The labels (count, K) of the pictures of a seed, float32 on the CPU; K is 0 without ``model.condition``.
+    def labels(
+        self, count: int = 1, *, seed: int = 0, where: Mapping[str, object] | None = None, first: int = 0
+    ) -> Tensor:
+        """The labels (count, K) of the same pictures, float32 on the CPU; K is 0 without ``model.condition``.
 
         Raises:
             InputError: A number is out of range, or the run does not know what is asked for.
         """
         _check(count, seed)
-        return sample_labels(self._labels.given(where or {}), seed, 0, count)
+        return sample_labels(self._labels.given(where or {}), seed, first, count)
 
     def draw(self, latents: Tensor, *, seed: int = 0, where: Mapping[str, object] | None = None) -> Bytes:
         """Images uint8 (N, H, W, C) of given latents (N, latent_dim): of a path between two, for example.
@@ -129,10 +131,13 @@ class Generator:
             raise InputError(f"latents are (N, {self.spec.model.latent_dim}), not {tuple(latents.shape)}")
         return np.stack(list(self.draw_with(latents, self.labels(len(latents), seed=seed, where=where))))
 
-    def draw_with(self, latents: Tensor, labels: Tensor) -> Iterator[Bytes]:
-        """Images uint8 (H, W, C) of latents (N, latent_dim) and labels (N, K), one after the other."""
+    def draw_with(self, latents: Tensor, labels: Tensor, batch: int = BATCH) -> Iterator[Bytes]:
+        """Images uint8 (H, W, C) of latents (N, latent_dim) and labels (N, K), one after the other.
+
+        The batch is as :func:`distgan.sampling.draw_images` takes it.
+        """
         weight = next(self.module.parameters())
-        yield from draw_images(self.module, latents.to(weight), labels.to(weight))
+        yield from draw_images(self.module, latents.to(weight), labels.to(weight), batch)
 
 
 def _check(count: int, seed: int) -> None:

@@ -20,7 +20,7 @@ def between(first: Tensor, second: Tensor, shares: Tensor, latent: Latent) -> Te
     """
     shares = shares.view(-1, 1, 1).to(first)
     if latent == "uniform":
-        return first + (second - first) * shares
+        return torch.where(shares == 1, second, first + (second - first) * shares)
     lengths = first.norm(dim=-1, keepdim=True), second.norm(dim=-1, keepdim=True)
     one, other = first / lengths[0].clamp_min(1e-12), second / lengths[1].clamp_min(1e-12)
     # Not acos of their product, which loses half of the digits where they are near each other.
@@ -30,8 +30,8 @@ def between(first: Tensor, second: Tensor, shares: Tensor, latent: Latent) -> Te
     sine = sine.where(~straight, 1.0)
     of_one = (((1 - shares) * angle).sin() / sine).where(~straight, 1 - shares)
     of_other = ((shares * angle).sin() / sine).where(~straight, shares)
-    way: Tensor = (of_one * one + of_other * other) * torch.lerp(*lengths, shares)
-    return way
+    way = (of_one * one + of_other * other) * torch.lerp(*lengths, shares)
+    return torch.where(shares == 0, first, torch.where(shares == 1, second, way))  # the ends without rounding
 
 
 def check_truncation(limit: float | None) -> None:
