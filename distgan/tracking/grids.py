@@ -1,0 +1,120 @@
+"""Pictures as they stand in a page: the sample grids of a run, some of them, in so much room."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from distgan.tracking.records import REAL, UNREADABLE, evenly, sample_grids
+
+MOST_GRIDS = 60
+_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A picture as it stands in a page.
+
+    Attributes:
+        images: Seen before it was drawn; None where it shows real ones.
+        width: In pixels.
+        height: In pixels.
+        mime: The kind of ``data``.
+        data: An image file.
+    """
+
+    images: int | None
+    width: int
+    height: int
+    mime: str
+    data: bytes
+
+    @property
+    def uri(self) -> str:
+        """The picture itself, as an address."""
+        return f"data:{self.mime};base64,{base64.b64encode(self.data).decode()}"
+
+
+@dataclass(frozen=True)
+class Grids:
+    """The grids of a run.
+
+    Attributes:
+        real: That of real images, if there is one.
+        drawn: Those of generated ones, oldest first.
+        unreadable: Names of files that are no pictures.
+    """
+
+    real: Grid | None
+    drawn: list[Grid]
+    unreadable: list[str]
+
+    @property
+    def compressed(self) -> bool:
+        """Whether those before the last have lost a little."""
+        return any(grid.mime == "image/jpeg" for grid in self.drawn)
+
+
+def load_grids(samples: Path, room: int) -> Grids:
+    """The grids in a run's folder ``samples``, in about so many bytes as image files.
+
+    Of many grids some are taken, evenly over the run, always with the first and the last. Where there is too little room
+    they become JPEG; the last one, which is looked at closely, does so last.
+    """
+    unreadable: list[str] = []
+
+    def load(path: Path, images: int | None, as_jpeg: bool) -> list[Grid]:
+        try:
+            return [_load(path, images, as_jpeg=as_jpeg)]
+        except FileNotFoundError:  # training has just gone back to before it
+            return []
+        except UNREADABLE:
+            unreadable.append(path.name)
+            return []
+
+    path = samples / REAL
+    real = load(path, None, _size(path) > room // 8) if path.exists() else []
+    room -= sum(len(grid.data) for grid in real)
+    found = [path for _, path in sample_grids(samples)]
+    chosen = [found[i] for i in evenly(len(found), MOST_GRIDS)]
+    compress = sum(map(_size, chosen)) > room
+    grids: list[Grid] = []
+    for path in chosen:
+        huge = _size(path) > room // 2
+        grids += load(path, int(path.stem), compress and (huge or path != chosen[-1]))
+    kept = grids
+    while len(kept) > 2 and sum(len(grid.data) for grid in kept) > room:
+        kept = [grids[i] for i in evenly(len(grids), len(kept) - 1)]
+    return Grids(real[0] if real else None, kept, unreadable)
+
+
+def encode(image: Image.Image, images: int | None = None, *, as_jpeg: bool) -> Grid:
+    """A picture as an image file: a PNG, or a JPEG, which is smaller."""
+    file = io.BytesIO()
+    if as_jpeg:
+        image.convert("L" if image.mode == "L" else "RGB").save(file, "JPEG", quality=_QUALITY)
+    else:
+        image.save(file, "PNG")
+    return Grid(images, image.width, image.height, "image/jpeg" if as_jpeg else "image/png", file.getvalue())
+
+
+def _load(path: Path, images: int | None, *, as_jpeg: bool) -> Grid:
+    data = path.read_bytes()
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.load()
+        if as_jpeg:
+            return encode(image, images, as_jpeg=True)
+        return Grid(images, image.width, image.height, "image/png", data)
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 where there is no such file any more."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
