@@ -214,11 +214,15 @@
   const seconds = Number(document.body.dataset.refresh);
   const focusable = () => all("button, input, [tabindex]");
   if (kept.state.focus >= 0) focusable()[kept.state.focus]?.focus({ preventScroll: true });
-  if (kept.state.scroll) window.scrollTo(0, kept.state.scroll);
+  const { section, top } = kept.state; // which was at the upper edge of the window, and where it began
+  if (section) window.scrollBy(0, (document.getElementById(section)?.getBoundingClientRect().top ?? top) - top);
   if (seconds) {
+    history.scrollRestoration = "manual";
     setInterval(() => {
       if (document.hidden || playing() || document.querySelector(".tip") || !getSelection().isCollapsed) return;
-      kept.state.scroll = window.scrollY;
+      const heading = window.scrollY ? all("h2").findLast((each) => each.getBoundingClientRect().top < 9) : null;
+      kept.state.section = heading?.id;
+      kept.state.top = heading?.getBoundingClientRect().top;
       kept.state.focus = focusable().indexOf(document.activeElement);
       kept.save();
       location.reload();

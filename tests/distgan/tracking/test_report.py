@@ -18,10 +18,9 @@ from PIL import Image
 from distgan.spec import dump_spec
 from distgan.tracking import report, write_report
 from distgan.tracking.records import evenly
-from distgan.tracking.report import MOST_GRIDS
-from distgan.tracking.tracker import Outcome
+from distgan.tracking.grids import MOST_GRIDS
 from shards.errors import InputError
-from tests.distgan.tracking.conftest import draw_grid, figures, make_spec, open_run
+from tests.distgan.tracking.conftest import a_run, draw_grid, figures, make_run, make_spec, open_run
 
 
 class Page(html.parser.HTMLParser):
@@ -55,17 +54,6 @@ class Page(html.parser.HTMLParser):
 
     def inside(self, tag: str) -> list[str]:
         return [text for name, text in self.texts if name == tag]
-
-
-def a_run(run: Path, lines: int = 20, grids: int = 3, outcome: Outcome | None = "finished") -> None:
-    tracker = open_run(run)
-    tracker.message("training on <b>cpu</b>")
-    for step in range(1, lines + 1):
-        tracker.log(step, figures(step))
-    for number in range(grids):
-        draw_grid(run, 100 * number)
-    if outcome:
-        tracker.close(outcome)
 
 
 def test_the_page_needs_nothing_else(run):
@@ -126,8 +114,8 @@ def test_what_it_shows(run):
         assert base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) == path.read_bytes()
     assert all(svg.get("aria-label") or svg.get("aria-hidden") for svg in page.all("svg"))
     losses = json.loads(next(element["data-chart"] for element in page.all("div") if "data-chart" in element))
-    assert [curve["label"] for curve in losses] == ["critic", "generator"]
-    assert losses[0]["points"][-1] == [100.0, "160", "0.05", "0.05", "0.05"]
+    assert [curve["label"] for curve in losses["curves"]] == ["critic", "generator"]
+    assert losses["curves"][0]["points"][-1][:5] == [100.0, "160", "0.05", "0.05", "0.05"]
 
 
 @pytest.mark.parametrize("outcome", ["finished", "interrupted", "failed", None])
@@ -164,7 +152,7 @@ def test_hostile_text_stays_text(run):
     assert HOSTILE in page.inside("span")
     assert f"loss/{HOSTILE}" in page.inside("th")
     charts = [element["data-chart"] for element in page.all("div") if "data-chart" in element]
-    assert HOSTILE in [curve["label"] for chart in charts for curve in json.loads(chart)]
+    assert HOSTILE in [curve["label"] for chart in charts for curve in json.loads(chart)["curves"]]
 
 
 def test_missing_pieces(run):
