@@ -236,7 +236,9 @@ def draw_charts(lines: Mapping[str, Line], events: Sequence[Event] = ()) -> Char
     for title, group in groups.items():
         if group:
             several = len(group) > 1
-            curves = [_Drawn(name, _short_name(name) if several else name, i, group[name]) for i, name in enumerate(group)]
+            curves = [
+                _Drawn(name, _short_name(name) if several else name, i, group[name]) for i, name in enumerate(group)
+            ]
             kind = scores if next(iter(group)).startswith(SCORE) else others
             kind.append(_draw(title, curves, far, [events]))
     return Charts(scores, others)

@@ -1,4 +1,4 @@
-"""What happened to a run, as ``log.txt`` tells it: roll-backs, warnings, restarts, each where it lies on the time axis."""
+"""What happened to a run, as ``log.txt`` tells it: roll-backs, warnings, restarts, each at its place in time."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +62,8 @@ class Grids:
 def load_grids(samples: Path, room: int) -> Grids:
     """The grids in a run's folder ``samples``, in about so many bytes as image files.
 
-    Of many grids some are taken, evenly over the run, always with the first and the last. Where there is too little room
-    they become JPEG; the last one, which is looked at closely, does so last.
+    Of many grids some are taken, evenly over the run, always with the first and the last. Where there is too little
+    room they become JPEG; the last one, which is looked at closely, only if it is huge.
     """
     unreadable: list[str] = []
 

@@ -397,21 +397,23 @@ class Row:
 
 
 def _summary(runs: Sequence[Run]) -> list[Row]:
-    """How far each run is, and its scores, best and last."""
+    """How far each run is, and its scores, best and last; those of which it is known which way is better."""
     rows = [
         Row("Specification", [run.spec.name for run in runs]),
         Row("Images", [f"{run.images:,.0f}" for run in runs]),
         Row("Minutes of training", [f"{run.seconds / 60:,.1f}" if run.seconds else "–" for run in runs]),
         Row("Images per second", [f"{run.images / run.seconds:,.0f}" if run.seconds else "–" for run in runs]),
     ]
-    for name in dict.fromkeys(name for run in runs for name in run.lines if name.startswith(SCORE)):
-        lines, score = [run.lines.get(name) for run in runs], name.removeprefix(SCORE)
+    for name in dict.fromkeys(name for run in runs for name in run.lines):
+        lines = [run.lines.get(name) for run in runs]
         best = [best_in(name, line) if line else None for line in lines]
         if known := [each.value for each in best if each]:
+            score = name.removeprefix(SCORE)
             top = min(known) if score in BETTER_LOWER else max(known)
             leader = next(i for i, each in enumerate(best) if each and each.value == top) if len(known) > 1 else None
-            rows.append(Row(f"{score}, best", [each.text if each else "–" for each in best], leader))
-        rows.append(Row(f"{score}, last", [show(line.values[-1]) if line else "–" for line in lines]))
+            cells = [f"{show(each.value)} at {show(each.images)}" if each else "–" for each in best]
+            rows.append(Row(f"{score}, best, at images", cells, leader))
+            rows.append(Row(f"{score}, last", [show(line.values[-1]) if line else "–" for line in lines]))
     return rows
 
 

@@ -104,7 +104,14 @@ def test_numbers_are_for_people():
 
 
 def test_means_of_intervals_have_charts_of_their_own_named_by_the_figure():
-    line = {"step": 1, "images": 8, "loss/critic": 1.0, "loss/generator": 2.0, "mean/loss/critic": 3.0, "mean/loss/generator": 4.0}
+    line = {
+        "step": 1,
+        "images": 8,
+        "loss/critic": 1.0,
+        "loss/generator": 2.0,
+        "mean/loss/critic": 3.0,
+        "mean/loss/generator": 4.0,
+    }
     first, second = drawn([line])
     assert (first.title, second.title) == ("Losses", "Losses, means of the intervals between lines")
     assert [curve.label for curve in first.curves] == [curve.label for curve in second.curves]
@@ -121,7 +128,9 @@ def test_scores_come_apart_and_the_best_so_far_is_not_drawn_once_more():
 VALUES_OF_A_SCORE = st.lists(st.floats(width=32), min_size=1, max_size=30)
 
 
-@given(values=VALUES_OF_A_SCORE, score=st.sampled_from(sorted(BETTER_LOWER | BETTER_HIGHER)), skipped=st.integers(0, 30))
+@given(
+    values=VALUES_OF_A_SCORE, score=st.sampled_from(sorted(BETTER_LOWER | BETTER_HIGHER)), skipped=st.integers(0, 30)
+)
 def test_the_best_is_the_lowest_or_the_highest_finite_one_of_those_that_compare(values, score, skipped):
     images = 8.0 * np.arange(len(values))
     best = best_in(f"score/{score}", Line(images, np.array(values), comparable_from=8.0 * skipped))
