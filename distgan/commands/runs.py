@@ -181,10 +181,12 @@ def report(
     for run in runs:
         if distinct.setdefault(run.resolve(), run) is not run:
             console.print(f"{run} is named more than once, and shown once")
+    shown = [*distinct.values()]
     if watch:
-        watch_report([*distinct.values()], out, every=every, complete=complete, say=console.print)
+        page = watch_report(shown, out, every=every, complete=complete, say=console.print)
     else:
-        console.print(str(write_report([*distinct.values()], out, complete=complete)))
+        page = write_report(shown, out, complete=complete)
+    console.print(str(page))
 
 
 def demo(

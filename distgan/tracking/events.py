@@ -36,7 +36,7 @@ class Event(NamedTuple):
 
 
 def read_events(log: Sequence[LogEntry], images_at: Callable[[int], int]) -> list[Event]:
-    """The entries of a log that say at which step they happened, oldest first.
+    """The entries of a log that say at which step they happened, in the order of the steps.
 
     Notes and warnings of steps that were done again later are left out: the guard has said anew what was so again.
 
@@ -57,7 +57,7 @@ def read_events(log: Sequence[LogEntry], images_at: Callable[[int], int]) -> lis
             ]
         if kind:
             found.append(Event(step, images_at(step), kind, time, text))
-    return found
+    return sorted(found, key=lambda event: event.step)
 
 
 def _kind_and_step(text: str) -> tuple[Kind | None, int]:

@@ -84,14 +84,16 @@
 
   const charts = all(".plot").map((plot) => ({ plot, ...JSON.parse(plot.dataset.chart) }));
 
-  // Exponential smoothing without the pull of its beginning, by distance on the axis and not by points, as Weights &
-  // Biases has it: runs that log more often are smoothed alike. Of what is seen: on a logarithmic axis, of logarithms.
-  const POINTS = 200;
-  const smoothed = (points, weight) => {
+  // Exponential smoothing without the pull of its beginning, as TensorBoard has it; but by distance on the axis, as
+  // Weights & Biases has it, so that runs that log more rarely are smoothed alike. The unit is the way from point to
+  // point of the curve with the most of them. Of what is seen: on a logarithmic axis, of logarithms.
+  const spacing = (curves) => Math.min(...curves.map(({ points }) =>
+    points.length > 1 ? (points.at(-1)[0] - points[0][0]) / (points.length - 1) : Infinity));
+  const smoothed = (points, weight, unit) => {
     let [sum, weights, before] = [0, 0, null];
     return points.map(([at, , , , , down]) => {
       if (down === null) return null;
-      const decay = before === null ? 0 : weight ** (POINTS * (at - before) / 100);
+      const decay = before === null ? 0 : weight ** ((at - before) / unit);
       sum = sum * decay + down * (1 - weight);
       weights = weights * decay + (1 - weight);
       before = at;
@@ -120,12 +122,13 @@
     kept.state.smoothing = smoothing.value;
     for (const chart of charts) {
       if (!chart.plot.closest("[data-smooth]")) continue;
+      const unit = spacing(chart.curves);
       all(".curve", chart.plot).forEach((group, i) => {
         const curve = chart.curves[i];
         const raw = group.querySelector(".line");
         group.querySelector(".smooth")?.remove();
         raw.classList.toggle("raw", weight > 0);
-        curve.smoothed = weight ? smoothed(curve.points, weight) : null;
+        curve.smoothed = weight ? smoothed(curve.points, weight, unit) : null;
         if (!weight) return;
         const line = raw.cloneNode();
         line.setAttribute("class", "line smooth");

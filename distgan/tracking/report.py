@@ -412,7 +412,7 @@ def _summary(runs: Sequence[Run]) -> list[Row]:
             top = min(known) if score in BETTER_LOWER else max(known)
             leader = next(i for i, each in enumerate(best) if each and each.value == top) if len(known) > 1 else None
             cells = [f"{show(each.value)} at {show(each.images)}" if each else "–" for each in best]
-            rows.append(Row(f"{score}, best, at images", cells, leader))
+            rows.append(Row(f"{score}, best (at images)", cells, leader))
             rows.append(Row(f"{score}, last", [show(line.values[-1]) if line else "–" for line in lines]))
     return rows
 

@@ -32,7 +32,7 @@ def test_what_it_does_otherwise_is_named_with_both_values():
     spec = begun("dcgan64", "training.batch_size=32", "optimizer.critic.eps=1e-6", "objective={kind: hinge}", "seed=5")
     found = rows(spec)
     assert found["training.batch_size"] == ("128", "32")
-    assert found["optimizer.critic.eps"] == ("1e-08", "1e-06")  # which the recipe leaves to Adam
+    assert found["optimizer.critic.eps"] == ("1.0e-08", "1.0e-06")  # which the recipe leaves to Adam
     assert found["objective.kind"] == ("bce", "hinge")
     assert found["seed"] == ("0", "5")
     assert "model.latent_dim" not in found

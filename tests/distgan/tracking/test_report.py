@@ -330,14 +330,14 @@ def test_runs_side_by_side(several, tmp_path):
         ["Specification", "faces", "faces", "other"],
         ["Images", "160", "40", "320"],
         ["Minutes of training", "0.0", "0.0", "0.0"],
-        ["frechet, best, at images", "40 at 80", "–", "30 at 80"],
+        ["frechet, best (at images)", "40 at 80", "–", "30 at 80"],
         ["frechet, last", "50", "–", "60"],
         ["Setting", "one", "two", "three"],
         ["seed", "0", "0", "9"],
     ):
         place = cells.index(row[0])
         assert cells[place : place + 4] == row
-    assert {"class": "leads"} in page.all("span")
+    assert {"class": "leads"} in page.all("td")
     assert "wandb" not in " ".join(cells)
     (slider,) = [element for element in page.all("div") if "data-stops" in element]
     assert json.loads(slider["data-stops"]) == [0, 160, 320]
@@ -361,7 +361,7 @@ def test_scores_of_different_making_are_not_compared(several, tmp_path):
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = Page(write_report(several, tmp_path / "page.html"))
     assert any("cannot be compared" in text for text in page.inside("p"))
-    assert {"class": "leads"} not in page.all("span")
+    assert {"class": "leads"} not in page.all("td")
 
 
 def test_the_best_is_sought_among_scores_that_compare_with_the_last(run):

@@ -143,9 +143,7 @@ def test_smoothing_draws_another_curve_and_leaves_the_raw_one_faint(browser, pag
             [float(y) for y in re.findall(r",([\d.]+)", each.get_attribute("d") or "")] for each in (line, smooth)
         ]
         raw, even = (np.array(each) for each in heights)
-        weight = 0.9 ** (200 / 60)  # a sixtieth of the axis lies between two lines
-        weights = weight ** np.subtract.outer(np.arange(60), np.arange(60))
-        weights = np.tril(weights)  # of each point's past
+        weights = np.tril(0.9 ** np.subtract.outer(np.arange(60), np.arange(60)))  # of each point's past
         np.testing.assert_allclose(even, (weights @ raw) / weights.sum(axis=1), atol=0.6)
         assert tab.page.locator(".charts").first.locator(".smooth").count() == 0  # scores are as they are
         smoothing.fill("0")
