@@ -13,6 +13,7 @@ from distgan.tracking.records import REAL, UNREADABLE, evenly, sample_grids
 
 MOST_GRIDS = 60
 _QUALITY = 90
+_LEAST_PIXELS = 32
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ def load_grids(samples: Path, room: int) -> Grids:
     """The grids in a run's folder ``samples``, in about so many bytes as image files.
 
     Of many grids some are taken, evenly over the run, always with the first and the last. Where there is too little
-    room they become JPEG; the last one, which is looked at closely, only if it is huge.
+    room they become JPEG, and smaller where one alone would take much of it; the last one, which is looked at closely,
+    only if it is huge.
     """
     unreadable: list[str] = []
 
-    def load(path: Path, images: int | None, as_jpeg: bool) -> list[Grid]:
+    def load(path: Path, images: int | None, most: int | None) -> list[Grid]:
         try:
-            return [_load(path, images, as_jpeg=as_jpeg)]
+            return [_load(path, images, most)]
         except FileNotFoundError:  # training has just gone back to before it
             return []
         except UNREADABLE:
@@ -77,7 +79,7 @@ def load_grids(samples: Path, room: int) -> Grids:
             return []
 
     path = samples / REAL
-    real = load(path, None, _size(path) > room // 8) if path.exists() else []
+    real = load(path, None, room // 8 if _size(path) > room // 8 else None) if path.exists() else []
     room -= sum(len(grid.data) for grid in real)
     found = [path for _, path in sample_grids(samples)]
     chosen = [found[i] for i in evenly(len(found), MOST_GRIDS)]
@@ -85,7 +87,8 @@ def load_grids(samples: Path, room: int) -> Grids:
     grids: list[Grid] = []
     for path in chosen:
         huge = _size(path) > room // 2
-        grids += load(path, int(path.stem), compress and (huge or path != chosen[-1]))
+        as_jpeg = compress and (huge or path != chosen[-1])
+        grids += load(path, int(path.stem), room // 3 if as_jpeg else None)
     kept = grids
     while len(kept) > 2 and sum(len(grid.data) for grid in kept) > room:
         kept = [grids[i] for i in evenly(len(grids), len(kept) - 1)]
@@ -102,13 +105,18 @@ def encode(image: Image.Image, images: int | None = None, *, as_jpeg: bool) -> G
     return Grid(images, image.width, image.height, "image/jpeg" if as_jpeg else "image/png", file.getvalue())
 
 
-def _load(path: Path, images: int | None, *, as_jpeg: bool) -> Grid:
+def _load(path: Path, images: int | None, most: int | None) -> Grid:
+    """A PNG as it is; or, where it is to have at most so many bytes, a JPEG, half as wide until it has."""
     data = path.read_bytes()
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         image.load()
-        if as_jpeg:
-            return encode(image, images, as_jpeg=True)
-        return Grid(images, image.width, image.height, "image/png", data)
+        if most is None:
+            return Grid(images, image.width, image.height, "image/png", data)
+        grid = encode(image, images, as_jpeg=True)
+        while len(grid.data) > most and grid.width > _LEAST_PIXELS:
+            image = image.convert("L" if image.mode == "L" else "RGB").reduce(2)
+            grid = encode(image, images, as_jpeg=True)
+        return grid
 
 
 def _size(path: Path) -> int:
