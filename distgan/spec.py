@@ -906,16 +906,20 @@ def differences(before: RunSpec, after: RunSpec) -> list[str]:
     return [f"{key}: {old} -> {new}" for key, (old, new) in found.items() if not is_free(key)]
 
 
+UNSET = "unset"
+
+
 def fields_that_differ(specs: Sequence[RunSpec]) -> dict[str, list[Any]]:
     """The fields, such as ``training.batch_size``, in which some specifications are not all alike.
 
     Returns:
-        By field its value in each, as JSON has it; ``unset`` where one does not have it: an option of another network.
+        By field its value in each, as JSON has it; :data:`UNSET` where one does not have it: an option of another
+        network.
     """
     flat = [_flatten(spec.model_dump(mode="json")) for spec in specs]
     keys = dict.fromkeys(key for each in flat for key in each)
     return {
-        key: [each.get(key, "unset") for each in flat]
+        key: [each.get(key, UNSET) for each in flat]
         for key in keys
         if any(each.get(key) != flat[0].get(key) for each in flat)
     }

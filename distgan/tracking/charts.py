@@ -232,16 +232,16 @@ def draw_charts(lines: Mapping[str, Line], events: Sequence[Event] = ()) -> Char
     for name, line in lines.items():
         groups.setdefault(_title(name), {})[name] = line
     _, far = _range(line.images for line in lines.values())
-    scores, others = [], []
+    charts = Charts([], [])
     for title, group in groups.items():
         if group:
             several = len(group) > 1
             curves = [
                 _Drawn(name, _short_name(name) if several else name, i, group[name]) for i, name in enumerate(group)
             ]
-            kind = scores if next(iter(group)).startswith(SCORE) else others
+            kind = charts.scores if next(iter(group)).startswith(SCORE) else charts.others
             kind.append(_draw(title, curves, far, [events]))
-    return Charts(scores, others)
+    return charts
 
 
 def draw_side_by_side(runs: Mapping[str, Mapping[str, Line]], events: Sequence[Sequence[Event]]) -> Charts:
@@ -257,14 +257,14 @@ def draw_side_by_side(runs: Mapping[str, Mapping[str, Line]], events: Sequence[S
     for name in names:
         figures_of.setdefault(_title(name), set()).add(name)
     _, far = _range(line.images for lines in runs.values() for line in lines.values())
-    scores, others = [], []
+    charts = Charts([], [])
     for name in sorted(names, key=lambda name: titles.get(_title(name), len(titles))):
         title = _title(name)
         if len(figures_of[title]) > 1:
             title = f"{title}: {_short_name(name)}"
         curves = [_Drawn(name, label, i, lines[name]) for i, (label, lines) in enumerate(runs.items()) if name in lines]
-        (scores if name.startswith(SCORE) else others).append(_draw(title, curves, far, events))
-    return Charts(scores, others)
+        (charts.scores if name.startswith(SCORE) else charts.others).append(_draw(title, curves, far, events))
+    return charts
 
 
 def best_in(name: str, line: Line) -> Best | None:

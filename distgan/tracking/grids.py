@@ -96,10 +96,10 @@ def load_grids(samples: Path, room: int) -> Grids:
 
 
 def encode(image: Image.Image, images: int | None = None, *, as_jpeg: bool) -> Grid:
-    """A picture as an image file: a PNG, or a JPEG, which is smaller."""
+    """A picture, grey or RGB, as an image file: a PNG, or a JPEG, which is smaller."""
     file = io.BytesIO()
     if as_jpeg:
-        image.convert("L" if image.mode == "L" else "RGB").save(file, "JPEG", quality=_QUALITY)
+        image.save(file, "JPEG", quality=_QUALITY)
     else:
         image.save(file, "PNG")
     return Grid(images, image.width, image.height, "image/jpeg" if as_jpeg else "image/png", file.getvalue())
@@ -108,15 +108,16 @@ def encode(image: Image.Image, images: int | None = None, *, as_jpeg: bool) -> G
 def _load(path: Path, images: int | None, most: int | None) -> Grid:
     """A PNG as it is; or, where it is to have at most so many bytes, a JPEG, half as wide until it has."""
     data = path.read_bytes()
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        image.load()
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+        opened.load()
         if most is None:
-            return Grid(images, image.width, image.height, "image/png", data)
+            return Grid(images, opened.width, opened.height, "image/png", data)
+        image = opened.convert("L" if opened.mode == "L" else "RGB")
+    grid = encode(image, images, as_jpeg=True)
+    while len(grid.data) > most and grid.width > _LEAST_PIXELS:
+        image = image.reduce(2)
         grid = encode(image, images, as_jpeg=True)
-        while len(grid.data) > most and grid.width > _LEAST_PIXELS:
-            image = image.convert("L" if image.mode == "L" else "RGB").reduce(2)
-            grid = encode(image, images, as_jpeg=True)
-        return grid
+    return grid
 
 
 def _size(path: Path) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from distgan.spec import RunSpec, dump_value, fields_that_differ, is_free, load_spec
+from distgan.spec import UNSET, RunSpec, dump_value, fields_that_differ, is_free, load_spec
 from jobs import recipes
 from shards.errors import InputError
 
@@ -29,7 +29,7 @@ class Departure:
 
     recipe: str
     by_name: bool
-    rows: list[tuple[str, str, str]]
+    rows: list[tuple[str, ...]]
 
 
 def departure(spec: RunSpec, complete: Complete, samples: int | None) -> Departure | str:
@@ -54,13 +54,13 @@ def departure(spec: RunSpec, complete: Complete, samples: int | None) -> Departu
     }
     differing = {name: fields_that_differ([recipe, own]) for name, recipe in shipped.items()}
     name = min(differing, key=lambda name: sum(not is_free(key) for key in differing[name]))
-    return Departure(name, spec.name in known, [(key, *values) for key, *values in table(differing[name])])
+    return Departure(name, spec.name in known, table(differing[name]))
 
 
-def table(differing: dict[str, list[object]]) -> list[tuple[str, ...]]:
+def table(differing: Mapping[str, Sequence[object]]) -> list[tuple[str, ...]]:
     """Fields that differ as rows of text: the field and its values; without those of a machine alone."""
     return [
-        (key, *("–" if value in (None, "unset") else dump_value(value) for value in values))
+        (key, *("–" if value is None or value == UNSET else dump_value(value) for value in values))
         for key, values in differing.items()
         if not any(key == field or key.startswith(f"{field}.") for field in _OF_A_MACHINE)
     ]

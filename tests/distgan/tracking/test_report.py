@@ -36,7 +36,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, {name: value or "" for name, value in attributes}))
-        if tag not in {"meta", "link", "img", "input", "line", "path"}:
+        if tag not in {"meta", "link", "img", "input", "line", "path", "wbr"}:
             self._open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
