@@ -902,13 +902,32 @@ def dump_value(value: object) -> str:
 
 def differences(before: RunSpec, after: RunSpec) -> list[str]:
     """The fields in which two specifications would give other numbers, one line each: ``field: before -> after``."""
-    old, new = _flatten(before.model_dump(mode="json")), _flatten(after.model_dump(mode="json"))
+    found = fields_that_differ([before, after])
+    return [f"{key}: {old} -> {new}" for key, (old, new) in found.items() if not is_free(key)]
 
-    def free(key: str) -> bool:
-        return any(key == field or key.startswith(field + ".") for field in FREE_ON_RESUME)
 
-    changed = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key) and not free(key)]
-    return [f"{key}: {old.get(key, 'unset')} -> {new.get(key, 'unset')}" for key in changed]
+UNSET = "unset"
+
+
+def fields_that_differ(specs: Sequence[RunSpec]) -> dict[str, list[Any]]:
+    """The fields, such as ``training.batch_size``, in which some specifications are not all alike.
+
+    Returns:
+        By field its value in each, as JSON has it; :data:`UNSET` where one does not have it: an option of another
+        network.
+    """
+    flat = [_flatten(spec.model_dump(mode="json")) for spec in specs]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    return {
+        key: [each.get(key, UNSET) for each in flat]
+        for key in keys
+        if any(each.get(key) != flat[0].get(key) for each in flat)
+    }
+
+
+def is_free(key: str) -> bool:
+    """Whether a field is, or lies in, one of :data:`FREE_ON_RESUME`."""
+    return any(key == field or key.startswith(field + ".") for field in FREE_ON_RESUME)
 
 
 def validate(model: type[T], tree: Mapping[str, Any], where: str, beside: Iterable[str] = ()) -> T:

@@ -159,11 +159,34 @@ def describe(
         console.print(text)
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]) -> None:
-    """Write RUN/report.html: curves, grids over time, the specification; one file that opens without a network."""
-    from distgan.tracking import write_report
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where the page goes; RUN/report.html when not given, of several runs report.html here."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it anew until the runs have ended, or Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=1.0, help="Seconds between two looks with --watch.")] = 15.0,
+) -> None:
+    """Write a page that shows what a run learnt, or several side by side: one file that opens without a network.
 
-    console.print(str(write_report(run)))
+    Of one run: grids over time beside real images, ways between pictures, scores and curves with what happened on the
+    way, differences to the shipped recipe. Of several: their grids and curves together, scores, settings that differ.
+    With --watch the open page loads itself anew, too.
+    """
+    from distgan.tracking import watch_report, write_report
+    from distgan.training.complete import complete
+
+    distinct: dict[Path, Path] = {}
+    for run in runs:
+        if distinct.setdefault(run.resolve(), run) is not run:
+            console.print(f"{run} is named more than once, and shown once")
+    shown = [*distinct.values()]
+    if watch:
+        page = watch_report(shown, out, every=every, complete=complete, say=console.print)
+    else:
+        page = write_report(shown, out, complete=complete)
+    console.print(str(page))
 
 
 def demo(

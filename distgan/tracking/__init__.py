@@ -12,10 +12,10 @@ from distgan.spec import RunSpec
 from distgan.tracking import weights_and_biases
 from distgan.tracking.console import Console
 from distgan.tracking.records import REAL, Records, read_metrics
-from distgan.tracking.report import write_report
+from distgan.tracking.report import watch_report, write_report
 from distgan.tracking.tracker import Sink, Tracker
 
-__all__ = ["REAL", "Sink", "Tracker", "open_tracker", "read_metrics", "write_report"]
+__all__ = ["REAL", "Sink", "Tracker", "open_tracker", "read_metrics", "watch_report", "write_report"]
 
 
 def open_tracker(

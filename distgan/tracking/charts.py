@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
+
+from distgan.evaluation.metrics import BETTER_HIGHER, BETTER_LOWER
+from distgan.tracking.events import Event
+from distgan.tracking.records import SCORE
 
 Floats = NDArray[np.float64]
 
@@ -38,8 +44,6 @@ _TITLES = (
     ("score/ms_ssim*", "MS-SSIM of pairs"),
     ("score/inception", "Inception score"),
     ("score/*", "Precision, recall, density and coverage"),
-    ("best/images", "Images at the best score so far"),
-    ("best/*", "Best score so far"),
     ("time/evaluation", "Seconds of an evaluation"),
     ("diversity", "Diversity of the images, share of the data's"),
     ("grad_norm/*", _NORMS),
@@ -48,6 +52,8 @@ _TITLES = (
     ("time/data_wait", "Waiting for data, share of the time"),
 )
 _CLOCKS = ("step", "images", "epoch")
+_BEST_SO_FAR = "best/*"
+"""What the marks on the scores' charts show is not drawn once more."""
 _short = EngFormatter(sep="")
 _steps = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
 
@@ -75,28 +81,83 @@ class Tick:
     label: str
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One figure in a chart.
+class Line(NamedTuple):
+    """A figure of a run, line by line.
 
     Attributes:
-        label: The figure, without the part that the chart's title says.
+        images: Real images seen, float64 (n,), ascending.
+        values: Float64 (n,).
+        comparable_from: Images from which on its values are made alike. Scores before that are of other features, say.
+    """
+
+    images: Floats
+    values: Floats
+    comparable_from: float = 0.0
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of a score.
+
+    Attributes:
+        value: As it is.
+        images: Seen when it was.
+        at: How far along the axis it lies in percent, from the left.
+        down: From the top.
+    """
+
+    value: float
+    images: float
+    at: float = 0.0
+    down: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{show(self.value)} at {show(self.images)} images"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One figure, or one run, in a chart.
+
+    Attributes:
+        label: The figure, without the part that the chart's title says; or the run.
+        colour: The number of the colour.
         last: Its last value, as text.
+        best: Of a score of which it is known which way is better.
         line: SVG path of the means.
         band: SVG path around everything between low and high.
         lines: Lines of metrics that have the figure.
         nonfinite: Those of them in which it is NaN or infinite.
-        points: For those who point at the chart, of each bucket: ``at``, how far along the axis it lies in percent,
-            and as text the images seen and the values low, mean and high.
+        points: For those who point at the chart, of each bucket: ``at``, how far along the axis it lies in percent; as
+            text the images seen and the values low, mean and high; and how far down the mean lies, None for a gap.
     """
 
     label: str
+    colour: int
     last: str
+    best: Best | None
     line: str
     band: str
     lines: int
     nonfinite: int
-    points: list[tuple[float, str, str, str, str]]
+    points: list[tuple[float, str, str, str, str, float | None]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An event on the time axis.
+
+    Attributes:
+        at: How far along it in percent.
+        colour: The number of the run's colour.
+        event: What happened.
+    """
+
+    at: float
+    colour: int
+    event: Event
 
 
 @dataclass(frozen=True)
@@ -105,40 +166,121 @@ class Chart:
 
     title: str
     curves: list[Curve]
+    marks: list[Mark]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    bottom: float
+    """The value at the lower edge; of a logarithmic axis its logarithm."""
+    top: float
     logarithmic: bool
 
     @property
-    def hover(self) -> list[dict[str, object]]:
-        """What the page needs to say which values the pointer is at."""
-        return [{"label": curve.label, "points": curve.points} for curve in self.curves]
+    def hover(self) -> dict[str, object]:
+        """What the page needs to smooth the curves, and to say which values the pointer is at."""
+        return {
+            "curves": [{"label": curve.label, "colour": curve.colour, "points": curve.points} for curve in self.curves],
+            "events": [[mark.at, mark.event.text] for mark in self.marks],
+            "bottom": self.bottom,
+            "top": self.top,
+            "logarithmic": self.logarithmic,
+        }
 
 
-def images_of(line: Mapping[str, float], images_at: Callable[[int], int]) -> float:
-    """Real images seen at a line of metrics.jsonl.
+class Charts(NamedTuple):
+    """The charts of a page."""
+
+    scores: list[Chart]
+    others: list[Chart]
+
+
+def lines_of(metrics: Sequence[Mapping[str, float]], scored_alike_from: float = 0.0) -> dict[str, Line]:
+    """Each figure of a run that is drawn. It need not be in every line.
 
     Args:
-        line: The line.
-        images_at: Real images seen after so many steps, for lines of earlier versions, which do not say it.
+        metrics: The lines of the run, each with ``images``.
+        scored_alike_from: Images from which on scores are made alike.
     """
-    return line["images"] if "images" in line else images_at(int(line["step"]))
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    for line in metrics:
+        seen = line["images"]
+        for name, value in line.items():
+            if name in found:
+                images, values = found[name]
+                images.append(seen)
+                values.append(value)
+            else:
+                found[name] = [seen], [value]
+    return {
+        name: Line(
+            np.array(images, dtype=np.float64),
+            np.array(values, dtype=np.float64),
+            scored_alike_from if name.startswith(SCORE) else 0.0,
+        )
+        for name, (images, values) in found.items()
+        if name not in _CLOCKS and not fnmatchcase(name, _BEST_SO_FAR)
+    }
 
 
-def draw_charts(metrics: Sequence[Mapping[str, float]], images_at: Callable[[int], int]) -> list[Chart]:
-    """A chart for each group of figures that belong together, losses first; unknown ones by what is before the slash.
+def draw_charts(lines: Mapping[str, Line], events: Sequence[Event] = ()) -> Charts:
+    """A chart for each group of a run's figures that belong together; unknown ones by what is before the slash.
 
     Args:
-        metrics: The lines of a run, at least one. A figure need not be in every line.
-        images_at: Real images seen after so many steps, for lines that do not say it.
+        lines: The figures, at least one.
+        events: Marked in every chart.
     """
-    groups: dict[str, dict[str, tuple[Floats, Floats]]] = {title: {} for _, title in _TITLES}
-    for name in dict.fromkeys(name for line in metrics for name in line if name not in _CLOCKS):
-        having = [line for line in metrics if name in line]
-        images = np.array([images_of(line, images_at) for line in having], dtype=np.float64)
-        values = np.array([line[name] for line in having], dtype=np.float64)
-        groups.setdefault(_title(name), {})[name] = (images, values)
-    return [_draw(title, group) for title, group in groups.items() if group]
+    groups: dict[str, dict[str, Line]] = {title: {} for _, title in _TITLES}
+    for name, line in lines.items():
+        groups.setdefault(_title(name), {})[name] = line
+    _, far = _range(line.images for line in lines.values())
+    charts = Charts([], [])
+    for title, group in groups.items():
+        if group:
+            several = len(group) > 1
+            curves = [
+                _Drawn(name, _short_name(name) if several else name, i, group[name]) for i, name in enumerate(group)
+            ]
+            kind = charts.scores if next(iter(group)).startswith(SCORE) else charts.others
+            kind.append(_draw(title, curves, far, [events]))
+    return charts
+
+
+def draw_side_by_side(runs: Mapping[str, Mapping[str, Line]], events: Sequence[Sequence[Event]]) -> Charts:
+    """A chart for each figure that some run has, with a curve for each run. A run keeps its colour in all charts.
+
+    Args:
+        runs: The figures of each run by its label, at least one in all.
+        events: Of each run, marked in every chart.
+    """
+    titles = {title: number for number, (_, title) in enumerate(_TITLES)}
+    names = dict.fromkeys(name for lines in runs.values() for name in lines)
+    figures_of: dict[str, set[str]] = {}
+    for name in names:
+        figures_of.setdefault(_title(name), set()).add(name)
+    _, far = _range(line.images for lines in runs.values() for line in lines.values())
+    charts = Charts([], [])
+    for name in sorted(names, key=lambda name: titles.get(_title(name), len(titles))):
+        title = _title(name)
+        if len(figures_of[title]) > 1:
+            title = f"{title}: {_short_name(name)}"
+        curves = [_Drawn(name, label, i, lines[name]) for i, (label, lines) in enumerate(runs.items()) if name in lines]
+        (charts.scores if name.startswith(SCORE) else charts.others).append(_draw(title, curves, far, events))
+    return charts
+
+
+def best_in(name: str, line: Line) -> Best | None:
+    """The best value of a score, of those that compare with its last; None where it is not known which way is better.
+
+    Args:
+        name: As in metrics.jsonl: ``score/frechet``.
+        line: Its values.
+    """
+    score = name.removeprefix(SCORE)
+    counts = np.isfinite(line.values) & (line.images >= line.comparable_from)
+    if not name.startswith(SCORE) or score not in BETTER_LOWER | BETTER_HIGHER or not counts.any():
+        return None
+    values = np.where(counts, line.values, np.nan)
+    place = int(np.nanargmin(values) if score in BETTER_LOWER else np.nanargmax(values))
+    return Best(float(values[place]), float(line.images[place]))
 
 
 def thin(values: Floats) -> Thinned:
@@ -172,11 +314,25 @@ def _title(name: str) -> str:
     return name.partition("/")[0].replace("_", " ").capitalize()
 
 
-def _draw(title: str, columns: Mapping[str, tuple[Floats, Floats]]) -> Chart:
-    """Draw figures, each given as images seen and values."""
-    _, x_high = _range([images for images, _ in columns.values()])
-    low, high = _range([values for _, values in columns.values()])
-    logarithmic = title in (_NORMS, _MEAN_NORMS) and low > 0 and high / low > _LOG_RATIO
+def _short_name(name: str) -> str:
+    """A figure's name without the part that its chart's title says."""
+    return name.removeprefix("mean/").partition("/")[2] or name
+
+
+class _Drawn(NamedTuple):
+    """What is drawn as one curve."""
+
+    name: str
+    label: str
+    colour: int
+    line: Line
+
+
+def _draw(title: str, drawn: Sequence[_Drawn], far: float, events: Sequence[Sequence[Event]]) -> Chart:
+    """Draw curves on an axis that goes up to ``far`` images."""
+    low, high = _range(each.line.values for each in drawn)
+    norms = title.partition(":")[0] in (_NORMS, _MEAN_NORMS)
+    logarithmic = norms and low > 0 and high / low > _LOG_RATIO
     scale = np.log10 if logarithmic else np.positive
     bottom, top = float(scale(low)), float(scale(high))
     margin = 0.04 * (top - bottom)
@@ -184,37 +340,56 @@ def _draw(title: str, columns: Mapping[str, tuple[Floats, Floats]]) -> Chart:
         bottom = margin = 0.0
     bottom, top = bottom - margin, top + 0.04 * (top - bottom)
     locator = LogLocator(numticks=6) if logarithmic else _steps
-    x_values, y_values = np.asarray(_steps.tick_values(0, x_high)), np.asarray(locator.tick_values(low, high))
+    x_values, y_values = np.asarray(_steps.tick_values(0, far)), np.asarray(locator.tick_values(low, high))
 
     def right(images: Floats) -> Floats:
-        return images / x_high
+        return images / far
 
     def down(values: Floats) -> Floats:
         return (top - scale(values)) / (top - bottom)
 
-    def curve(name: str) -> Curve:
-        images, values = columns[name]
+    def curve(each: _Drawn) -> Curve:
+        images, values, _ = each.line
         thinned = thin(values)
         images = images[np.append(_starts(len(images))[1:], len(images)) - 1]  # a bucket lies where it ends
-        at = [round(100 * float(x), 2) for x in right(images)]
+        at = [_percent(float(x)) for x in right(images)]
         texts = [[show(value) for value in column] for column in (images, thinned.low, thinned.mean, thinned.high)]
+        depths = [None if math.isnan(y) else _percent(float(y)) for y in down(thinned.mean)]
+        best = best_in(each.name, each.line)
+        if best:
+            place = right(np.array(best.images)), down(np.array(best.value))
+            best = Best(best.value, best.images, *(_percent(float(number)) for number in place))
         return Curve(
-            label=name if len(columns) == 1 else name.removeprefix("mean/").partition("/")[2] or name,
+            label=each.label,
+            colour=each.colour,
             last=show(values[-1]),
+            best=best,
             line=_line(right(images), down(thinned.mean)),
             band=_band(right(images), down(thinned.low), down(thinned.high)),
             lines=len(values),
             nonfinite=int(np.sum(~np.isfinite(values))),
-            points=list(zip(at, *texts, strict=True)),
+            points=list(zip(at, *texts, depths, strict=True)),
         )
 
     return Chart(
         title=title,
-        curves=[curve(name) for name in columns],
+        curves=[curve(each) for each in drawn],
+        marks=[
+            Mark(_percent(event.images / far), number, event)
+            for number, of_run in enumerate(events)
+            for event in of_run
+            if event.images <= far
+        ],
         x_ticks=_ticks(right(x_values), [_short(value) for value in x_values]),
         y_ticks=_ticks(down(y_values), [f"{value:.6g}" for value in y_values]),
+        bottom=bottom,
+        top=top,
         logarithmic=logarithmic,
     )
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def _range(arrays: Iterable[Floats]) -> tuple[float, float]:
@@ -231,7 +406,7 @@ def _range(arrays: Iterable[Floats]) -> tuple[float, float]:
 def _ticks(at: Floats, labels: list[str]) -> list[Tick]:
     """The marks that lie on the axis."""
     places = zip(at, labels, strict=True)
-    return [Tick(round(100 * float(place), 2), label) for place, label in places if -1e-6 <= place <= 1 + 1e-6]
+    return [Tick(_percent(float(place)), label) for place, label in places if -1e-6 <= place <= 1 + 1e-6]
 
 
 def _line(x: Floats, y: Floats) -> str:

@@ -93,9 +93,9 @@ class Records(Sink):
     def rewind(self, step: int) -> None:
         """Drop the lines and grids of later steps."""
         if self._metrics.exists():
-            kept = [line for line, figures in _lines(self._metrics) if figures["step"] <= step]
+            kept = [line.text for line in _lines(self._metrics) if line.figures["step"] <= step]
             with write_atomically(self._metrics) as file:
-                file.writelines(line + b"\n" for line in kept)
+                file.writelines(text + b"\n" for text in kept)
         for images, path in sample_grids(self._samples):
             if images > self._images_at(step):
                 path.unlink()
@@ -114,7 +114,7 @@ def read_metrics(run: Path | str) -> list[dict[str, float]]:
     Raises:
         InputError: There is no such file, or a line in it is damaged; the message names the line.
     """
-    return [figures for _, figures in _lines(Path(run) / "metrics.jsonl")]
+    return read_figures(run)[0]
 
 
 def read_facts(run: Path | str) -> list[tuple[int, dict[str, Any]]]:
@@ -123,12 +123,22 @@ def read_facts(run: Path | str) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: As :func:`read_metrics`.
     """
-    found: list[tuple[int, dict[str, Any]]] = []
-    for line, figures in _lines(Path(run) / "metrics.jsonl"):
-        facts = json.loads(line).get(FACTS)
-        if isinstance(facts, dict) and (not found or found[-1][1] != facts):
-            found.append((int(figures["step"]), facts))
-    return found
+    return read_figures(run)[1]
+
+
+def read_figures(run: Path | str) -> tuple[list[dict[str, float]], list[tuple[int, dict[str, Any]]]]:
+    """What :func:`read_metrics` and :func:`read_facts` return, of one reading.
+
+    Raises:
+        InputError: As :func:`read_metrics`.
+    """
+    metrics: list[dict[str, float]] = []
+    facts: list[tuple[int, dict[str, Any]]] = []
+    for line in _lines(Path(run) / "metrics.jsonl"):
+        metrics.append(line.figures)
+        if line.facts is not None and (not facts or facts[-1][1] != line.facts):
+            facts.append((int(line.figures["step"]), line.facts))
+    return metrics, facts
 
 
 def read_log(run: Path) -> list[LogEntry]:
@@ -165,30 +175,38 @@ def _append(path: Path, text: str) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float]]]:
-    """Each whole line, as it stands in the file and as figures."""
+class _Line(NamedTuple):
+    """A whole line of ``metrics.jsonl``: as it stands in the file, its figures, what its scores are computed from."""
+
+    text: bytes
+    figures: dict[str, float]
+    facts: dict[str, Any] | None
+
+
+def _lines(path: Path) -> Iterator[_Line]:
     try:
         *lines, rest = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"cannot read the figures of the run in {path}: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
         try:
-            yield line, _parse(line)
+            yield _parse(line)
         except (ValueError, KeyError):
             raise InputError(
                 f"{path}, line {number}: not a line of figures; if the rest is wanted, delete this line"
             ) from None
     with suppress(ValueError, KeyError):  # cut by a kill, or empty because the last line is whole
-        yield rest, _parse(rest)
+        yield _parse(rest)
 
 
-def _parse(line: bytes) -> dict[str, float]:
+def _parse(line: bytes) -> _Line:
     """Raises ValueError or KeyError where the line is not what :meth:`Records.log` writes."""
     tree = json.loads(line)
     if not isinstance(tree, dict) or not isinstance(tree.get("step"), int):
         raise ValueError
-    figures = {name: value for name, value in tree.items() if name != FACTS}
-    return {name: _NONFINITE[value] if isinstance(value, str) else _number(value) for name, value in figures.items()}
+    facts = tree.pop(FACTS, None)
+    figures = {name: _NONFINITE[value] if isinstance(value, str) else _number(value) for name, value in tree.items()}
+    return _Line(line, figures, facts if isinstance(facts, dict) else None)
 
 
 def _number(value: object) -> float:

@@ -1,14 +1,16 @@
-"""The report of a run: one HTML page that shows what it learnt and needs nothing but a browser."""
+"""The report: one HTML page that shows what a run learnt, or several side by side, and needs nothing but a browser."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import math
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -16,116 +18,263 @@ from typing import Any, get_args
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from distgan.checkpoint import best_of
-from distgan.spec import RunSpec, load_spec
-from distgan.tracking.charts import BUCKETS, draw_charts, images_of, show
-from distgan.tracking.records import (
-    REAL,
-    SCORE,
-    UNREADABLE,
-    LogEntry,
-    evenly,
-    read_facts,
-    read_log,
-    read_metrics,
-    sample_grids,
-)
+from distgan.evaluation.metrics import BETTER_LOWER
+from distgan.spec import RunSpec, fields_that_differ, load_spec
+from distgan.tracking.charts import BUCKETS, Charts, Line, best_in, draw_charts, draw_side_by_side, lines_of, show
+from distgan.tracking.events import Event, read_events
+from distgan.tracking.grids import MOST_GRIDS, Grid, Grids, load_grids
+from distgan.tracking.recipes import Complete, departure, table
+from distgan.tracking.records import SCORE, LogEntry, evenly, read_figures, read_log
 from distgan.tracking.tracker import Outcome
+from distgan.tracking.ways import draw_ways
 from shards.errors import InputError
-from shards.files import write_atomically
+from shards.files import write_or_say
 
-MOST_GRIDS = 60
+REPORT = "report.html"
+MOST_RUNS = 12
+"""Side by side: more colours and dashes are not told apart."""
 MOST_GRID_BYTES = 14_000_000
 """Of all grids together, as image files. In the page they take a third more."""
 _LOG_ENTRIES = 200
+_EVENTS = 50
+"""Of a run that are marked, at most: the latest."""
 _TIME = "%Y-%m-%d %H:%M"
+_LEFT_TO_TRAINING_S = 5.0
+"""When a run ends, training writes the page, too."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A grid as it stands in the page.
-
-    Attributes:
-        images: Seen before it was drawn; None where it shows real ones.
-        width: In pixels.
-        height: In pixels.
-        mime: The kind of ``data``.
-        data: An image file.
-    """
-
-    images: int | None
-    width: int
-    height: int
-    mime: str
-    data: bytes
-
-    @property
-    def uri(self) -> str:
-        """The picture itself, as an address."""
-        return f"data:{self.mime};base64,{base64.b64encode(self.data).decode()}"
-
-
-def write_report(run: Path) -> Path:
-    """Write ``RUN/report.html``. The run may be finished, running, interrupted or failed.
+def write_report(
+    runs: Path | Sequence[Path],
+    out: Path | None = None,
+    *,
+    complete: Complete = lambda spec: spec,
+    refresh: float | None = None,
+) -> Path:
+    """Write the page. Runs may be finished, running, interrupted or failed.
 
     The page is self-contained, and forbids itself every connection (Content-Security-Policy). It stays under about
     20 MB: of many grids it shows some, evenly over the run, always with the first and the last.
 
     Args:
-        run: The run's folder.
+        runs: A run's folder, or several, all different.
+        out: Where the page goes; None for ``RUN/report.html``, of several runs ``report.html`` here.
+        complete: Writes out every option of a specification, so that it can be compared with others.
+        refresh: While a run is still running, the page loads itself anew after so many seconds; None for never.
 
     Returns:
         The page.
 
     Raises:
-        InputError: This is no run's folder, its specification or metrics are damaged, or it has no figures yet.
-        OSError: The page cannot be written.
+        InputError: A folder is no run's, its specification or metrics are damaged, or it has no figures yet; or the
+            page cannot be written.
     """
-    if not (run / "spec.yaml").is_file():
-        raise InputError(f"{run} is not a run's folder: there is no spec.yaml in it")
-    spec = load_spec(run / "spec.yaml")
-    metrics = read_metrics(run)
+    folders = [runs] if isinstance(runs, Path) else list(runs)
+    return _write(_read(folders), out, complete, refresh)
+
+
+def watch_report(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    every: float,
+    complete: Complete = lambda spec: spec,
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Path:
+    """Write the page again and again, where there is news, until all runs have ended or Ctrl-C (KeyboardInterrupt).
+
+    Args:
+        runs: As in :func:`write_report`. One that has no figures yet is waited for.
+        out: As there.
+        every: Seconds between two looks at the runs.
+        complete: As there.
+        say: Tells the person what happens.
+        sleep: Waits.
+
+    Returns:
+        The page, which no longer refreshes itself.
+
+    Raises:
+        InputError: As there.
+    """
+    said: set[str] = set()
+
+    def say_once(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            say(text)
+
+    seen = None
+    try:
+        while True:
+            news = [_stamps(run) for run in runs]
+            if news != seen:
+                seen = news
+                try:
+                    read = _read(runs)
+                    if all(run.state != "running" for run in read):
+                        if said:
+                            sleep(min(every, _LEFT_TO_TRAINING_S))
+                        break
+                    say_once(f"{_write(read, out, complete, every)}, anew every {every:g} seconds; Ctrl-C ends this")
+                except NoFiguresError as error:
+                    say_once(f"waiting: {error}")
+            sleep(every)
+    except KeyboardInterrupt:
+        pass
+    return _write(_read(runs), out, complete, None)
+
+
+class NoFiguresError(InputError):
+    """A run has not written down any figures yet."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the folder of a run tells.
+
+    Attributes:
+        folder: Its path.
+        label: What it is called among the others.
+        spec: As the run wrote it.
+        spec_text: The same as text.
+        metrics: Lines of figures, at least one, each with ``images``.
+        scored: From which step on, and what, scores are computed from.
+        log: What was said.
+        changed: When the last figures were written, in seconds since 1970.
+    """
+
+    folder: Path
+    label: str
+    spec: RunSpec
+    spec_text: str
+    metrics: list[dict[str, float]]
+    scored: list[tuple[int, dict[str, Any]]]
+    log: list[LogEntry]
+    changed: float
+
+    @cached_property
+    def state(self) -> str:
+        """The outcome that the tracker has written last, if it came to that."""
+        last = self.log[-1].text if self.log else ""
+        return last if last in get_args(Outcome) else "running"
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """The latest ones."""
+        return read_events(self.log, self.spec.timetable.images)[-_EVENTS:]
+
+    @cached_property
+    def lines(self) -> dict[str, Line]:
+        """Its figures."""
+        return lines_of(self.metrics, self.spec.timetable.images(self.scored[-1][0]) if self.scored else 0.0)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Spent training, from the speed between lines: the clock on the wall also counts interruptions."""
+        seconds, before = 0.0, 0.0
+        for line in self.metrics:
+            speed = line.get("time/images_per_second", math.nan)
+            if speed > 0:
+                seconds += (line["images"] - before) / speed
+            before = line["images"]
+        return seconds
+
+    @property
+    def images(self) -> float:
+        """Real images seen."""
+        return self.metrics[-1]["images"]
+
+    @property
+    def samples(self) -> int | None:
+        """Images that it trains on; None where its lines, of an earlier version, do not say so."""
+        epoch = self.metrics[-1].get("epoch", 0.0)
+        return round(self.images / epoch) if epoch > 0 else None
+
+
+def _read(folders: Sequence[Path]) -> list[Run]:
+    """Read all runs.
+
+    Raises:
+        NoFiguresError: Some have none, and there is nothing else to complain of.
+        InputError: Some cannot be read. One message says of each what is wrong.
+    """
+    if len(folders) > MOST_RUNS:
+        raise InputError(f"{len(folders)} runs: at most {MOST_RUNS} are shown side by side")
+    runs: list[Run] = []
+    errors: list[InputError] = []
+    for folder, label in zip(folders, _labels(folders), strict=True):
+        try:
+            runs.append(_read_run(folder, label))
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        kind = NoFiguresError if all(isinstance(error, NoFiguresError) for error in errors) else InputError
+        raise kind("\n".join(map(str, errors)))
+    return runs
+
+
+def _read_run(folder: Path, label: str) -> Run:
+    if not (folder / "spec.yaml").is_file():
+        raise InputError(f"{folder} is not a run's folder: there is no spec.yaml in it")
+    spec = load_spec(folder / "spec.yaml")
+    metrics, scored = read_figures(folder)
     if not metrics:
-        raise InputError(
-            f"{run / 'metrics.jsonl'} has no figures yet; the first come after {spec.tracking.log_every} steps "
+        raise NoFiguresError(
+            f"{folder / 'metrics.jsonl'} has no figures yet; the first come after {spec.tracking.log_every} steps "
             "(tracking.log_every)"
         )
-    log = read_log(run)
-    real, unreadable = _load_real(run / "samples" / REAL)
-    room = MOST_GRID_BYTES - (len(real.data) if real else 0)
-    grids, others = _load_grids([path for _, path in sample_grids(run / "samples")], room)
+    for line in metrics:  # those of earlier versions do not say it
+        if "images" not in line:
+            line["images"] = spec.timetable.images(int(line["step"]))
+    text = (folder / "spec.yaml").read_text(encoding="utf-8")
+    return Run(folder, label, spec, text, metrics, scored, read_log(folder), _changed(folder / "metrics.jsonl"))
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """The end of each path, as long as it must be to tell them apart: ``a`` and ``b``, or ``a/run`` and ``b/run``."""
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts))):
+        labels = ["/".join(each[-length:]) for each in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(folder) for folder in folders]
+
+
+def _write(runs: Sequence[Run], out: Path | None, complete: Complete, refresh: float | None) -> Path:
+    path = out or (runs[0].folder / REPORT if len(runs) == 1 else Path(REPORT))
+    grids = [load_grids(run.folder / "samples", MOST_GRID_BYTES // len(runs)) for run in runs]
+    view = _one(runs[0], complete) if len(runs) == 1 else _several(runs, complete)
     page = _template().render(
-        spec=spec,
-        spec_text=(run / "spec.yaml").read_text(encoding="utf-8"),
-        state=_state(log),
-        facts={
-            **_facts(spec, metrics, log, (run / "metrics.jsonl").stat().st_mtime),
-            **_scores(run, metrics, spec.timetable.images),
-        },
-        charts=draw_charts(metrics, spec.timetable.images),
-        thinned=len(metrics) > BUCKETS,
-        figures=_table(metrics),
-        real=real,
-        grids=grids,
-        unreadable=[*unreadable, *others],
-        log=log[-_LOG_ENTRIES:],
-        earlier=max(0, len(log) - _LOG_ENTRIES),
+        runs=list(zip(runs, grids, strict=True)),
+        real=_real(runs, grids),
+        stops=_stops(grids),
+        charts=_charts(runs),
+        thinned=any(len(run.metrics) > BUCKETS for run in runs),
+        refresh=refresh if any(run.state == "running" for run in runs) else None,
         written=datetime.now().astimezone().strftime(_TIME),
+        **view,
     )
-    path = run / "report.html"
-    with write_atomically(path) as file:
-        file.write(page.encode())
+    write_or_say(path, page.encode())
     return path
 
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda name: (files("distgan.tracking") / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["csp_hash"] = _csp_hash
-    return environment.from_string((files("distgan.tracking") / "report.html").read_text(encoding="utf-8"))
+    environment.filters["show"] = show
+    for name in ("style", "script"):
+        text = (files("distgan.tracking") / f"report.{'css' if name == 'style' else 'js'}").read_text(encoding="utf-8")
+        environment.globals[name] = Markup(text)  # noqa: S704  (ours)
+    return environment.get_template("report.html")
 
 
 def _csp_hash(text: str) -> Markup:
@@ -134,51 +283,86 @@ def _csp_hash(text: str) -> Markup:
     return Markup(f"'sha256-{base64.b64encode(digest).decode()}'")  # noqa: S704  (base64 needs no escaping)
 
 
-def _state(log: Sequence[LogEntry]) -> str:
-    """The outcome that the tracker has written last, if it came to that."""
-    last = log[-1].text if log else ""
-    return last if last in get_args(Outcome) else "running"
+def _one(run: Run, complete: Complete) -> dict[str, Any]:
+    """What the page says of a single run."""
+    return {
+        "facts": {**_facts(run), **_scores(run)},
+        "ways": draw_ways(run.folder),
+        "departure": departure(run.spec, complete, run.samples),
+        "figures": _table(run.metrics),
+        "log": run.log[-_LOG_ENTRIES:],
+        "earlier": max(0, len(run.log) - _LOG_ENTRIES),
+    }
 
 
-def _facts(
-    spec: RunSpec, metrics: Sequence[Mapping[str, float]], log: Sequence[LogEntry], changed: float
-) -> dict[str, str]:
+def _several(runs: Sequence[Run], complete: Complete) -> dict[str, Any]:
+    """What the page says of several runs."""
+    return {
+        "summary": _summary(runs),
+        "scored_alike": len({repr(facts) for run in runs for _, facts in run.scored[-1:]}) < 2,
+        "settings": table(fields_that_differ([_completed(run.spec, complete) for run in runs])),
+    }
+
+
+def _completed(spec: RunSpec, complete: Complete) -> RunSpec:
+    try:
+        return complete(spec)
+    except InputError:  # of an option that this version does not know
+        return spec
+
+
+def _charts(runs: Sequence[Run]) -> Charts:
+    if len(runs) == 1:
+        return draw_charts(runs[0].lines, runs[0].events)
+    return draw_side_by_side({run.label: run.lines for run in runs}, [run.events for run in runs])
+
+
+def _real(runs: Sequence[Run], grids: Sequence[Grids]) -> Grid | None:
+    """The real images that all runs train on, if it is known that they are the same."""
+    same = len({(run.spec.data.shards, run.spec.data.image_size) for run in runs}) == 1
+    return next((each.real for each in grids if each.real), None) if same else None
+
+
+def _stops(grids: Sequence[Grids]) -> list[int]:
+    """Image counts that the slider goes through: those at which some run has a grid."""
+    found = sorted({grid.images for each in grids for grid in each.drawn if grid.images is not None})
+    return [found[i] for i in evenly(len(found), MOST_GRIDS)]
+
+
+def _facts(run: Run) -> dict[str, str]:
     """What the head of the page says, by name."""
-    last = metrics[-1]
-    images_at = spec.timetable.images
-    images = images_of(last, images_at)
+    last = run.metrics[-1]
     facts = {
-        "Steps": f"{last['step']:,.0f} of {spec.steps:,}",
-        "Images": f"{images:,.0f} of {images_at(spec.steps):,}",
+        "Steps": f"{last['step']:,.0f} of {run.spec.steps:,}",
+        "Images": f"{run.images:,.0f} of {run.spec.timetable.images(run.spec.steps):,}",
     }
     if "epoch" in last:
         facts["Epochs"] = f"{last['epoch']:,.1f}"
-    seconds = _training_seconds(metrics, images_at)
-    if seconds:
-        facts["Training time"] = str(timedelta(seconds=round(seconds)))
-        facts["Images per second"] = f"{images / seconds:,.0f}"
-    if log:
-        facts["Started"] = log[0].time[:16].replace("T", " ")
-    facts["Last figures"] = datetime.fromtimestamp(changed).astimezone().strftime(_TIME)
+    if run.seconds:
+        facts["Training time"] = str(timedelta(seconds=round(run.seconds)))
+        facts["Images per second"] = f"{run.images / run.seconds:,.0f}"
+    if run.log:
+        facts["Started"] = run.log[0].time[:16].replace("T", " ")
+    facts["Last figures"] = datetime.fromtimestamp(run.changed).astimezone().strftime(_TIME)
     return facts
 
 
-def _scores(run: Path, metrics: Sequence[Mapping[str, float]], images_at: Callable[[int], int]) -> dict[str, str]:
+def _scores(run: Run) -> dict[str, str]:
     """The best score and the last one, and what they are computed from."""
-    scored = [line for line in metrics if any(name.startswith(SCORE) for name in line)]
+    scored = [line for line in run.metrics if any(name.startswith(SCORE) for name in line)]
     if not scored:
         return {}
     found: dict[str, str] = {}
-    if best := best_of(run):
-        images = images_at(best.step)
+    if best := best_of(run.folder):
+        images = run.spec.timetable.images(best.step)
         found["Best checkpoint"] = f"{best.path.name} ({images:,} images): {best.metric} {best.value:.4g}"
-        if f"score/{best.metric}" in scored[-1]:
+        if f"{SCORE}{best.metric}" in scored[-1]:
             last = scored[-1]
             found["Last score"] = (
                 f"step {last['step']:,.0f} ({last['images']:,.0f} images): "
-                f"{best.metric} {last[f'score/{best.metric}']:.4g}"
+                f"{best.metric} {last[f'{SCORE}{best.metric}']:.4g}"
             )
-    said = [(step, _said_of_scores(facts)) for step, facts in read_facts(run)]
+    said = [(step, _said_of_scores(facts)) for step, facts in run.scored]
     for step, text in said:
         all_of_them = len(said) == 1 and scored[0]["step"] == step
         found["Scores" if all_of_them else f"Scores from step {step:,} on"] = text
@@ -197,63 +381,71 @@ def _said_of_scores(facts: Mapping[str, Any]) -> str:
     return "; ".join([*parts, "EMA" if facts["ema"] else "training weights"])
 
 
-def _training_seconds(metrics: Sequence[Mapping[str, float]], images_at: Callable[[int], int]) -> float:
-    """Time spent training, from the speed between log lines: the clock on the wall also counts interruptions."""
-    seconds, before = 0.0, 0.0
-    for line in metrics:
-        images = images_of(line, images_at)
-        speed = line.get("time/images_per_second", math.nan)
-        if speed > 0:
-            seconds += (images - before) / speed
-        before = images
-    return seconds
+@dataclass(frozen=True)
+class Row:
+    """A line of the table of runs.
+
+    Attributes:
+        name: What it says.
+        cells: Of each run.
+        leader: The run that does best in it, where that can be said.
+    """
+
+    name: str
+    cells: list[str]
+    leader: int | None = None
+
+
+def _summary(runs: Sequence[Run]) -> list[Row]:
+    """How far each run is, and its scores, best and last; those of which it is known which way is better."""
+    rows = [
+        Row("Specification", [run.spec.name for run in runs]),
+        Row("Images", [f"{run.images:,.0f}" for run in runs]),
+        Row("Minutes of training", [f"{run.seconds / 60:,.1f}" if run.seconds else "–" for run in runs]),
+        Row("Images per second", [f"{run.images / run.seconds:,.0f}" if run.seconds else "–" for run in runs]),
+    ]
+    for name in dict.fromkeys(name for run in runs for name in run.lines):
+        lines = [run.lines.get(name) for run in runs]
+        best = [best_in(name, line) if line else None for line in lines]
+        if known := [each.value for each in best if each]:
+            score = name.removeprefix(SCORE)
+            top = min(known) if score in BETTER_LOWER else max(known)
+            leader = next(i for i, each in enumerate(best) if each and each.value == top) if len(known) > 1 else None
+            cells = [f"{show(each.value)} at {show(each.images)}" if each else "–" for each in best]
+            rows.append(Row(f"{score}, best (at images)", cells, leader))
+            rows.append(Row(f"{score}, last", [show(line.values[-1]) if line else "–" for line in lines]))
+    return rows
 
 
 def _table(metrics: Sequence[Mapping[str, float]]) -> list[tuple[str, str, str, str]]:
     """Each figure with its last, lowest and highest value."""
+    columns: dict[str, list[float]] = {}
+    for line in metrics:
+        for name, value in line.items():
+            columns.setdefault(name, []).append(value)
     rows = []
-    for name in dict.fromkeys(name for line in metrics for name in line):
-        values = np.array([line[name] for line in metrics if name in line], dtype=np.float64)
+    for name, column in columns.items():
+        values = np.array(column, dtype=np.float64)
         finite = values[np.isfinite(values)]
         extremes = (show(finite.min()), show(finite.max())) if len(finite) else ("–", "–")
         rows.append((name, show(values[-1]), *extremes))
     return rows
 
 
-def _load_real(path: Path) -> tuple[Grid | None, list[str]]:
-    """The grid of real images, if there is one, and its name where it is no picture."""
-    if not path.exists():
-        return None, []
-    try:
-        return _load_grid(path, None, as_jpeg=path.stat().st_size > MOST_GRID_BYTES // 8), []
-    except UNREADABLE:
-        return None, [path.name]
-
-
-def _load_grids(paths: Sequence[Path], room: int) -> tuple[list[Grid], list[str]]:
-    """The grids for the page, oldest first, in about so many bytes, and the names of files that are no pictures."""
-    grids, unreadable = [], []
-    chosen = [paths[i] for i in evenly(len(paths), MOST_GRIDS)]
-    # Large grids: the last one is looked at closely and stays as it is; JPEG does for the others.
-    compress = sum(path.stat().st_size for path in chosen) > room
-    for path in chosen:
-        huge = path.stat().st_size > room // 2
+def _stamps(run: Path) -> list[tuple[float, int]]:
+    """What changes when a run has something new to show."""
+    found = []
+    for name in ("spec.yaml", "metrics.jsonl", "log.txt", "samples", "checkpoints", "best.json"):
         try:
-            grids.append(_load_grid(path, int(path.stem), as_jpeg=compress and (huge or path != chosen[-1])))
-        except UNREADABLE:
-            unreadable.append(path.name)
-    kept = grids
-    while len(kept) > 2 and sum(len(grid.data) for grid in kept) > room:
-        kept = [grids[i] for i in evenly(len(grids), len(kept) - 1)]
-    return kept, unreadable
+            status = os.stat(run / name)  # noqa: PTH116
+            found.append((status.st_mtime, status.st_size))
+        except OSError:
+            found.append((0.0, 0))
+    return found
 
 
-def _load_grid(path: Path, images: int | None, *, as_jpeg: bool) -> Grid:
-    data, mime = path.read_bytes(), "image/png"
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        image.load()
-        if as_jpeg:
-            compressed = io.BytesIO()
-            image.convert("L" if image.mode == "L" else "RGB").save(compressed, "JPEG", quality=90)
-            data, mime = compressed.getvalue(), "image/jpeg"
-        return Grid(images, image.width, image.height, mime, data)
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # training has gone back, and is just writing it anew
+        return time.time()

@@ -186,7 +186,7 @@ def train(
             if workers.first:
                 # No figures or grids yet, or no room: what ended the run matters more.
                 with suppress(InputError, OSError):
-                    write_report(run)
+                    write_report(run, complete=complete)
                 with suppress(InputError, OSError):
                     if spec.tracking.timeline:
                         timeline(run, run / TIMELINE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ print(sorted({"typer", "rich", "fsspec", "torch"} & sys.modules.keys()))
     assert done.stdout == "[]\n"
 
 
-def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path):
+def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path, monkeypatch):
     shards, run, spec = tmp_path / "shards", tmp_path / "run", tmp_path / "tiny.yaml"
     status, text = distgan("shards", "pack", images, shards, "--size", 16, "--workers", 1)
     assert status == 0
@@ -130,6 +131,14 @@ def test_from_a_folder_to_pictures(distgan, images, tiny, tmp_path):
     status, text = distgan("report", run)
     assert status == 0
     assert text.strip().endswith("report.html")
+    monkeypatch.chdir(tmp_path)
+    status, text = distgan("report", run, tmp_path / "." / "run", "--out", tmp_path / "new" / "page.html")
+    assert status == 0
+    assert text.splitlines() == [f"{run} is named more than once, and shown once", str(tmp_path / "new" / "page.html")]
+    assert "Compared with the shipped recipe" not in (tmp_path / "new" / "page.html").read_text()
+    shutil.copytree(run, tmp_path / "again")
+    assert distgan("report", run, tmp_path / "again", "--watch") == (0, "report.html\n")
+    assert "2 runs side by side" in (tmp_path / "report.html").read_text()
 
 
 def test_a_set_is_looked_at(distgan, labelled, tmp_path):
@@ -364,6 +373,9 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["sample", "EMPTY", "--out", "x.png"], "EMPTY"),
         (["sample", "EMPTY", "--out", "x.png", "--where", "Smiling"], "NAME=VALUE"),
         (["report", "EMPTY"], "EMPTY"),
+        (["report", "EMPTY", "nowhere"], "nowhere is not a run's folder"),
+        (["report"], "RUN"),
+        (["report", "EMPTY", "--watch", "--every", "0"], "every"),
         (["shards", "pack", "EMPTY", "OUT", "--size", "many"], "size"),
     ],
 )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from distgan.spec import RunSpec, dump_spec
 from distgan.tracking import Tracker, open_tracker
+from distgan.tracking.tracker import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +35,29 @@ def make_spec(mode: str = "disabled", **wandb: object) -> RunSpec:
     )
 
 
+def make_run(folder: Path, spec: RunSpec | None = None) -> Path:
+    """A run's folder as training makes it."""
+    (folder / "samples").mkdir(parents=True)
+    (folder / "spec.yaml").write_text(dump_spec(spec or make_spec()))
+    return folder
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's folder as training makes it."""
-    folder = tmp_path / "run"
-    (folder / "samples").mkdir(parents=True)
-    (folder / "spec.yaml").write_text(dump_spec(make_spec()))
-    return folder
+    """A run's folder."""
+    return make_run(tmp_path / "run")
+
+
+def a_run(run: Path, lines: int = 20, grids: int = 3, outcome: Outcome | None = "finished") -> None:
+    """Fill it as training does."""
+    tracker = open_run(run)
+    tracker.message("training on <b>cpu</b>")
+    for step in range(1, lines + 1):
+        tracker.log(step, figures(step))
+    for number in range(grids):
+        draw_grid(run, 100 * number)
+    if outcome:
+        tracker.close(outcome)
 
 
 def open_run(
