@@ -85,7 +85,7 @@ def _input_errors(run: Path) -> Iterator[None]:
 
 
 def precision_of(run: Path) -> PrecisionName | None:
-    """What the run in a folder has computed in; None where there is no run or, of an earlier version, it does not say.
+    """What the run in a folder computes in: None where there is none, ``auto`` where an earlier version did not say.
 
     Raises:
         InputError: The newest checkpoint or the specification is damaged.
@@ -93,7 +93,7 @@ def precision_of(run: Path) -> PrecisionName | None:
     if not (run / "spec.yaml").is_file():
         return None
     _, before = _begun(run)
-    return None if before.training.precision == "auto" else before.training.precision
+    return before.training.precision
 
 
 def _begun(run: Path) -> tuple[Checkpoint | None, RunSpec]:

@@ -24,7 +24,7 @@ from distgan.networks import ImageShape
 from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid, thumbnails
 from distgan.sampling.real import first_trained_on
-from distgan.spec import RunSpec
+from distgan.spec import PrecisionName, RunSpec
 from distgan.stages import Stage
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
 from distgan.tracking.timeline import TIMELINE, timeline
@@ -91,9 +91,15 @@ def train(
         labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
     spec = spec.in_images(len(kept))
     asked, own = spec.training.precision, Precision("auto", workers.device).name
+
+    def begun_in() -> PrecisionName:
+        before = precision_of(run) if resume else None
+        if before == "auto":  # an earlier version's, which was float32 on every processor
+            return "float32" if workers.device.type == "cpu" else own
+        return before or own
+
     if asked == "auto":  # what the run has begun in, else what rank 0 is good at: the same for all
-        precision = workers.from_first(lambda: (precision_of(run) if resume else None) or own)
-        spec = spec.with_training(precision=precision)
+        spec = spec.with_training(precision=workers.from_first(begun_in))
 
     def begin(checkpoint: Checkpoint | None) -> tuple[Learner, Guard]:
         with workers.together():

@@ -503,6 +503,7 @@ def test_without_a_good_checkpoint_the_run_begins_again(tiny, tmp_path, monkeypa
 def test_a_learning_rate_of_1_is_noticed_and_rolled_back_until_it_is_small_enough(tiny, tmp_path, kind):
     spec = tiny(
         objective__kind=kind,
+        training__precision="float32",
         model__generator__width=8,
         model__critic__width=8,
         optimizer={"generator": {"lr": 1.0}, "critic": {"lr": 1.0}},
