@@ -12,7 +12,7 @@ from distgan.commands.bench import bench_app
 from distgan.commands.cluster import logs, status, stop, submit
 from distgan.commands.generators import average, classifier_app, detect, evaluate, sample
 from distgan.commands.latents import arithmetic, export, interpolate, invert, neighbours, timeline
-from distgan.commands.runs import demo, describe, recipes, report, train
+from distgan.commands.runs import dashboard, demo, describe, recipes, report, train
 from distgan.commands.shards import shards_app
 from distgan.errors import RunError
 from distgan.launch.home import ensure_home
@@ -46,6 +46,7 @@ app.command()(evaluate)
 app.command()(average)
 app.command()(detect)
 app.command()(report)
+app.command()(dashboard)
 app.command()(demo)
 
 

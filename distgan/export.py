@@ -51,7 +51,8 @@ def export_safetensors(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -
     spec = state.spec.model_copy(
         update={"data": data, "tracking": TrackingSpec(), "evaluation": EvaluationSpec(), "cluster": ClusterSpec()}
     )
-    state = state.model_copy(update={"spec": spec, "wandb_run_id": None, "guard": {}, "rollbacks": 0, "steps_undone": 0})
+    begun = {"wandb_run_id": None, "guard": {}, "rollbacks": 0, "steps_undone": 0}
+    state = state.model_copy(update={"spec": spec, **begun})
     files = {"generator_ema": checkpoint.tensors("generator_ema" if ema else "generator")}
     if state.label_names:
         files["labels"] = checkpoint.tensors("labels")

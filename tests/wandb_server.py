@@ -6,12 +6,11 @@ many words as they need. What it has no answer for is in :attr:`WandbServer.unkn
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -142,7 +141,7 @@ class WandbServer(ThreadingHTTPServer):
 
     def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
         for name, reply in _REPLIES:
-            if re.search(rf"\b{name}\b", query):
+            if re.search(rf"\b{name}", query):
                 found: dict[str, Any] = reply(self, given)
                 return found
         self.unknown.append(query)
@@ -154,6 +153,9 @@ class WandbServer(ThreadingHTTPServer):
 
     def _info(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"cliVersionInfo": {}, "latestLocalVersionInfo": None, "features": []}}
+
+    def _organization(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"entity": {"organization": None}}
 
     def _resume_status(self, given: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.get(given["name"])
@@ -219,7 +221,11 @@ class WandbServer(ThreadingHTTPServer):
         metadata = json.loads(asked.get("metadata") or "{}")
         self.artifacts.append(Artifact(name, asked["artifactTypeName"], aliases, metadata))
         number = len(self.artifacts) - 1
-        artifact = {"id": f"artifact{number}", "state": "PENDING", "artifactSequence": {"id": "1", "latestArtifact": None}}
+        artifact = {
+            "id": f"artifact{number}",
+            "state": "PENDING",
+            "artifactSequence": {"id": "1", "latestArtifact": None},
+        }
         return {"createArtifact": {"artifact": artifact}}
 
     def _manifest(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -249,7 +255,12 @@ class WandbServer(ThreadingHTTPServer):
 
     def _upsert_view(self, given: dict[str, Any]) -> dict[str, Any]:
         self.views.append(given)
-        view = {"id": "view", "name": given.get("name"), "displayName": given.get("displayName"), "type": given.get("type")}
+        view = {
+            "id": "view",
+            "name": given.get("name"),
+            "displayName": given.get("displayName"),
+            "type": given.get("type"),
+        }
         return {"upsertView": {"view": view, "inserted": True}}
 
     def _upsert_sweep(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -311,12 +322,13 @@ _REPLIES: list[tuple[str, Any]] = [
     ("createRunFiles", WandbServer._run_files),
     ("notifyScriptableRunAlert", WandbServer._alert),
     ("query ArtifactType", WandbServer._artifact_type),
-    ("createArtifact", WandbServer._create_artifact),
+    ("createArtifact\\b", WandbServer._create_artifact),
     ("createArtifactManifest", WandbServer._manifest),
     ("updateArtifactManifest", WandbServer._manifest),
     ("createArtifactFiles", WandbServer._artifact_files),
     ("commitArtifact", WandbServer._commit_artifact),
     ("upsertView", WandbServer._upsert_view),
+    ("query OrganizationCoreWeave", WandbServer._organization),
     ("viewer", WandbServer._viewer),
     ("serverInfo", WandbServer._info),
 ]
