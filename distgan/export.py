@@ -48,9 +48,9 @@ def export_safetensors(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -
     ready_or_say(out / CARD)
     state = checkpoint.state
     data = state.spec.data.model_copy(update={"shards": name_of_set(state.spec.data.shards)})
-    spec = state.spec.model_copy(
-        update={"data": data, "tracking": TrackingSpec(), "evaluation": EvaluationSpec(), "cluster": ClusterSpec()}
-    )
+    of_a_machine = {"tracking": TrackingSpec(), "evaluation": EvaluationSpec(), "cluster": ClusterSpec()}
+    training = state.spec.training.model_copy(update={"keep_best": None})  # by a score that evaluation says
+    spec = state.spec.model_copy(update={"data": data, "training": training, **of_a_machine})
     begun = {"wandb_run_id": None, "guard": {}, "rollbacks": 0, "steps_undone": 0}
     state = state.model_copy(update={"spec": spec, **begun})
     files = {"generator_ema": checkpoint.tensors("generator_ema" if ema else "generator")}

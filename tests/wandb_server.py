@@ -1,7 +1,7 @@
-"""A stand-in for the server of Weights & Biases: it records what it gets, deals out a sweep's trials, and fails at will.
+"""A stand-in for the server of Weights & Biases: it records what it gets, deals out a sweep's trials, fails at will.
 
-It answers what the clients of wandb 0.31 ask (``wandb-core``, ``wandb sweep``, ``wandb agent``, wandb-workspaces), in as
-many words as they need. What it has no answer for is in :attr:`WandbServer.unknown`.
+It answers what the clients of wandb 0.31 ask (``wandb-core``, ``wandb sweep``, ``wandb agent``, wandb-workspaces), in
+as many words as they need. What it has no answer for is in :attr:`WandbServer.unknown`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ class Run:
     files: dict[str, bytes] = field(default_factory=dict)
     alerts: list[tuple[str, str, str]] = field(default_factory=list)
     """Title, text, level."""
-    begun: int = 0
-    """How often a process has begun it or gone on with it."""
     exit_codes: list[int] = field(default_factory=list)
 
     @property
@@ -188,7 +186,6 @@ class WandbServer(ThreadingHTTPServer):
         if given.get("config"):
             run.config |= json.loads(given["config"])
         run.display_name = given.get("displayName") or run.display_name or name
-        run.begun += bool(given.get("name") and given.get("project"))
         project = {"id": "1", "name": run.project, "entity": {"id": "1", "name": ENTITY}}
         bucket = {
             "id": name,

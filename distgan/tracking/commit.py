@@ -15,9 +15,10 @@ _SECONDS = 10.0
 
 def note_commit(spec: Path) -> None:
     """Have a run that this process starts carry the commit of its specification's folder, where distgan's has none."""
-    if spec.is_file() and not os.environ.get(VARIABLE) and commit_of_distgan() is None:
-        if found := commit_of(spec.parent):
-            os.environ[VARIABLE] = found
+    if not spec.is_file() or os.environ.get(VARIABLE) or commit_of_distgan():
+        return
+    if found := commit_of(spec.parent):
+        os.environ[VARIABLE] = found
 
 
 def commit_of_distgan() -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -69,7 +71,7 @@ class WeightsAndBiases(Sink):
         self._at = 0
         self._alerts = self._lost = 0
         self._shown_real = False
-        self._best: _Action | None = None  # that has not been sent
+        self._best: deque[_Action] = deque(maxlen=1)  # that has not been sent: a better one takes its place
         self._best_sent: int | None = None  # at these images
         self._actions: SimpleQueue[_Action | None] = SimpleQueue()
         self._news: SimpleQueue[str] = SimpleQueue()
@@ -135,12 +137,11 @@ class WeightsAndBiases(Sink):
         if which == "last":
             self._tell(action)
             return
+        self._best.append(action)
         images, apart = int(facts["images"]), BEST_APART * self._spec.timetable.images(self._spec.steps)
         if self._best_sent is None or images - self._best_sent >= apart:
-            self._best, self._best_sent = None, images
-            self._tell(action)
-        else:
-            self._best = action
+            self._best_sent = images
+            self._tell(self._send_best)
 
     def rewind(self, step: int) -> None:
         """Count on: W&B takes no step twice."""
@@ -153,8 +154,8 @@ class WeightsAndBiases(Sink):
 
     def close(self, outcome: Outcome) -> None:
         """Finish the run, and wait for what is left to upload, but not for ever."""
-        if self._best and outcome == "finished":
-            self._tell(self._best)
+        if outcome == "finished":
+            self._tell(self._send_best)
         self._actions.put(lambda run: self._finish(run, outcome))
         self._actions.put(None)
         self._thread.join(_END_SECONDS)
@@ -163,6 +164,11 @@ class WeightsAndBiases(Sink):
         if self._lost:
             self._news.put(f"Weights & Biases was too slow for {self._lost:,} figures and pictures: it lacks them.")
         self._say_news()
+
+    def _send_best(self, run: wandb.Run) -> None:
+        with suppress(IndexError):
+            send = self._best.pop()
+            send(run)
 
     def _finish(self, run: wandb.Run, outcome: Outcome) -> None:
         run.finish(exit_code=_EXIT_CODES[outcome])

@@ -147,9 +147,7 @@ def online_settings() -> tuple[wandb.Settings, str]:
     except ImportError:
         raise InputError("Weights & Biases is not installed: pip install 'distgan[wandb]'") from None
     if (mode := _mode(settings)) != "online":
-        raise InputError(
-            f"Weights & Biases is {mode} here (WANDB_MODE, or wandb {mode} in this folder): nothing is sent"
-        )
+        raise InputError(f"Weights & Biases is {mode} here, by WANDB_MODE or wandb {mode}: nothing is sent")
     key, problem = _key(settings)
     if key is None:
         raise InputError(f"Weights & Biases: {problem or _no_login(settings)}")

@@ -115,7 +115,7 @@ class FakeRun(wandb.Run):
     def alert(self, title: str, text: str, level=None, wait_duration=None) -> None:
         self._call("alert", title, text)
 
-    def log_artifact(self, artifact, name=None, type=None, aliases=None, tags=None):
+    def log_artifact(self, artifact, aliases=None, **options):
         self._call("log_artifact", aliases)
 
     def define_metric(self, *args, **kwargs):

@@ -162,7 +162,9 @@ def test_of_many_best_generators_some_are_sent_and_the_last_at_the_end(tmp_path)
         sink.generator("best", images // 8, {"images": images}, export)
         sink.generator("last", images // 8, {"images": images}, export)
     sink.close("finished")
-    assert exported == [800 + 8_000 * i for i in range(10)] + [80_000]
+    assert exported == sorted(set(exported))  # a worse one that has not been sent yet is left out
+    assert len(exported) <= 11
+    assert exported[-1] == 80_000
 
 
 def test_a_generator_that_cannot_be_had_costs_no_figures(tmp_path):
@@ -298,13 +300,14 @@ def test_a_run_that_is_rolled_back_and_resumed_is_one_run_there(tiny, tmp_path, 
 
 @pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_goes_on_as_one_run(tiny, tmp_path, server):
-    spec = tiny(training__images=8 * 400, training__checkpoint_every_images=10**6, tracking__wandb={"mode": "online"})
+    long = {"training__images": 8 * 10**6, "training__checkpoint_every_images": 8 * 10**6}
+    spec = tiny(**long, tracking__sample_every_images=8 * 10**6, tracking__wandb={"mode": "online"})
     (tmp_path / "run.yaml").write_text(dump_spec(spec))
     command = [sys.executable, "-m", "distgan", "train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 120
-        while not any(run.history for run in server.runs.values()):
+        while not server.runs or len(read_metrics(tmp_path / "run")) < 5:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -312,9 +315,12 @@ def test_a_run_killed_before_its_first_checkpoint_goes_on_as_one_run(tiny, tmp_p
         process.kill()
         process.wait()
     assert checkpoints(tmp_path / "run") == []
-    subprocess.run([*command, "--resume"], check=True)
+    subprocess.run([*command, "--resume", "--set", "training.images=160"], check=True)
     (run,) = server.runs.values()
-    assert [row["step"] for row in run.history if "loss/critic" in row] == list(range(1, 401))
+    steps = [row["step"] for row in run.history if "loss/critic" in row]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 20
+    assert [operation for *_, operation in server.requests].count("RunResumeStatus") == 2  # a process each
     assert run.exit_codes == [0]
 
 
