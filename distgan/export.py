@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def export_safetensors(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -
     of_a_machine = {"tracking": TrackingSpec(), "evaluation": EvaluationSpec(), "cluster": ClusterSpec()}
     training = state.spec.training.model_copy(update={"keep_best": None})  # by a score that evaluation says
     spec = state.spec.model_copy(update={"data": data, "training": training, **of_a_machine})
-    begun = {"wandb_run_id": None, "guard": {}, "rollbacks": 0, "steps_undone": 0}
+    begun: dict[str, Any] = {"wandb_run_id": None, "guard": {}, "rollbacks": 0, "steps_undone": 0}
     state = state.model_copy(update={"spec": spec, **begun})
     files = {"generator_ema": checkpoint.tensors("generator_ema" if ema else "generator")}
     if state.label_names:

@@ -234,7 +234,7 @@ class WandbServer(ThreadingHTTPServer):
         }
 
     def _artifact_files(self, given: dict[str, Any]) -> dict[str, Any]:
-        nodes = [
+        nodes: list[dict[str, Any]] = [
             {
                 "storagePath": f"{asked['artifactID']}/{asked['name']}",
                 "uploadUrl": f"{self.url}/artifact/{asked['artifactID']}/{asked['name']}",

@@ -154,7 +154,7 @@ class WeightsAndBiases(Sink):
 
     def close(self, outcome: Outcome) -> None:
         """Finish the run, and wait for what is left to upload, but not for ever."""
-        if outcome == "finished":
+        if self._best and outcome == "finished":
             self._tell(self._send_best)
         self._actions.put(lambda run: self._finish(run, outcome))
         self._actions.put(None)
