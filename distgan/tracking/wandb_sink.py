@@ -146,10 +146,11 @@ class WeightsAndBiases(Sink):
     def rewind(self, step: int) -> None:
         """Count on: W&B takes no step twice."""
         self._undone += self._at - step
-        self._say(
-            f"Weights & Biases cannot forget: there, figures of steps {step + 1:,} to {self._at:,} stay beside those "
-            "that come now, against the same images."
-        )
+        if self._thread.is_alive():
+            self._say(
+                f"Weights & Biases cannot forget: there, figures of steps {step + 1:,} to {self._at:,} stay beside "
+                "those that come now, against the same images."
+            )
         self._at = step
 
     def close(self, outcome: Outcome) -> None:

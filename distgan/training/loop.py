@@ -372,7 +372,13 @@ def _offer(which: Which, checkpoint: Checkpoint, scores: dict[str, float], track
     """Let sinks have the generator of a checkpoint."""
     state = checkpoint.state
     facts = {"step": state.step, "images": state.images, "fingerprint": state.fingerprint, **scores}
-    tracker.generator(which, state.step, facts, partial(export_safetensors, checkpoint))
+
+    def export(out: Path) -> None:
+        if not checkpoint.path.exists():
+            raise InputError("its checkpoint is gone: there is a better one, or a roll-back has removed it")
+        export_safetensors(checkpoint, out)
+
+    tracker.generator(which, state.step, facts, export)
 
 
 def _path(checkpoint: Checkpoint | None) -> Path | None:
