@@ -67,6 +67,8 @@ class State(BaseModel):
     """What the learning rates are multiplied by, after roll-backs."""
     rollbacks: NonNegativeInt = 0
     """How often the guard went back to an earlier checkpoint."""
+    steps_undone: NonNegativeInt = 0
+    """Steps that it went back by, all together. Weights & Biases, which forgets nothing, counts them too."""
     training_seconds: Annotated[float, Field(ge=0.0)] = 0.0
     """How long it has trained, without evaluations, pictures, checkpoints, starts. Earlier versions did not count."""
     guard: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from distgan.commands.cluster import logs, status, stop, submit
 from distgan.commands.explore import explore
 from distgan.commands.generators import average, classifier_app, detect, evaluate, sample
 from distgan.commands.latents import arithmetic, export, interpolate, invert, neighbours, timeline
-from distgan.commands.runs import demo, describe, recipes, report, train
+from distgan.commands.runs import dashboard, demo, describe, recipes, report, train
 from distgan.commands.shards import shards_app
 from distgan.errors import RunError
 from distgan.launch.home import ensure_home
@@ -48,6 +48,7 @@ app.command()(evaluate)
 app.command()(average)
 app.command()(detect)
 app.command()(report)
+app.command()(dashboard)
 app.command()(demo)
 
 

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,10 +49,11 @@ def export_safetensors(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -
     ready_or_say(out / CARD)
     state = checkpoint.state
     data = state.spec.data.model_copy(update={"shards": name_of_set(state.spec.data.shards)})
-    spec = state.spec.model_copy(
-        update={"data": data, "tracking": TrackingSpec(), "evaluation": EvaluationSpec(), "cluster": ClusterSpec()}
-    )
-    state = state.model_copy(update={"spec": spec, "wandb_run_id": None, "guard": {}, "rollbacks": 0})
+    of_a_machine = {"tracking": TrackingSpec(), "evaluation": EvaluationSpec(), "cluster": ClusterSpec()}
+    training = state.spec.training.model_copy(update={"keep_best": None})  # by a score that evaluation says
+    spec = state.spec.model_copy(update={"data": data, "training": training, **of_a_machine})
+    begun: dict[str, Any] = {"wandb_run_id": None, "guard": {}, "rollbacks": 0, "steps_undone": 0}
+    state = state.model_copy(update={"spec": spec, **begun})
     files = {"generator_ema": checkpoint.tensors("generator_ema" if ema else "generator")}
     if state.label_names:
         files["labels"] = checkpoint.tensors("labels")

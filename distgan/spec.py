@@ -487,6 +487,10 @@ class WandbSpec(Options):
     """Runs of one group are shown together."""
     tags: list[str] = []
     """Labels to find the run by."""
+    artifacts: Literal["best", "last", "none"] = "none"
+    """Send the averaged generator, with its model card: the ``last`` when the run has finished; or the one that has
+    scored ``best`` (``training.keep_best``), then and, at most once in a tenth of the run, when there is a better one.
+    """
 
 
 class TrackingSpec(Options):
@@ -639,6 +643,8 @@ class RunSpec(Options):
     def _best_by_a_score(self) -> RunSpec:
         if self.training.keep_best is not None and self.evaluation.every_images is None:
             raise ValueError("training.keep_best needs scores: set evaluation.every_images")
+        if self.tracking.wandb.artifacts == "best" and self.training.keep_best is None:
+            raise ValueError("tracking.wandb.artifacts is best, of which there is none: set training.keep_best")
         return self
 
     @model_validator(mode="after")

@@ -77,7 +77,7 @@ def test_ray_and_wandb_stay_in_their_rooms():
             package = name.split(".")[0]
             if package == "ray":
                 assert path.is_relative_to(ROOT / "distgan" / "launch"), path
-            if package == "wandb":
+            if package in ("wandb", "wandb_workspaces"):
                 assert path.is_relative_to(ROOT / "distgan" / "tracking"), path
 
 

@@ -43,8 +43,10 @@ def submit(
     """
     from distgan.launch import run_folder
     from distgan.launch.submit import Cluster, job_address
+    from distgan.tracking.commit import note_commit
     from distgan.tracking.weights_and_biases import elsewhere, login, settled
 
+    note_commit(spec)
     run_spec = settled(load(spec, changes, overrides, workers))
     if out is None and run_spec.cluster.storage is None:
         raise InputError(

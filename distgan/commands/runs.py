@@ -96,8 +96,10 @@ def train(
     Several workers are Ray's, on this machine or on the cluster at --address; or torchrun's, when it starts this.
     """
     from distgan.launch import launch, run_folder
+    from distgan.tracking.commit import note_commit
 
     run_spec = load(spec, changes, overrides, workers)
+    note_commit(spec)
     run = run_folder(run_spec, out)
     outcome = launch(run_spec, run, resume=resume, address=address)
     if SPEAKS:
@@ -187,6 +189,33 @@ def report(
     else:
         page = write_report(shown, out, complete=complete)
     console.print(str(page))
+
+
+def dashboard(
+    project: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The project; WANDB_PROJECT, else distgan, when not given.", show_default=False),
+    ] = None,
+    entity: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The team or user that owns it; the account's default when not given.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write its layout into this file (Markdown) instead, and send nothing.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a workspace in Weights & Biases with what matters of a GAN's runs, and print its address.
+
+    It is a new view of the project's runs, beside those that are there. It needs a login; --out needs none.
+    """
+    from distgan.tracking.dashboard import make_dashboard, write_layout
+
+    if out is None:
+        console.print(make_dashboard(project, entity))
+    else:
+        write_layout(out)
+        console.print(str(out))
 
 
 def demo(

@@ -89,7 +89,7 @@ class CriticSide(Side):
         real_outputs, fake_outputs = self.both(real, fake, draw)
         penalty, figures = self.penalty(real, fake, draw) if self.updates % every == 0 else (0.0, {})
         with torch.no_grad():
-            figures = {"critic/real": real_outputs.mean(), "critic/fake": fake_outputs.mean(), **figures}
+            figures = {**self.figures(real_outputs, fake_outputs), **figures}
             if self.threshold is not None:
                 held_real = self.says_real(real_outputs)
                 right = torch.cat([held_real, ~self.says_real(fake_outputs)])
@@ -102,6 +102,10 @@ class CriticSide(Side):
                 probability = self.augmentation.probability(self.images)
                 figures["augmentation/probability"] = torch.zeros_like(figures["critic/real"]) + probability
         return Loss(self.loss(real_outputs, fake_outputs, draw) + every * penalty, figures, fake)
+
+    def figures(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """What is written down of the outputs (N,) for real and for generated images: D(x) and D(G(z))."""
+        return {"critic/real": real.mean(), "critic/fake": fake.mean()}
 
     def says_real(self, outputs: Tensor) -> Tensor:
         """Which images (bool, (N,)) are held to be real."""

@@ -43,6 +43,11 @@ class WassersteinCritic(CriticSide):
         """The scalar to go down."""
         return fake.mean() - real.mean()
 
+    def figures(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The estimate of the Wasserstein distance beside the others: of it itself where the critic's slope is 1."""
+        figures = super().figures(real, fake)
+        return {**figures, "critic/wasserstein": figures["critic/real"] - figures["critic/fake"]}
+
 
 class ClippedCritic(WassersteinCritic):
     """A critic with clipped weights."""

@@ -19,7 +19,15 @@ __all__ = ["REAL", "Sink", "Tracker", "open_tracker", "read_metrics", "watch_rep
 
 
 def open_tracker(
-    spec: RunSpec, run: Path, *, resume_step: int | None, wandb_run_id: str | None, total_steps: int, console: bool
+    spec: RunSpec,
+    run: Path,
+    *,
+    resume_step: int | None,
+    wandb_run_id: str | None,
+    total_steps: int,
+    console: bool,
+    fingerprint: str | None = None,
+    steps_undone: int = 0,
 ) -> Tracker:
     """Open everything a run is written down in. For rank 0; other ranks use ``Tracker()``.
 
@@ -31,6 +39,8 @@ def open_tracker(
         wandb_run_id: The Weights & Biases run to go on with.
         total_steps: Generator steps in the whole run.
         console: Show progress on the terminal.
+        fingerprint: Of the shards that it learns from.
+        steps_undone: Steps that roll-backs have undone so far, all together.
 
     Raises:
         InputError: ``metrics.jsonl`` is damaged, or holds figures although the run is new; or wandb cannot read its
@@ -40,7 +50,9 @@ def open_tracker(
     tracker = Tracker([Records(run, resume_step=resume_step, images_at=spec.timetable.images)])
     if console:
         tracker.sinks.append(Console(resume_step or 0, total_steps))
-    sink, tracker.wandb_run_id = weights_and_biases.start(spec, run, wandb_run_id, tracker.message)
+    sink, tracker.wandb_run_id = weights_and_biases.start(
+        spec, run, wandb_run_id, tracker.message, fingerprint=fingerprint, steps_undone=steps_undone
+    )
     if sink:
         tracker.sinks.append(sink)
     return tracker

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 Outcome = Literal["finished", "interrupted", "failed"]
+Which = Literal["best", "last"]
+"""The generator that has scored best, or the one that a run ends with."""
 
 
 class Sink:
@@ -30,6 +32,15 @@ class Sink:
 
     def record(self, text: str) -> None:
         """Take a sentence for whoever looks later, which the person watching hears otherwise."""
+
+    def alert(self, title: str, text: str) -> None:
+        """Take note of something that somebody should look at who may not be watching; a message tells it, too."""
+
+    def generator(self, which: Which, step: int, facts: Mapping[str, Any], export: Callable[[Path], None]) -> None:
+        """Take the generator of a step; ``export`` writes it, with its model card, into a new folder."""
+
+    def film(self, step: int, images: int, path: Path) -> None:
+        """Take the grids of the run as a film that lies under ``path``."""
 
     def rewind(self, step: int) -> None:
         """Take note that training has gone back to an earlier step, and forget what came after it."""
@@ -116,10 +127,44 @@ class Tracker(Sink):
         for sink in self.sinks:
             sink.record(text)
 
+    def alert(self, title: str, text: str) -> None:
+        """Let somebody know who may not be watching: what the guard has found.
+
+        Args:
+            title: A few words, the same for the same kind of trouble.
+            text: A sentence.
+        """
+        for sink in self.sinks:
+            sink.alert(title, text)
+
+    def generator(self, which: Which, step: int, facts: Mapping[str, Any], export: Callable[[Path], None]) -> None:
+        """Offer the generator of a checkpoint to whoever keeps such.
+
+        Args:
+            which: The best so far, or the run's last.
+            step: That it was saved after.
+            facts: Of it, by name: images, scores.
+            export: Writes it, with its model card, into a new folder; called in another thread, later or never.
+                Raises InputError where the checkpoint is gone by then.
+        """
+        for sink in self.sinks:
+            sink.generator(which, step, facts, export)
+
+    def film(self, step: int, images: int, path: Path) -> None:
+        """Show the grids as a film, at the end of the run.
+
+        Args:
+            step: Generator steps done so far.
+            images: Real images seen so far.
+            path: The GIF file.
+        """
+        for sink in self.sinks:
+            sink.film(step, images, path)
+
     def rewind(self, step: int) -> None:
         """Forget what came after a step, since training goes back to it.
 
-        Weights & Biases forgets nothing: there, the repeated steps keep their first figures.
+        Weights & Biases forgets nothing: there, figures of both attempts stay, against the same images.
 
         Args:
             step: Generator steps done.

@@ -1,7 +1,7 @@
-"""The same figures and grids in Weights & Biases. Whatever happens to it, training goes on.
+"""What Weights & Biases is to this machine and its user: whether a run goes there, as whom, and under which id.
 
-The only module that imports ``wandb``, and only when a run wants it. What holds on this machine (offline or not, which
-server, whose login, which project) is what wandb itself makes of its variables and settings files.
+``wandb`` is imported only when a run wants it. What holds on this machine (offline or not, which server, whose login,
+which project) is what wandb itself makes of its variables and settings files.
 """
 
 from __future__ import annotations
@@ -9,28 +9,25 @@ from __future__ import annotations
 import os
 import secrets
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from distgan.spec import RunSpec
-from distgan.tracking.tracker import Outcome, Sink
+from distgan.tracking.commit import VARIABLE, commit_of_distgan
+from distgan.tracking.tracker import Sink
+from distgan.tracking.wandb_sink import Begin, WeightsAndBiases
 from shards.errors import InputError
+from shards.files import write_atomically
 
 if TYPE_CHECKING:
     import wandb
 
-_START_SECONDS = 20.0
-"""To reach the server, at most. Training has begun meanwhile."""
-_END_SECONDS = 120.0
-"""For the server to take what is left, at most, when a run ends."""
-# 255 is what wandb itself reports for Ctrl-C: the run is shown as killed, not as failed.
-_EXIT_CODES: dict[Outcome, int] = {"finished": 0, "failed": 1, "interrupted": 255}
+RUN_ID = "run-id"
+"""In RUN/wandb: the run's id, for a restart before the first checkpoint, which has it too."""
 _ENVIRONMENT = {
     "WANDB_SILENT": "true",  # what a person should know is said through the tracker
     # A killed process loses what was not flushed: 15 s of figures by default.
@@ -42,8 +39,6 @@ _ENVIRONMENT = {
     "WANDB_ERROR_REPORTING": "false",
 }
 
-_Action = Callable[["wandb.Run"], object]
-
 
 class Login(NamedTuple):
     """How the user of this machine logs in to Weights & Biases."""
@@ -54,83 +49,15 @@ class Login(NamedTuple):
     """For the person, where a run that may want a login has none."""
 
 
-class WeightsAndBiases(Sink):
-    """Sends figures and grids to a Weights & Biases run, until that fails for the first time.
-
-    A thread connects and sends: what comes meanwhile waits for it, and training for neither.
-
-    Args:
-        connect: Begins the run; called in that thread, it may take its time.
-        say: Tells the person watching; called in the thread that trains.
-    """
-
-    def __init__(self, connect: Callable[[Callable[[str], None]], wandb.Run], say: Callable[[str], None]) -> None:
-        self._connect = connect
-        self._say = say
-        self._actions: SimpleQueue[_Action | None] = SimpleQueue()
-        self._news: SimpleQueue[str] = SimpleQueue()
-        self._thread = Thread(target=self._send, name="wandb", daemon=True)
-        self._thread.start()
-
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Log the figures."""
-        sent = dict(figures)
-        self._tell(lambda run: run.log(sent, step=step))
-
-    def progress(self, step: int) -> None:
-        """Say what the thread has to say."""
-        self._say_news()
-
-    def scores_of(self, facts: Mapping[str, Any]) -> None:
-        """Add them to the configuration; ``evaluation`` there is what the specification asks for."""
-        known = dict(facts)
-        self._tell(lambda run: run.config.update({"scores_of": known}, allow_val_change=True))  # type: ignore[no-untyped-call]
-
-    def picture(self, step: int, images: int, path: Path) -> None:
-        """Log a grid under ``samples``, unless a roll-back has removed it by the time that its turn comes."""
-
-        def send(run: wandb.Run) -> None:
-            import wandb
-
-            if path.exists():
-                run.log({"samples": wandb.Image(str(path), caption=f"{images:,} images"), "images": images}, step=step)
-
-        self._tell(send)
-
-    def close(self, outcome: Outcome) -> None:
-        """Finish the run, and wait for what is left to upload, but not for ever."""
-        self._tell(lambda run: run.finish(exit_code=_EXIT_CODES[outcome]))
-        self._actions.put(None)
-        self._thread.join(_END_SECONDS)
-        if self._thread.is_alive():
-            self._news.put(f"Weights & Biases has not taken everything within {_END_SECONDS:.0f} s.")
-        self._say_news()
-
-    def _say_news(self) -> None:
-        while not self._news.empty():
-            self._say(self._news.get())
-
-    def _tell(self, action: _Action) -> None:
-        if self._thread.is_alive():  # else it has failed: nothing is kept for nobody
-            self._actions.put(action)
-
-    def _send(self) -> None:
-        try:
-            run = self._connect(self._news.put)
-        except Exception as error:
-            self._news.put(f"Weights & Biases does not start, going on without it: {_reason(error)}")
-            return
-        try:
-            while action := self._actions.get():
-                action(run)
-        except Exception as error:
-            self._news.put(
-                f"Weights & Biases failed and gets nothing more from this run: {_reason(error)}. "
-                "Training is not affected, and metrics.jsonl has every figure."
-            )
-
-
-def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], None]) -> tuple[Sink | None, str | None]:
+def start(
+    spec: RunSpec,
+    run: Path,
+    run_id: str | None,
+    say: Callable[[str], None],
+    *,
+    fingerprint: str | None = None,
+    steps_undone: int = 0,
+) -> tuple[Sink | None, str | None]:
     """Begin a Weights & Biases run, or go on with one. Returns at once; the server is reached meanwhile.
 
     Args:
@@ -138,6 +65,8 @@ def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], Non
         run: The run's folder; files go to ``RUN/wandb``.
         run_id: The run to go on with.
         say: Tells the person watching; called in the thread that trains.
+        fingerprint: Of the shards, shown there.
+        steps_undone: By roll-backs, so far.
 
     Returns:
         The sink and the run's id; no sink, and the id that was given, where there is nothing to send to.
@@ -160,13 +89,10 @@ def start(spec: RunSpec, run: Path, run_id: str | None, say: Callable[[str], Non
         online = key is not None
         if problem or (mode == "online" and not online):
             say(f"Weights & Biases stays offline: {problem or _no_login(settings)}.")
-    run_id = run_id or settings.run_id or _new_id()
-    in_sweep = bool(settings.sweep_id)
-
-    def connect(tell: Callable[[str], None]) -> wandb.Run:
-        return _connect(spec, run, run_id, in_sweep, online, tell)
-
-    return WeightsAndBiases(connect, say), run_id
+    run_id = run_id or _kept_id(run) or settings.run_id or _new_id()
+    _keep_id(run, run_id)
+    begin = Begin(spec, run, run_id, bool(settings.sweep_id), settings.git_commit, fingerprint)
+    return WeightsAndBiases(lambda tell: begin.connect(online, tell), say, spec, run, steps_undone), run_id
 
 
 def settled(spec: RunSpec) -> RunSpec:
@@ -205,6 +131,27 @@ def settled(spec: RunSpec) -> RunSpec:
     changes = {name: value for name, value in found.items() if value and name in defaults}
     tracking = spec.tracking.model_copy(update={"wandb": options.model_copy(update=changes)})
     return spec.model_copy(update={"tracking": tracking})
+
+
+def online_settings() -> tuple[wandb.Settings, str]:
+    """Wandb's settings and login on this machine, for what needs its server.
+
+    Returns:
+        The settings, and the key; "" for a login of another kind.
+
+    Raises:
+        InputError: wandb is not installed or cannot read its settings, the user wants to stay offline, or has no login.
+    """
+    try:
+        settings = _settings()
+    except ImportError:
+        raise InputError("Weights & Biases is not installed: pip install 'distgan[wandb]'") from None
+    if (mode := _mode(settings)) != "online":
+        raise InputError(f"Weights & Biases is {mode} here, by WANDB_MODE or wandb {mode}: nothing is sent")
+    key, problem = _key(settings)
+    if key is None:
+        raise InputError(f"Weights & Biases: {problem or _no_login(settings)}")
+    return settings, key
 
 
 def login(spec: RunSpec, *, send_key: bool = True) -> Login:
@@ -246,7 +193,10 @@ def elsewhere(spec: RunSpec) -> dict[str, str]:
     variables = {"WANDB_SWEEP_ID": found[0], "WANDB_RUN_ID": found[1]} if found else {}
     if spec.tracking.wandb.mode != "disabled":
         with suppress(ImportError):
-            variables |= _own_server(_settings())
+            settings = _settings()
+            variables |= _own_server(settings)
+            if commit := settings.git_commit or commit_of_distgan():
+                variables[VARIABLE] = commit
     return variables
 
 
@@ -256,47 +206,18 @@ def trial() -> tuple[str, str] | None:
     return (sweep, run) if sweep and run else None
 
 
-def _connect(
-    spec: RunSpec, run: Path, run_id: str, in_sweep: bool, online: bool, tell: Callable[[str], None]
-) -> wandb.Run:
-    """Begin the run, offline where the server does not answer, and tell where it is."""
-    import wandb
-
-    if online:
-        try:
-            found = _init(spec, run, run_id, in_sweep, "online")
-            tell(f"Weights & Biases: {found.url}")
-            return found
-        except Exception as error:
-            tell(f"Weights & Biases cannot be reached, staying offline: {_reason(error)}")
-            wandb.teardown()  # else the run's id counts as in use
-    found = _init(spec, run, run_id, in_sweep, "offline")
-    tell(f"Weights & Biases is offline; `wandb sync {found.settings.sync_dir}` uploads the run.")
-    return found
+def _kept_id(run: Path) -> str | None:
+    try:
+        return (run / "wandb" / RUN_ID).read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
-def _init(spec: RunSpec, run: Path, run_id: str, in_sweep: bool, mode: Literal["online", "offline"]) -> wandb.Run:
-    import wandb
-
-    options = spec.tracking.wandb
-    found = wandb.init(
-        # In a sweep its own project and run hold, and its server names the run.
-        project=None if in_sweep else options.project,
-        entity=None if in_sweep else options.entity,
-        id=None if in_sweep else run_id,
-        name=options.name or (None if in_sweep else spec.name),
-        group=options.group,
-        tags=options.tags,
-        config=spec.model_dump(mode="json"),
-        allow_val_change=True,  # a resumed run may change what no number depends on
-        dir=run,
-        resume="allow",
-        mode=mode,
-        reinit="create_new",  # a process may train several times
-        settings=wandb.Settings(console="off", disable_git=True, save_code=False, init_timeout=_START_SECONDS),
-    )
-    found.define_metric("*", step_metric="images")  # the clock by which runs of any batch size compare
-    return found
+def _keep_id(run: Path, run_id: str) -> None:
+    with suppress(OSError):
+        (run / "wandb").mkdir(exist_ok=True)
+        with write_atomically(run / "wandb" / RUN_ID) as file:
+            file.write(run_id.encode("ascii") + b"\n")
 
 
 def _settings() -> wandb.Settings:
@@ -372,8 +293,3 @@ def _no_login(settings: wandb.Settings) -> str:
 
 def _new_id() -> str:
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -54,7 +54,7 @@ class Learner:
         self.image = image
         self.labels = labels
         self.step = 0
-        self.rollbacks = 0
+        self.rollbacks = self.steps_undone = 0
         self.rate_scale = 1.0
         self.noise_seed = spec.seed
         self.clock = Clock(workers.device)
@@ -185,14 +185,15 @@ class Learner:
         inputs = calibration_inputs(spec.model, spec.seed, self.labels, precision.dtype, precision.device)
         return calibrate(self._ema.network, inputs)
 
-    def set_back(self, rollbacks: int, rate_scale: float) -> None:
+    def set_back(self, rollbacks: int, steps_undone: int, rate_scale: float) -> None:
         """Go on from here with other noise and other learning rates than before.
 
         Args:
             rollbacks: How often this has been done, this time included.
+            steps_undone: How many steps it has undone, all together.
             rate_scale: What the specification's learning rates are multiplied by from now on.
         """
-        self.rollbacks, self.rate_scale = rollbacks, rate_scale
+        self.rollbacks, self.steps_undone, self.rate_scale = rollbacks, steps_undone, rate_scale
         digest = hashlib.blake2b(f"{self.spec.seed}/rollback/{rollbacks}".encode(), digest_size=8).digest()
         self.noise_seed = int.from_bytes(digest, "big") >> 1
 
@@ -249,6 +250,7 @@ class Learner:
             seeds={"noise": self.noise_seed},
             rate_scale=self.rate_scale,
             rollbacks=self.rollbacks,
+            steps_undone=self.steps_undone,
             training_seconds=self.clock.seconds,
             guard=dict(guard or {}),
             label_names=self.labels.names,
@@ -276,6 +278,7 @@ class Learner:
                 moments.update({name: lay_out_like(moment, parameter) for name, moment in moments.items()})
         state = checkpoint.state
         self.step, self.rollbacks, self.rate_scale = state.step, state.rollbacks, state.rate_scale
+        self.steps_undone = state.steps_undone
         self.noise_seed = state.seeds["noise"]
         self.clock.seconds = state.training_seconds
         self._averaged_at = None

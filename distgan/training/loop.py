@@ -14,12 +14,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distgan.checkpoint import Best, Checkpoint, best_of, drop_later, go_back, mark_best, prune
+from distgan.checkpoint import Best, Checkpoint, best_of, checkpoints, drop_later, go_back, mark_best, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.order import Ids
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples, split_note
 from distgan.errors import RunError
+from distgan.export import export_safetensors
 from distgan.networks import ImageShape
 from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid, thumbnails
@@ -28,6 +29,7 @@ from distgan.spec import PrecisionName, RunSpec
 from distgan.stages import Stage
 from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
 from distgan.tracking.timeline import TIMELINE, timeline
+from distgan.tracking.tracker import Which
 from distgan.training.advice import Advice
 from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation, improves
@@ -134,6 +136,8 @@ def train(
                     wandb_run_id=checkpoint.state.wandb_run_id if checkpoint else None,
                     total_steps=spec.steps,
                     console=console,
+                    fingerprint=index.fingerprint,
+                    steps_undone=learner.steps_undone,
                 )
                 if listener:
                     tracker.sinks.append(listener)
@@ -175,6 +179,8 @@ def train(
                     except RollBack as rollback:
                         learner, guard = _roll_back(run, learner, rollback.trouble, begin, tracker)
             ended = "finished" if learner.step >= spec.steps else "interrupted"
+            if ended == "finished" and workers.first:
+                _offer("last", Checkpoint(checkpoints(run)[-1]), {}, tracker)
         except KeyboardInterrupt:
             ended = "interrupted"
             raise
@@ -188,14 +194,17 @@ def train(
             tracker.record(f"failed: {error if workers.connected else 'the other workers are gone'}")
             raise
         finally:
-            tracker.close(ended)
-            if workers.first:
-                # No figures or grids yet, or no room: what ended the run matters more.
-                with suppress(InputError, OSError):
-                    write_report(run, complete=complete)
-                with suppress(InputError, OSError):
-                    if spec.tracking.timeline:
+            try:
+                if workers.first and spec.tracking.timeline:
+                    # No grids yet, or no room: what ended the run matters more.
+                    with suppress(InputError, OSError):
                         timeline(run, run / TIMELINE)
+                        tracker.film(learner.step, learner.images, run / TIMELINE)
+            finally:
+                tracker.close(ended)
+            if workers.first:
+                with suppress(InputError, OSError):  # no figures yet, or no room
+                    write_report(run, complete=complete)
     return Outcome(ended, learner.step, learner.images)
 
 
@@ -259,6 +268,7 @@ def _take_steps(
             if stage.batch_size > 1:
                 values["diversity"] = _diversity(learner, critic_loss.fake, real.images)
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
+            memory = _memory(workers)
             if spec.training.stages:
                 values |= {"image_size": stage.size, "fade": spec.timetable.fade(learner.step - 1)}
             values |= guard.means()
@@ -270,7 +280,7 @@ def _take_steps(
             drawn, ratio = learner.images // spec.objective.n_critic, values.get("diversity")
             advice = guard.advise(learner.images, drawn, ratio)
             with workers.together():
-                tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates()})
+                tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates(), **memory})
                 for sentence in advice:
                     tracker.message(f"step {learner.step}: {sentence}")
             _handle(guard.judge(learner.step, drawn, ratio), guard, learner, tracker)
@@ -297,6 +307,7 @@ def _take_steps(
                     saved = learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
                     if best is not None:
                         mark_best(run, best._replace(path=saved.path))
+                        _offer("best", saved, {best.metric: best.value}, tracker)
                     prune(run, spec.training.keep_last, _spans(spec), guard.suspects)
 
 
@@ -337,6 +348,7 @@ def _handle(troubles: list[Trouble], guard: Guard, learner: Learner, tracker: Tr
     """
     with learner.workers.together():
         for trouble in troubles:
+            tracker.alert(trouble.kind, trouble.text)
             tracker.message(guard.handle(trouble, learner.rollbacks))
 
 
@@ -349,17 +361,30 @@ def _roll_back(
 ) -> tuple[Learner, Guard]:
     """The learner and the guard from before a trouble, with fresh noise and lower learning rates."""
     rollbacks, rate_scale = learner.rollbacks + 1, learner.rate_scale * learner.spec.guard.rollback_lr
-    clock = learner.clock  # what is done in vain takes its time too
+    clock, reached = learner.clock, learner.step + learner.steps_undone  # what is done in vain takes its time too
     good = learner.workers.from_first(lambda: _path(go_back(run, trouble.since)))
     learner, guard = begin(Checkpoint(good) if good else None)
     learner.clock = clock
-    learner.set_back(rollbacks, rate_scale)
+    learner.set_back(rollbacks, reached - learner.step, rate_scale)
     tracker.rewind(learner.step)
     tracker.message(
         f"{trouble.text}. Going back to step {learner.step} with fresh noise and learning rates times {rate_scale:g}: "
         f"roll-back {rollbacks} of at most {learner.spec.guard.max_rollbacks}."
     )
     return learner, guard
+
+
+def _offer(which: Which, checkpoint: Checkpoint, scores: dict[str, float], tracker: Tracker) -> None:
+    """Let sinks have the generator of a checkpoint."""
+    state = checkpoint.state
+    facts = {"step": state.step, "images": state.images, "fingerprint": state.fingerprint, **scores}
+
+    def export(out: Path) -> None:
+        if not checkpoint.path.exists():
+            raise InputError("its checkpoint is gone: there is a better one, or a roll-back has removed it")
+        export_safetensors(checkpoint, out)
+
+    tracker.generator(which, state.step, facts, export)
 
 
 def _path(checkpoint: Checkpoint | None) -> Path | None:
@@ -404,6 +429,16 @@ def _diversity(learner: Learner, fake: Tensor, real: Tensor) -> float:
     """How diverse the generated images of the global batch are, as a share of the real ones' diversity."""
     of_fake, of_real = (diversity(learner.assemble(thumbnails(images), MOST_COMPARED)) for images in (fake, real))
     return float(of_fake / of_real.clamp_min(1e-12))
+
+
+def _memory(workers: Workers) -> dict[str, float]:
+    """GiB of the fullest GPU since the last call; nothing on CPUs. The allocator knows: no device is waited for."""
+    if workers.device.type != "cuda":
+        return {}
+    peaks = torch.cuda.max_memory_allocated(workers.device), torch.cuda.max_memory_reserved(workers.device)
+    torch.cuda.reset_peak_memory_stats(workers.device)
+    allocated, reserved = (value / 2**30 for value in workers.most(peaks))
+    return {"gpu/memory_gib": allocated, "gpu/memory_reserved_gib": reserved}
 
 
 class _Meter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -77,6 +77,14 @@ class Workers:
         summed = values.clone()
         dist.all_reduce(summed)
         return summed
+
+    def most(self, values: Sequence[float]) -> list[float]:
+        """The greatest of any process, of each of these numbers. No device is waited for."""
+        if self.world_size == 1:
+            return list(values)
+        most = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return [float(value) for value in most]
 
     def agree(self, wish: Wish) -> Wish:
         """The most that any process wants, asked at the end of a step.

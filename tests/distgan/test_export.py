@@ -35,7 +35,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def of_family(run: Path, name: str) -> Checkpoint:
+def of_family(run: Path, name: str, **training: Any) -> Checkpoint:
     """An untrained generator of 32 pixels, in colour."""
     spec = complete(
         RunSpec.model_validate(
@@ -43,7 +43,8 @@ def of_family(run: Path, name: str) -> Checkpoint:
                 "name": name,
                 "data": {"shards": "https://me:key@host/home/me/faces?token=secret", "image_size": 32},
                 "model": {**FAMILIES[name], "latent_dim": 6},
-                "training": {"images": 1_000},
+                "training": {"images": 1_000, **training},
+                "evaluation": {"every_images": 100},
             }
         )
     )
@@ -163,3 +164,10 @@ def test_what_cannot_be_exported(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"--onnx needs onnxscript: pip install 'distgan\[onnx\]'"):
         export_onnx(checkpoint, tmp_path / "g.onnx")
     assert not (tmp_path / "g.onnx").exists()
+
+
+def test_a_run_that_keeps_its_best_is_exported_without_the_score_that_says_so(tmp_path):
+    export_safetensors(of_family(tmp_path / "run", "dcgan", keep_best="frechet"), tmp_path / "out")
+    exported = Checkpoint(tmp_path / "out")
+    assert exported.state.spec.training.keep_best is None
+    assert Generator(exported).sample(1).shape == (1, 32, 32, 3)

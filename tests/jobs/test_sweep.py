@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,100 +15,21 @@ import yaml
 
 from distgan.spec import load_spec
 from distgan.tracking import read_metrics
+from tests.wandb_server import WandbServer
 
 JOBS = Path(__file__).parents[2] / "jobs"
-KEY = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Server(ThreadingHTTPServer):
-    """Answers what the two commands ask of wandb's server, and deals out trials."""
-
-    def __init__(self, trials: list[dict[str, Any]]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.trials = trials
-        self.config = ""
-        self.dealt = 0
-        self.unknown: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        if "upsertSweep" in query:
-            self.config = variables["config"]
-            project = {"id": "1", "name": "distgan", "entity": {"id": "1", "name": "us"}}
-            sweep = {"id": "1", "name": "sweep1", "state": "RUNNING", "project": project, "config": self.config}
-            return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
-        if "query SweepWithRuns" in query:
-            sweep = {"id": "1", "name": "sweep1", "config": self.config, "runs": {"edges": []}}
-            return {"project": {"sweep": sweep}}
-        if "createAgent" in query:
-            return {"createAgent": {"agent": {"id": "agent"}}}
-        if "agentHeartbeat" in query:
-            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(self.commands(variables))}}
-        if "viewer" in query:
-            viewer = {"id": "1", "entity": "us", "username": "us", "teams": {"edges": []}, "flags": "{}", "email": ""}
-            return {"viewer": viewer, "serverInfo": {"cliVersionInfo": {}, "latestLocalVersionInfo": None}}
-        self.unknown.append(query)
-        return {}
-
-    def commands(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
-        if json.loads(variables["runState"] or "{}"):  # one is running
-            return []
-        if self.dealt == len(self.trials):
-            return [{"type": "exit"}]
-        number, self.dealt = self.dealt, self.dealt + 1
-        arguments = {name: {"value": value} for name, value in self.trials[number].items()}
-        return [{"type": "run", "run_id": f"trial{number}", "program": "train.py", "args": arguments}]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if not self.path.endswith("/graphql"):
-            self.send_error(404)  # figures on wandb's own working
-            return
-        if self.headers["Content-Encoding"] == "gzip":
-            body = gzip.decompress(body)
-        asked = json.loads(body)
-        answer = json.dumps({"data": self.server.answer(asked["query"], asked.get("variables") or {})}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 @pytest.fixture
 def serve() -> Iterator[Any]:
-    servers: list[Server] = []
-
-    def make(*trials: dict[str, Any]) -> Server:
-        server = Server(list(trials))
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server
-
-    yield make
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as stack:
+        yield lambda *trials: stack.enter_context(WandbServer(trials))
 
 
-def wandb(server: Server, folder: Path, *arguments: str) -> str:
+def wandb(server: WandbServer, folder: Path, *arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     environment |= {
-        "WANDB_BASE_URL": server.url,
-        "WANDB_API_KEY": KEY,
+        **server.variables,
         "WANDB_CONFIG_DIR": str(folder / "config"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }

@@ -23,6 +23,7 @@ from distgan.launch import submit as module
 from distgan.launch.local import train_locally
 from distgan.launch.submit import Cluster, Line, job_address, pack_project, read_line
 from distgan.spec import RunSpec, dump_spec, load_spec
+from distgan.tracking.commit import commit_of_distgan
 from distgan.training.complete import complete
 from shards.errors import InputError
 from tests.curves import assert_same, curve, steps
@@ -212,6 +213,13 @@ def submit(tiny, tmp_path, monkeypatch, capsys):
     return run
 
 
+def packed_login(client: Client) -> dict[str, str]:
+    """wandb's variables in the package, without the commit, which is no secret."""
+    variables: dict[str, str] = json.loads(client.packages.get("wandb.json", b"{}"))
+    assert variables.pop("WANDB_GIT_COMMIT", None) in (None, commit_of_distgan())
+    return variables
+
+
 @pytest.mark.parametrize("how", ["variable", "dryrun", "disabled", "folder", "specification"])
 def test_a_run_that_stays_offline_is_sent_without_a_key_and_stays_so_there(submit, monkeypatch, how):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -220,14 +228,14 @@ def test_a_run_that_stays_offline_is_sent_without_a_key_and_stays_so_there(submi
     elif how != "specification":
         monkeypatch.setenv("WANDB_MODE", {"variable": "offline"}.get(how, how))
     client, sent, _ = submit(*(["tracking.wandb.mode=offline"] if how == "specification" else []))
-    assert "wandb.json" not in client.packages
+    assert packed_login(client) == {}
     assert sent.tracking.wandb.mode == ("disabled" if how == "disabled" else "offline")
     assert all(KEY.encode() not in data for data in client.packages.values())
 
 
 def test_a_key_is_sent_with_the_server_and_the_project_that_it_is_for(submit, monkeypatch, tmp_path):
     client, sent, said = submit()
-    assert "wandb.json" not in client.packages
+    assert packed_login(client) == {}
     assert "no login for https://" in said
     own = "https://wandb.example.org:8080"
     (tmp_path / "netrc").write_text(f"machine wandb.example.org:8080 login user password {KEY}\n")
@@ -235,11 +243,11 @@ def test_a_key_is_sent_with_the_server_and_the_project_that_it_is_for(submit, mo
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     monkeypatch.setenv("WANDB_ENTITY", "team")
     client, sent, said = submit()
-    assert json.loads(client.packages["wandb.json"]) == {"WANDB_BASE_URL": own, "WANDB_API_KEY": KEY}
+    assert packed_login(client) == {"WANDB_BASE_URL": own, "WANDB_API_KEY": KEY}
     assert (sent.tracking.wandb.project, sent.tracking.wandb.entity) == ("theirs", "team")
     assert "no login" not in said
     client, sent, _ = submit("--no-key")
-    assert json.loads(client.packages["wandb.json"]) == {"WANDB_BASE_URL": own}
+    assert packed_login(client) == {"WANDB_BASE_URL": own}
 
 
 @pytest.mark.parametrize(

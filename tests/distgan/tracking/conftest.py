@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -10,6 +16,7 @@ from PIL import Image
 from distgan.spec import RunSpec, dump_spec
 from distgan.tracking import Tracker, open_tracker
 from distgan.tracking.tracker import Outcome
+from tests.wandb_server import WandbServer
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +28,16 @@ def _no_account(monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))
     wandb.teardown()  # it keeps what it has read
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[WandbServer]:
+    """A stand-in for wandb's server, which is the user's own."""
+    with WandbServer() as server:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+        yield server
+    wandb.teardown()
 
 
 def make_spec(mode: str = "disabled", **wandb: object) -> RunSpec:
@@ -86,3 +103,50 @@ def figures(step: int, **others: float) -> dict[str, float]:
         "time/data_wait": 0.001,
         **others,
     }
+
+
+class FakeRun(wandb.Run):
+    """A run of which one call fails."""
+
+    id = "fake"
+    url = "https://example.invalid/fake"
+    settings = wandb.Settings()
+
+    def __init__(self, fails: str) -> None:
+        self.fails = fails
+        self.calls: list[tuple[object, ...]] = []
+        self.threads: set[str] = set()
+
+    def _call(self, name: str, *args: object) -> None:
+        self.calls.append((name, *args))
+        self.threads.add(threading.current_thread().name)
+        if name == self.fails:
+            raise wandb.errors.CommError("quota exceeded")
+
+    def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
+        self._call("log", data, step)
+
+    def finish(self, exit_code: int | None = None) -> None:
+        self._call("finish", exit_code)
+
+    def alert(self, title: str, text: str, level=None, wait_duration=None) -> None:
+        self._call("alert", title, text)
+
+    def log_artifact(self, artifact, aliases=None, **options):
+        self._call("log_artifact", aliases)
+
+    def define_metric(self, *args, **kwargs):
+        self._call("define_metric")
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    """What a file of wandb's holds, a record each."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def history(found: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Its rows by step."""
+    items = [record["history"]["item"] for record in found if record["type"] == "history"]
+    return {item["_step"]: item for item in items}

@@ -23,8 +23,21 @@ class Recorder(Sink):
     def message(self, text):
         self.calls.append(("message", text))
 
+    def alert(self, title, text):
+        self.calls.append(("alert", title, text))
+
+    def generator(self, which, step, facts, export):
+        self.calls.append(("generator", which, step, facts, export))
+
+    def film(self, step, images, path):
+        self.calls.append(("film", step, images, path))
+
     def close(self, outcome):
         self.calls.append(("close", outcome))
+
+
+def write_nothing(folder: Path) -> None:
+    """Where a generator would be exported."""
 
 
 def use(tracker: Tracker) -> None:
@@ -32,6 +45,9 @@ def use(tracker: Tracker) -> None:
     tracker.log(1, {"loss/critic": 0.5})
     tracker.picture(1, 8, Path("samples/0000000008.png"))
     tracker.message("hello")
+    tracker.alert("won", "the critic has won")
+    tracker.generator("best", 1, {"images": 8}, write_nothing)
+    tracker.film(1, 8, Path("timeline.gif"))
     tracker.close("finished")
 
 
@@ -45,6 +61,9 @@ def test_every_sink_is_told_everything():
         ("log", 1, {"loss/critic": 0.5}),
         ("picture", 1, 8, Path("samples/0000000008.png")),
         ("message", "hello"),
+        ("alert", "won", "the critic has won"),
+        ("generator", "best", 1, {"images": 8}, write_nothing),
+        ("film", 1, 8, Path("timeline.gif")),
         ("close", "finished"),
     ]
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,12 @@ import wandb
 from PIL import Image
 
 from distgan.spec import RunSpec, load_spec
-from distgan.tracking import read_metrics, weights_and_biases
+from distgan.tracking import read_metrics, wandb_sink
 from distgan.tracking.records import read_log
-from distgan.tracking.weights_and_biases import WeightsAndBiases, elsewhere, login, settled, start, trial
+from distgan.tracking.weights_and_biases import elsewhere, login, settled, start, trial
 from shards.errors import InputError
-from tests.distgan.tracking.conftest import draw_grid, figures, make_spec, open_run
-
-KEY = "0123456789abcdef0123456789abcdef01234567"
-
-
-def records(file: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def history(found: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    items = [record["history"]["item"] for record in found if record["type"] == "history"]
-    return {item["_step"]: item for item in items}
+from tests.distgan.tracking.conftest import FakeRun, draw_grid, figures, history, make_spec, open_run, records
+from tests.wandb_server import KEY
 
 
 def test_offline_holds_the_same_figures_and_grids_and_is_resumed(run, capfd):
@@ -100,7 +88,7 @@ def test_nobody_is_asked_where_the_user_wants_to_stay_offline(run, monkeypatch, 
 def test_a_server_out_of_reach_delays_nothing_and_leaves_an_offline_run_and_no_trace_of_the_key(
     run, monkeypatch, silent_server
 ):
-    monkeypatch.setattr(weights_and_biases, "_START_SECONDS", 3.0)
+    monkeypatch.setattr(wandb_sink, "_START_SECONDS", 3.0)
     tracker = open_run(run, make_spec("auto"), wandb_run_id="theone")
     tracker.log(10, figures(10))
     assert not (run / "wandb").exists() or not list(run.glob("wandb/offline-run-*"))  # it is still being asked
@@ -146,55 +134,6 @@ def forbid_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without_wandb)
 
 
-class FakeRun(wandb.Run):
-    """A run of which one call fails."""
-
-    id = "fake"
-    url = "https://example.invalid/fake"
-    settings = wandb.Settings()
-
-    def __init__(self, fails: str) -> None:
-        self.fails = fails
-        self.calls: list[tuple[object, ...]] = []
-
-    def _call(self, name: str, *args: object) -> None:
-        self.calls.append((name, *args))
-        if name == self.fails:
-            raise wandb.errors.CommError("quota exceeded")
-
-    def log(self, data: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
-        self._call("log", data, step)
-
-    def finish(self, exit_code: int | None = None) -> None:
-        self._call("finish", exit_code)
-
-    def define_metric(self, *args, **kwargs):
-        self._call("define_metric")
-
-
-@pytest.mark.parametrize("fails", ["log", "finish"])
-def test_a_failure_is_said_once_and_training_goes_on(fails):
-    said: list[str] = []
-    fake = FakeRun(fails)
-    sink = WeightsAndBiases(lambda tell: fake, said.append)
-    sink.log(1, figures(1))
-    sink.log(2, figures(2))
-    sink.close("finished")
-    assert len(said) == 1
-    assert "quota exceeded" in said[0]
-    assert [call[0] for call in fake.calls] == (["log"] if fails == "log" else ["log", "log", "finish"])
-
-
-def test_a_grid_that_a_roll_back_has_removed_is_left_out(tmp_path):
-    said: list[str] = []
-    fake = FakeRun("nothing")
-    sink = WeightsAndBiases(lambda tell: fake, said.append)
-    sink.picture(1, 8, tmp_path / "missing.png")
-    sink.close("finished")
-    assert said == []
-    assert [call[0] for call in fake.calls] == ["finish"]
-
-
 def test_a_grey_grid_is_grey_there_too(run):
     tracker = open_run(run, make_spec("auto"))
     tracker.picture(1, 8, draw_grid(run, 8, mode="L"))
@@ -202,16 +141,6 @@ def test_a_grey_grid_is_grey_there_too(run):
     (picture,) = run.glob("wandb/offline-run-*/files/media/images/samples_*.png")
     with Image.open(picture) as image:
         assert image.mode == "L"
-
-
-def test_what_has_not_ended_in_time_is_left(monkeypatch):
-    monkeypatch.setattr(weights_and_biases, "_END_SECONDS", 0.1)
-    said: list[str] = []
-    ended = threading.Event()
-    sink = WeightsAndBiases(lambda tell: ended.wait() and FakeRun("nothing"), said.append)
-    sink.close("finished")
-    ended.set()
-    assert [text for text in said if "has not taken everything" in text]
 
 
 def test_nothing_starts_and_training_goes_on(run, monkeypatch):
@@ -391,10 +320,27 @@ def test_a_trial_of_a_sweep_is_the_run_that_the_sweep_has_made(run, monkeypatch)
     assert trial() == ("sweep", "mine")
     seen = init_options(monkeypatch, run, make_spec("auto"))
     assert [seen[name] for name in ("id", "project", "entity", "name")] == [None] * 4  # wandb knows them, and complains
-    assert elsewhere(make_spec("auto")) == {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "mine"}
+    monkeypatch.setenv("WANDB_GIT_COMMIT", "c" * 40)
+    sent = {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": "mine", "WANDB_GIT_COMMIT": "c" * 40}
+    assert elsewhere(make_spec("auto")) == sent
 
 
 def test_wandb_is_imported_nowhere_else():
-    package = Path(weights_and_biases.__file__).parents[1]
-    importing = [path.name for path in package.rglob("*.py") if "import wandb" in path.read_text()]
-    assert importing == ["weights_and_biases.py"]
+    package = Path(wandb_sink.__file__).parents[1]
+    importing = sorted(
+        path.name for path in package.rglob("*.py") if re.search(r"(import|from) wandb\b", path.read_text())
+    )
+    assert importing == ["dashboard.py", "wandb_sink.py", "weights_and_biases.py"]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_goes_on_under_the_same_id(run):
+    first, run_id = start(make_spec("offline"), run, None, lambda text: None)
+    second, again = start(make_spec("offline"), run, None, lambda text: None)
+    assert run_id
+    assert again == run_id
+    assert start(make_spec("disabled"), run, "of the checkpoint", lambda text: None) == (None, "of the checkpoint")
+    third, other = start(make_spec("offline"), run, "ofthecheckpoint", lambda text: None)
+    assert other == "ofthecheckpoint"
+    for sink in (first, second, third):
+        assert sink
+        sink.close("finished")
