@@ -110,7 +110,7 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
     tree |= {"name": "suggested", "data": {"shards": facts.shards, "image_size": facts.size, "flip": facts.mirrored}}
     reasons = {
         "data.flip": _of_mirrors(facts),
-        "optimizer.generator": "twice the paper's rate learns faster at first, and falls until the run ends, so that "
+        "optimizer.generator": "a rate above the paper's learns faster at first, and falls until the run ends, so that "
         "the game comes to rest",
     }
     together = workers * TOGETHER if workers > 1 else 1.0
