@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from distgan.checkpoint import Checkpoint, best_of, find_checkpoint
+from distgan.checkpoint import STATE, Checkpoint, best_of, find_checkpoint
 from distgan.sampling import Bytes, grid_of, image_bytes
 from distgan.sampling.generator import Generator
 from distgan.sampling.paths import between
@@ -55,7 +55,8 @@ def draw_ways(run: Path) -> Ways | str:
     """
     best = best_of(run)
     try:
-        return _draw(best.path if best else find_checkpoint(run).path, best is not None)
+        path = best.path if best else find_checkpoint(run).path
+        return _draw(path, best is not None, (path / STATE).stat().st_mtime_ns)
     except InputError as error:
         return str(error)
     except (OSError, RuntimeError, MemoryError) as error:  # a checkpoint that is removed just now, too little memory
@@ -63,8 +64,11 @@ def draw_ways(run: Path) -> Ways | str:
 
 
 @lru_cache(maxsize=32)
-def _draw(path: Path, best: bool) -> Ways:
-    """A checkpoint never changes: a page that is written again and again shows the same ways."""
+def _draw(path: Path, best: bool, written: int) -> Ways:
+    """A checkpoint never changes, but after a roll-back there is another of its name, written at another time.
+
+    A page that is written again and again shows the same ways.
+    """
     checkpoint = Checkpoint(path)
     rows = _rows(Generator(checkpoint))
     pixels = grid_of([picture for row in rows for picture in row], columns=STEPS)
