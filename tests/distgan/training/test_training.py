@@ -82,6 +82,7 @@ def trained(tiny, bars, tmp_path):
                 "batch_size": 32,
                 "images": 16_000,
                 "checkpoint_every_images": 16_000,
+                "precision": "float32",  # on every machine: the shares below are near what is asked for
                 "ema_half_life_images": 1000,
             },
             tracking={"log_every": 100, "sample_every_images": 16_000, "wandb": {"mode": "disabled"}},
