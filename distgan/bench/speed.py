@@ -179,7 +179,8 @@ def _of_stage(learner: Learner, stage: Stage, round_seconds: float, *, sides: bo
     figures = {"images/s": _rate(lambda: run(True, True), steps * stage.images_per_step)}
     if sides:
         figures["critic updates/s"] = _rate(lambda: run(True, False), steps * n_critic)
-        figures["generator updates/s"] = _rate(lambda: run(False, True), steps)
+        if not learner.spec.objective.rest.get("share_fakes"):  # which it cannot do alone
+            figures["generator updates/s"] = _rate(lambda: run(False, True), steps)
     return figures
 
 

@@ -32,3 +32,10 @@ def test_the_step_is_measured(tiny):
     assert figures["precision"] == "bfloat16"
     for name in ("images/s", "critic updates/s", "generator updates/s"):
         assert figures[name] > 0
+
+
+def test_a_generator_that_is_judged_by_the_critic_s_fakes_is_not_measured_alone(tiny):
+    figures = speed.bench_step(tiny(objective__share_fakes=True), round_seconds=0.05)
+    assert figures["images/s"] > 0
+    assert figures["critic updates/s"] > 0
+    assert "generator updates/s" not in figures
