@@ -74,6 +74,20 @@ def test_what_follows_from_the_time(tmp_path):
         assert values[0] < values[-1]
 
 
+@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize(
+    ("images", "rate", "kind"),
+    [(49_000, 4e-4, "constant"), (50_000, 8e-4, "linear"), (1_900_000, 8e-4, "linear"), (2_000_000, 4e-4, "linear")],
+)
+def test_the_rate_falls_where_there_is_time_for_it(tmp_path, size, images, rate, kind):
+    facts = dataclasses.replace(FACES, size=size)
+    run, text = suggested(tmp_path, facts, minutes=images / 60 + 0.01, speed=1.0)
+    assert run.training.images == images
+    for optimizer in (run.optimizer.generator, run.optimizer.critic):
+        assert (optimizer.lr, optimizer.schedule.kind) == (rate, kind)
+    assert ("no time for one that falls" in text) == (kind == "constant")
+
+
 def test_the_speed_is_that_of_the_networks_that_are_chosen(tmp_path):
     asked = []
 
