@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from distgan import cli
 from distgan.spec import RunSpec
 from shards.images import Transform
 from shards.sources.base import Recognised, Sample
@@ -65,6 +67,21 @@ class Discs:
     @property
     def recognised(self) -> Recognised:
         return Recognised("arrays", self.layout, samples=self.count)
+
+
+@pytest.fixture
+def distgan(capsys, monkeypatch) -> Callable[..., tuple[int, str]]:
+    """Runs the command in this process: (exit status, what it printed)."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["distgan", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return int(ended.value.code or 0), captured.out + captured.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -26,21 +26,6 @@ from shards.reader import Reader
 
 
 @pytest.fixture
-def distgan(capsys, monkeypatch):
-    """Runs the command in this process: (exit status, what it printed)."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["distgan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return int(ended.value.code or 0), captured.out + captured.err
-
-    return run
-
-
-@pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Class folders with twelve sound images and one that is none."""
     for i in range(12):

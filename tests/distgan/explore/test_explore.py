@@ -6,7 +6,7 @@ import inspect
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from distgan import cli
 from distgan.commands.explore import explore
 from distgan.explore import server
 from distgan.explore.pictures import COUNT, Explorer
@@ -24,21 +23,6 @@ from tests.distgan.explore.conftest import keep, serving
 
 TOKEN = "a-token-of-the-tests"
 expect.set_options(timeout=60_000)  # a busy machine is no failure
-
-
-@pytest.fixture
-def distgan(capsys, monkeypatch) -> Callable[..., tuple[int, str]]:
-    """Runs the command in this process: (exit status, what it printed)."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["distgan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return int(ended.value.code or 0), captured.out + captured.err
-
-    return run
 
 
 @pytest.fixture
