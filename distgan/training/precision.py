@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from distgan.memory import keep_freed_memory
 from distgan.spec import PrecisionName
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -23,6 +24,8 @@ class Precision:
     """
 
     def __init__(self, name: PrecisionName, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
         if name == "auto":
             name = "bfloat16" if computes_in_bfloat16(device) else "float32"
         self.name: PrecisionName = name

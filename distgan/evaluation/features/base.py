@@ -9,7 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from distgan.memory import keep_freed_memory
 from shards.errors import InputError
+
+ACTIVATION = 30 * 1024**2
+"""Bytes of the largest activation that a network makes on a CPU."""
 
 
 class Described(NamedTuple):
@@ -75,6 +79,28 @@ class Features:
         return described
 
 
+def in_parts(describe: Callable[[Tensor], Described], floats: int) -> Callable[[Tensor], Described]:
+    """The same description, on a CPU of so many pictures at a time that no activation is larger than 30 MiB.
+
+    Whatever :func:`keep_freed_memory` asks for, larger ones are memory that the system clears anew each time.
+
+    Args:
+        describe: Describes any number of pictures.
+        floats: Numbers in the largest activation of one picture.
+    """
+    most = max(1, ACTIVATION // (4 * floats))
+
+    def describe_in_parts(images: Tensor) -> Described:
+        if images.device.type != "cpu" or len(images) <= most:
+            return describe(images)
+        parts = [describe(part) for part in torch.split(images, most)]
+        logits = [part.logits for part in parts if part.logits is not None]
+        return Described(torch.cat([part.vectors for part in parts]), torch.cat(logits) if logits else None)
+
+    return describe_in_parts
+
+
 def frozen(network: nn.Module) -> nn.Module:
     """A network that is only asked."""
+    keep_freed_memory()
     return network.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distgan.evaluation.features.base import Described, Features, frozen
+from distgan.evaluation.features.base import Described, Features, frozen, in_parts
 from shards.digests import file_digests
 from shards.errors import InputError
 
@@ -53,7 +53,12 @@ def load(argument: str) -> Features:
         return Described(vectors, logits)
 
     return Features(
-        "inception", "FID", sha256, network, describe, {"input": 299, "resize": "bilinear, as TensorFlow 1"}
+        "inception",
+        "FID",
+        sha256,
+        network,
+        in_parts(describe, 64 * 147**2),
+        {"input": 299, "resize": "bilinear, as TensorFlow 1"},
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from distgan.evaluation.features.base import Described, Features, frozen
+from distgan.evaluation.features.base import Described, Features, frozen, in_parts
 from distgan.evaluation.pictures import enlarged
 from shards.digests import file_digests
 from shards.errors import InputError
@@ -61,4 +61,11 @@ def load(argument: str) -> Features:
         return Described(vectors, network._fc(vectors))
 
     name = "lite0" if size == SIZE else f"lite0-{size}"
-    return Features(name, f"FD-{name}", sha256, network, describe, {"input": size, "resize": "bilinear, antialias"})
+    return Features(
+        name,
+        f"FD-{name}",
+        sha256,
+        network,
+        in_parts(describe, 96 * (size // 2) ** 2),
+        {"input": size, "resize": "bilinear, antialias"},
+    )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.evaluation.features import inception, lite0, load_features, module, while_training
+from distgan.evaluation.features.base import ACTIVATION, Described, in_parts
 from shards.errors import InputError
 
 
@@ -76,3 +77,20 @@ def test_a_run_that_asks_for_none_takes_the_cheaper_lite0(monkeypatch, weights, 
     monkeypatch.setattr(inception, "at_hand", lambda: weights)
     monkeypatch.setattr(lite0, "installed", lambda: installed)
     assert while_training() == expected
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 8])
+def test_a_large_network_describes_few_pictures_at_a_time(most):
+    seen = []
+
+    def describe(images):
+        seen.append(len(images))
+        return Described(images.float().mean((2, 3)), images.float().amax((2, 3)))
+
+    images = pictures(7)
+    found = in_parts(describe, ACTIVATION // (4 * most))(images)
+    assert max(seen) <= most
+    assert sum(seen) == 7
+    assert torch.equal(found.vectors, images.float().mean((2, 3)))
+    assert found.logits is not None
+    assert torch.equal(found.logits, images.float().amax((2, 3)))
