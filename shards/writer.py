@@ -681,8 +681,8 @@ def _write_shards(
 WORTH_STARTING_S = 1.0
 """Seconds of work for one process, from which on others are started; that takes a third of a second each."""
 HEAVY_S = 2e-4
-"""Seconds for an item, from which on nearly all of them are spent in decoders, which several threads run at once: those
-cost nothing to start."""
+"""Seconds for an item, from which on nearly all are spent in decoders: less work than is worth a process is then shared
+among threads, which cost nothing to start, but wait for each other in what is Python."""
 MOST_THREADS = 4
 """More hinder each other in what is Python."""
 LOOK_EVERY_S = 0.05
@@ -769,10 +769,10 @@ class _Team:
                     future.result()
         elif self._others > 0 and self._taken < len(self._shards):
             elapsed = time.monotonic() - self._began
-            if elapsed >= HEAVY_S * everywhere and self._others < MOST_THREADS:
-                self._start_threads()
-            elif (self._items - everywhere) * elapsed > WORTH_STARTING_S * everywhere:
+            if (self._items - everywhere) * elapsed > WORTH_STARTING_S * everywhere:
                 self._start_processes()
+            elif elapsed >= HEAVY_S * everywhere and self._others < MOST_THREADS:
+                self._start_threads()
 
     def gather(self) -> dict[int, Note]:
         """Wait for the other processes. Returns the notes of their shards; raises what ended one of them."""

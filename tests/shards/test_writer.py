@@ -61,6 +61,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other threads are started however little there is to do."""
     monkeypatch.setattr(writer, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(writer, "WORTH_STARTING_S", math.inf)
     monkeypatch.setattr(writer, "HEAVY_S", 0.0)
 
 
@@ -596,11 +597,12 @@ def test_others_are_started_where_there_is_enough_to_do(tmp_path: Path, monkeypa
     pack(FakeSource(400), tmp_path / "small", TRANSFORM, shard_samples=10, workers=2, progress=progress)
     assert not seen
     few = max(threads)
-    # What takes long to decode is shared among threads, and else among processes.
-    pack(SlowSource(400), tmp_path / "heavy", TRANSFORM, shard_samples=10, workers=3, progress=progress)
+    # Much work is shared among processes; less among threads, where it is decoding.
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "WORTH_STARTING_S", math.inf)
+        pack(SlowSource(400), tmp_path / "heavy", TRANSFORM, shard_samples=10, workers=3, progress=progress)
     assert not seen
     assert max(threads) >= few + 2
-    monkeypatch.setattr(writer, "HEAVY_S", math.inf)
     pack(SlowSource(400), tmp_path / "large", TRANSFORM, shard_samples=10, workers=3, progress=progress)
     assert len(seen) == 2
     assert files_of(tmp_path / "small") == files_of(tmp_path / "large") == files_of(tmp_path / "heavy")
