@@ -55,6 +55,27 @@ def test_the_square_is_about_the_face_wherever_it_is(left, top):
 
 
 @needs_opencv
+def test_faces_that_fill_their_picture_are_found():
+    tight = 0
+    for i in range(20):
+        canvas, _ = placed(i, 250, 150)
+        face = find_face(canvas)
+        if face is None:
+            continue
+        left, top, side = face
+        picture = canvas.crop((left, top, left + side, top + side))
+        found = find_face(picture)
+        if found is None:
+            continue
+        tight += 1
+        assert found[0] >= 0
+        assert found[1] >= 0
+        assert max(found[0], found[1]) + found[2] <= side
+        assert found[2] > 0.7 * side
+    assert tight >= 14
+
+
+@needs_opencv
 def test_nearly_all_invented_faces_are_found():
     assert sum(find_face(draw_face(3, i)[0]) is not None for i in range(50)) >= 45
 
