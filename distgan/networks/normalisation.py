@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Normalisation = Literal["batch", "layer", "instance", "none"]
@@ -70,23 +71,18 @@ class SyncBatchNorm(_BatchNorm):
     """BatchNorm whose mean and variance are those of all processes' images, on any device and twice differentiable.
 
     ``torch.nn.SyncBatchNorm`` refuses the CPU, and its backward cannot be differentiated. In evaluation mode both are
-    BatchNorm. Processes may hold different numbers of images.
+    BatchNorm. Processes may hold different numbers of images. They exchange one tensor forward and one backward.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, channels, …), normalised, scaled and shifted."""
         if not self.training and self.track_running_stats:
             return super().forward(x)
-        each = [0, *range(2, x.dim())]
-        shape = [1, -1, *[1] * (x.dim() - 2)]
-        values = x.to(self.weight.dtype)  # statistics in the weights' own type, also under autocast
-        found = _Moments(values, each)
+        normalised, count, mean, variance = _Normalise.apply(x, self.weight, self.bias, self.eps)
         if self.track_running_stats:
-            unbiased = found.variance * found.count / (found.count - 1)
-            self._track((found.shift.flatten() + found.mean).detach(), unbiased.detach())
-        scale = self.weight * (found.variance + self.eps).rsqrt()
-        centred = found.centred - found.mean.view(shape)
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+            self._track(mean, variance * (count / (count - 1)))
+        result: Tensor = normalised
+        return result
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
@@ -104,6 +100,63 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"(N, channels, …) is wanted, not {tuple(x.shape)}")
 
 
+class _Normalise(torch.autograd.Function):
+    """What :class:`SyncBatchNorm` does in training, in few passes over the maps, by kernels that BatchNorm has.
+
+    Where somebody wants the gradient of its gradient, backward takes the way of :func:`_normalised`, which autograd
+    follows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        """The normalised maps; the count of values, scalar; mean and biased variance (channels,), in weight's type."""
+        own_mean, own_variance = torch.batch_norm_update_stats(x, torch.zeros_like(bias), torch.ones_like(bias), 0.0)
+        own_mean, own_variance = own_mean.double(), own_variance.double()  # squares of means would lose digits below
+        own_count = own_mean.new_full((1,), x.numel() // x.shape[1])
+        squares = own_variance + own_mean.square()
+        sums = sum_over_processes(torch.cat([torch.stack([own_mean, squares]).flatten() * own_count, own_count]))
+        mean, squares = (sums[:-1] / sums[-1]).view(2, -1)
+        variance = (squares - mean.square()).clamp(min=0)
+        count, mean, variance = sums[-1].to(weight.dtype), mean.to(weight.dtype), variance.to(weight.dtype)
+        ctx.save_for_backward(x, weight, bias, count, mean, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(count, mean, variance)
+        return batch_norm(x, mean, variance, weight, bias, eps=eps), count, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """With x̂ the normalised and N values in all: weight/σ · (g − Σg/N − x̂ · Σ(g·x̂)/N), sums over all processes."""
+        x, weight, bias, count, mean, variance = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            wanted = [tensor for tensor, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if needed]
+            normalised = _normalised(x, weight, bias, ctx.eps)
+            found = iter(torch.autograd.grad(normalised, wanted, gradient, create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None
+        inverse = (variance + ctx.eps).rsqrt()
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        gradient = gradient.contiguous(memory_format=layout)
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, mean, inverse, True, ctx.eps, [False, True, True]
+        )
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            along, level = sum_over_processes(torch.stack([of_weight, of_bias])) / count
+            scale, zero, one = weight * inverse, torch.zeros_like(mean), torch.ones_like(mean)
+            # Two maps that are linear in each channel, for which evaluation's BatchNorm is the kernel.
+            of_x = batch_norm(gradient, zero, one, scale, -scale * level, eps=0.0)
+            of_x += batch_norm(x, mean, one, -scale * inverse * along, zero, eps=0.0)
+        return of_x, of_weight, of_bias, None
+
+
+def _normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """What :class:`_Normalise` gives, by operations that can be differentiated any number of times."""
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    found = _Moments(x.to(weight.dtype), [0, *range(2, x.dim())])  # in the weights' own type, also under autocast
+    scale = weight * (found.variance + eps).rsqrt()
+    centred = found.centred - found.mean.view(shape)
+    return (centred * scale.view(shape) + bias.view(shape)).to(x.dtype)
+
+
 class _Moments:
     """Mean and variance of values over all processes, differentiable any number of times.
 
@@ -117,8 +170,7 @@ class _Moments:
 
     Attributes:
         count: Values that a mean is of, a scalar.
-        shift: As values, with 1 for the dimensions that are summed over.
-        centred: values − shift.
+        centred: values − shift, as values.
         mean: Of those, without these dimensions; 0 but for rounding.
         variance: Likewise, the biased one.
     """
@@ -129,8 +181,8 @@ class _Moments:
             count = values.new_full((1,), values.numel() // own.numel())
             sums = sum_over_processes(torch.cat([own.flatten(), count]))
             self.count = sums[-1]
-            self.shift = (sums[:-1] / self.count).view(own.shape)
-        self.centred = values - self.shift
+            shift = (sums[:-1] / self.count).view(own.shape)
+        self.centred = values - shift
         sums = sum_over_processes(torch.stack([self.centred.sum(each), self.centred.square().sum(each)]))
         mean, squares = sums / self.count
         self.mean: Tensor = mean

@@ -32,6 +32,7 @@ from distgan.training.evaluation import Evaluation
 from distgan.training.guard import Guard
 from distgan.training.learner import Learner
 from distgan.training.loop import train
+from distgan.training.optimizers import OPTIMIZERS
 from distgan.training.workers import Workers
 from shards.errors import DamageError, InputError
 from shards.index import Index
@@ -834,6 +835,7 @@ class _Endless:
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, recipe):
     """Nor does the guard between two log lines. A GPU that is waited for has nothing to do until it is told more."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which that device has none of
+    monkeypatch.setitem(OPTIMIZERS, "adam", OPTIMIZERS["adam"]._replace(build=torch.optim.Adam))  # nor a fused kernel
     changes = ["tracking.log_every=1_000_000", "tracking.sample_every_images=1_000_000_000"]
     spec = complete(load_spec(recipe, changes)).in_images(_Endless.samples)
     learner = Learner(spec, ImageShape.of(spec, 3), Workers.alone(torch.device("meta")))
