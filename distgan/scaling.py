@@ -148,11 +148,11 @@ def bench_scaling(spec: RunSpec | None, most: int | None = None, channels: int =
     spec = (spec or RunSpec(name="bench", data=DataSpec(shards=""))).full_size()
     gpus = torch.cuda.device_count()
     places = gpus or os.cpu_count() or 1
-    most = most or min(places, spec.training.batch_size)
+    most = most or min(places, spec.training.batch_size // spec.training.accumulate)
     if gpus and most > gpus:
         raise InputError(f"there are {gpus} GPUs here: --workers is at most {gpus}")
-    if most > spec.training.batch_size:
-        raise InputError(f"training.batch_size is {spec.training.batch_size}, too few for {most} workers")
+    if reason := spec.cannot_share(most):
+        raise InputError(reason)
     threads = max(1, (os.cpu_count() or 1) // most)  # the same for any number of workers
     found: list[Measurement] = []
     for fixed in FIXED:

@@ -49,6 +49,21 @@ class Loss(NamedTuple):
     fake: Tensor
     """The generator's images of this update, (N, C, S, S)."""
 
+    @classmethod
+    def of_parts(cls, parts: Sequence[Loss], sizes: Sequence[int]) -> Loss:
+        """The loss of a batch that was dealt with in parts of so many images: losses and figures are means over images.
+
+        It has no graph any more.
+        """
+        if len(parts) == 1:
+            return parts[0]
+
+        def mean(of_each: Sequence[Tensor]) -> Tensor:
+            return torch.stack([x.detach() * (size / sum(sizes)) for x, size in zip(of_each, sizes, strict=True)]).sum(0)
+
+        figures = {name: mean([part.figures[name] for part in parts]) for name in parts[0].figures}
+        return cls(mean([part.value for part in parts]), figures, torch.cat([part.fake for part in parts]))
+
 
 class Side(nn.Module):
     """One side of the game: the networks it trains are submodules, the opponent is not.

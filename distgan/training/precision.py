@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from distgan.memory import keep_freed_memory
+from distgan.products import has_tf32, multiply_exactly, tf32
 from distgan.spec import PrecisionName
+from shards.errors import InputError
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -20,14 +22,26 @@ class Precision:
     Args:
         name: As in ``training.precision``; ``auto`` is bfloat16 on a device that :func:`computes_in_bfloat16`, else
             float32.
-        device: Where the networks are.
+        device: Where the networks are. If it is a GPU, this process's float32 is without TF32 from here on, but in
+            :meth:`products`.
+
+    Raises:
+        InputError: ``tfloat32`` on a device that has none.
     """
 
     def __init__(self, name: PrecisionName, device: torch.device) -> None:
         if device.type == "cpu":
             keep_freed_memory()
+        else:
+            multiply_exactly()
         if name == "auto":
             name = "bfloat16" if computes_in_bfloat16(device) else "float32"
+        if name == "tfloat32" and not has_tf32(device):
+            instead = "bfloat16 or float32" if computes_in_bfloat16(device) else "float32"
+            raise InputError(
+                f"training.precision is tfloat32, which NVIDIA's GPUs have from Ampere on, and {_called(device)} has not: "
+                f"set it to {instead}"
+            )
         self.name: PrecisionName = name
         self.device = device
         self.dtype = torch.float64 if name == "float64" else torch.float32
@@ -40,6 +54,10 @@ class Precision:
     def autocast(self) -> AbstractContextManager[None]:
         """The context that forward passes run in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16")
+
+    def products(self) -> AbstractContextManager[None]:
+        """The context that forward and backward passes of training run in."""
+        return tf32() if self.name == "tfloat32" else nullcontext()
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
@@ -55,6 +73,10 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return False
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this processor"
 
 
 def lay_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:
