@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from distgan.training import precision as precision_module
 from distgan.training.precision import Precision, lay_out_like
+from shards.errors import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -36,6 +38,54 @@ def test_auto_is_bfloat16_only_where_a_processor_computes_in_it(monkeypatch, cap
 def test_a_torch_that_cannot_say_what_the_processor_has_stays_with_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert Precision("auto", CPU).name == "float32"
+
+
+@pytest.fixture
+def products():
+    """Sets the process's settings back, which other tests should find as they were."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [backend.fp32_precision for backend in backends]
+    yield lambda: [backend.fp32_precision for backend in backends]
+    for backend, precision in zip(backends, before, strict=True):
+        backend.fp32_precision = precision
+
+
+def test_tfloat32_has_tf32_in_training_s_products_alone(monkeypatch, products):
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: True)
+    precision = Precision("tfloat32", CUDA)
+    assert (precision.name, precision.dtype) == ("tfloat32", torch.float32)
+    assert products() == ["ieee", "ieee"]
+    with precision.products():
+        assert products() == ["tf32", "tf32"]
+    assert products() == ["ieee", "ieee"]
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float64"])
+def test_nothing_else_has_tf32_on_a_gpu(name, products):
+    """torch has it in convolutions, unless it is told not to."""
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    precision = Precision(name, CUDA)
+    assert products() == ["ieee", "ieee"]
+    with precision.products():
+        assert products() == ["ieee", "ieee"]
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "device", "words"),
+    [
+        (True, CPU, ["this processor", "bfloat16 or float32"]),
+        (False, CPU, ["this processor", "set it to float32"]),
+        (False, CUDA, ["Tesla T4", "set it to float32"]),
+    ],
+)
+def test_tfloat32_is_refused_where_there_is_none(monkeypatch, products, bfloat16, device, words):
+    monkeypatch.setattr(precision_module, "computes_in_bfloat16", lambda device: bfloat16)
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(InputError) as caught:
+        Precision("tfloat32", device)
+    for word in ["training.precision is tfloat32", "Ampere", *words]:
+        assert word in str(caught.value)
 
 
 def test_a_moment_lies_as_its_parameter_and_a_count_stays():
