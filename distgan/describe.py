@@ -91,6 +91,8 @@ class Step:
 
     critic_updates: int
     generator_updates: int
+    micro_batches: int
+    """Of each update's batch."""
     images: int
     critic_update_flops: int
     generator_update_flops: int
@@ -195,7 +197,7 @@ def describe(spec: RunSpec) -> Description:
         InputError: What training would say of the specification.
     """
     spec = complete(spec)
-    data, workers = _data(spec), spec.cluster.most_workers
+    data, workers, micro_batches = _data(spec), spec.cluster.most_workers, spec.training.accumulate
     image = ImageShape.of(spec, data.channels)
     # `auto` depends on the device, and a description should not depend on where it is made.
     named: PrecisionName = "float32" if spec.training.precision == "auto" else spec.training.precision
@@ -231,13 +233,13 @@ def describe(spec: RunSpec) -> Description:
             for network in networks:
                 grow(network, timetable, stage.faded_in)
                 train_what_is_in_use(network)
-            parts = workers * spec.training.accumulate
-            images, at_once = -(-stage.batch_size // workers), -(-stage.batch_size // parts)
+            images, at_once = (-(-stage.batch_size // parts) for parts in (workers, workers * micro_batches))
             shapes = (image.channels, stage.size, stage.size), (data.labels,)
             real = Batch(*(torch.empty(at_once, *shape) for shape in shapes))
             critic_update = _critic_update(spec, game.critic, real, networks, precision)
             generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
-            steps.append(_step(stage, parts, critic_update[0], generator_update[0] if game.generator else None))
+            flops = critic_update[0], generator_update[0] if game.generator else None
+            steps.append(_step(stage, workers, micro_batches, *flops))
             batch = sum(torch.empty(images, *shape).nbytes for shape in shapes)
             activations = {"critic": critic_update[1], "generator": generator_update[1]}
             total = sum(kept.values()) + batch + max(activations.values())
@@ -259,15 +261,17 @@ def describe(spec: RunSpec) -> Description:
     )
 
 
-def _step(stage: Stage, parts: int, critic_update: int, generator_update: int | None) -> Step:
-    """A step of a stage, of FLOPs that updates take on each of so many parts of a batch.
+def _step(stage: Stage, workers: int, micro_batches: int, critic_update: int, generator_update: int | None) -> Step:
+    """A step of a stage, of FLOPs that updates take on each worker's part of a micro-batch.
 
-    None where no generator is updated on its own.
+    They are None where no generator is updated on its own.
     """
+    parts = workers * micro_batches
     flops = parts * (stage.n_critic * critic_update + (generator_update or 0))
     return Step(
         critic_updates=stage.n_critic,
         generator_updates=int(generator_update is not None),
+        micro_batches=micro_batches,
         images=stage.images_per_step,
         critic_update_flops=parts * critic_update,
         generator_update_flops=parts * (generator_update or 0),
@@ -367,6 +371,8 @@ def description_text(description: Description) -> str:
     updates = f"{step.critic_updates} × critic" + (
         f" + {step.generator_updates} × generator" if step.generator_updates else ""
     )
+    if step.micro_batches > 1:
+        updates += f", in {step.micro_batches:,} micro-batches each"
     lines += [
         "",
         f"step: {updates}, {step.images:,} images, {_flops(step.flops)}: {_flops(step.flops_per_image)} an image",

@@ -712,8 +712,8 @@ class RunSpec(Options):
         near_by = [max((n for n in fits if n < accumulate), default=1), *(n for n in fits if n > accumulate)][:2]
         batches = " and ".join(f"{name} = {batch_size}" for name, batch_size in self.batch_sizes.items())
         return (
-            f"training.accumulate is {accumulate}, but {batches} should make so many equal micro-batches, with an image "
-            f"for each worker ({called}): set it to {' or '.join(map(str, near_by))}"
+            f"training.accumulate is {accumulate}, but {batches} should make so many equal micro-batches, with an "
+            f"image for each worker ({called}): set it to {' or '.join(map(str, near_by))}"
         )
 
     @property

@@ -51,15 +51,17 @@ class Loss(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[Loss], sizes: Sequence[int]) -> Loss:
-        """The loss of a batch that was dealt with in parts of so many images: losses and figures are means over images.
+        """The loss of a batch that was dealt with in parts of so many images; it has no graph any more.
 
-        It has no graph any more.
+        Losses and figures are means over images.
         """
         if len(parts) == 1:
             return parts[0]
 
         def mean(of_each: Sequence[Tensor]) -> Tensor:
-            return torch.stack([x.detach() * (size / sum(sizes)) for x, size in zip(of_each, sizes, strict=True)]).sum(0)
+            return torch.stack([x.detach() * (size / sum(sizes)) for x, size in zip(of_each, sizes, strict=True)]).sum(
+                0
+            )
 
         figures = {name: mean([part.figures[name] for part in parts]) for name in parts[0].figures}
         return cls(mean([part.value for part in parts]), figures, torch.cat([part.fake for part in parts]))

@@ -326,9 +326,10 @@ class Learner:
 
     def _add_gradients(self, side: Side, real: Batch, key: str) -> Loss:
         """The loss of a side on this process's images; its gradients are added up, micro-batch by micro-batch."""
-        forward, sizes, losses = self._forwards[side], self._micro_batches, []
+        forward, sizes = self._forwards[side], self._micro_batches
+        losses: list[Loss] = []
         begun = [vector.clone() for vector in self._vectors] if len(sizes) > 1 else []
-        for *batch, slots in zip(*(tensor.split(sizes) for tensor in (*real, self._slots)), strict=True):
+        for *batch, slots in zip(*(torch.split(tensor, sizes) for tensor in (*real, self._slots)), strict=True):
             last = len(losses) == len(sizes) - 1
             for vector, before in zip(self._vectors, begun, strict=False):  # as if all were dealt with at once
                 vector.copy_(before)

@@ -1,7 +1,7 @@
 """Global batches that are dealt with in equal micro-batches (``training.accumulate``): what a run must be like for it.
 
-A micro-batch is a stretch of slots of the global batch: slot s of B is in micro-batch ⌊s·N / B⌋ of N. Workers share each
-as they share the global batch, so that any number of them makes the same micro-batches.
+A micro-batch is a stretch of slots of the global batch: slot s of B is in micro-batch ⌊s·N / B⌋ of N. Workers share
+each as they share the global batch, so that any number of them makes the same micro-batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shards.errors import InputError
 
 def micro_batch_sizes(slots: Ids, batch_size: int, accumulate: int) -> list[int]:
     """How many of a process's slots, in ascending order, are in each micro-batch."""
-    return np.bincount(slots * accumulate // batch_size, minlength=accumulate).tolist()
+    return [int(size) for size in np.bincount(slots * accumulate // batch_size, minlength=accumulate)]
 
 
 def check_micro_batches(spec: RunSpec, *networks: nn.Module) -> None:
@@ -48,6 +48,6 @@ def micro_batch_note(spec: RunSpec, *networks: nn.Module) -> str | None:
         return None
     sizes = " or ".join(f"{size // accumulate:,}" for size in dict.fromkeys(spec.batch_sizes.values()))
     return (
-        f"training.accumulate is {accumulate}: BatchNorm's statistics are those of micro-batches of {sizes} images, over "
-        "all workers, so that the numbers are not those of whole batches"
+        f"training.accumulate is {accumulate}: BatchNorm's statistics are those of micro-batches of {sizes} images, "
+        "over all workers, so that the numbers are not those of whole batches"
     )

@@ -39,8 +39,8 @@ class Precision:
         if name == "tfloat32" and not has_tf32(device):
             instead = "bfloat16 or float32" if computes_in_bfloat16(device) else "float32"
             raise InputError(
-                f"training.precision is tfloat32, which NVIDIA's GPUs have from Ampere on, and {_called(device)} has not: "
-                f"set it to {instead}"
+                f"training.precision is tfloat32, which NVIDIA's GPUs have from Ampere on, and {_called(device)} has "
+                f"not: set it to {instead}"
             )
         self.name: PrecisionName = name
         self.device = device

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.data.noise import Noise
-from distgan.describe import describe, description_text, options, options_text, schema, to_json
+from distgan.describe import Description, describe, description_text, options, options_text, schema, to_json
 from distgan.launch.local import train_locally
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
@@ -313,7 +314,8 @@ def test_micro_batches_take_less_memory_and_the_same_flops(workers):
 
     whole, parts = described(), described(accumulate=4)
     assert (parts.memory.images, parts.memory.images_at_once) == (16 // workers, 4 // workers)
-    assert parts.step == whole.step
+    assert parts.step == replace(whole.step, micro_batches=4)
+    assert "1 × critic + 1 × generator, in 4 micro-batches each, 16 images" in description_text(parts)
     assert parts.memory.batch == whole.memory.batch
     alone = described(batch_size=4)
     assert parts.memory.activations == alone.memory.activations
