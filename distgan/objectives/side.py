@@ -51,7 +51,7 @@ class Loss(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Sequence[Loss], sizes: Sequence[int]) -> Loss:
-        """The loss of a batch that was dealt with in parts of so many images; it has no graph any more.
+        """The loss of a batch that was dealt with in parts of so many images. That of several has no graph any more.
 
         Losses and figures are means over images.
         """

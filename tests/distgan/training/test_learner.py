@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
@@ -213,6 +214,45 @@ def test_micro_batches_take_the_steps_of_the_whole_batch(tiny, name, accumulate)
         adapted = [each._game.critic.augmentation.tensors() for each in (whole, parts)]
         assert adapted[0]["probability"] > 0
         assert adapted[0] == adapted[1]
+
+
+class Peak:
+    """The most bytes that graphs have held for backward passes at once."""
+
+    def __init__(self) -> None:
+        self.held = self.most = 0
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        return Kept(self, tensor.detach())
+
+
+class Kept:
+    """A tensor that a graph holds until it is done with it."""
+
+    def __init__(self, peak: Peak, tensor: torch.Tensor) -> None:
+        self.peak, self.tensor = peak, tensor
+        peak.held += tensor.nbytes
+        peak.most = max(peak.most, peak.held)
+
+    def __del__(self) -> None:
+        self.peak.held -= self.tensor.nbytes
+
+
+@pytest.mark.parametrize("objective", [{"kind": "bce"}, {"kind": "hinge", "r1": 1.0}])
+def test_micro_batches_hold_memory_for_one_at_a_time(tiny, objective):
+    def most(accumulate: int) -> list[int]:
+        trainee = learner(tiny(**SINGLE, objective=objective, training__accumulate=accumulate))
+        batch, found = real(trainee.spec, 0, torch.float32), []
+        for update in (lambda: trainee.update_critic(batch, 0), lambda: trainee.update_generator(batch)):
+            peak = Peak()
+            with saved_tensors_hooks(peak.keep, lambda kept: kept.tensor):
+                update()
+            found.append(peak.most)
+        return found
+
+    weights = sum(parameter.nbytes for net in build_networks(tiny().model, IMAGE, 0) for parameter in net.parameters())
+    for whole, parts in zip(most(1), most(8), strict=True):
+        assert 0 < parts < whole / 8 + weights < whole / 4
 
 
 def compare_losses(whole, parts, same) -> None:

@@ -313,6 +313,7 @@ PLAIN = {"model__generator__normalisation": "none", "model__critic__normalisatio
     [
         ("relativistic, spectral", {"model__generator__normalisation": "none"}, [(1, 4), (2, 2), (4, 1), (3, 2)]),
         ("growing", PLAIN, [(2, 2)]),
+        ("conditional", {"model__condition": {"attributes": ["Male"], "classes": True}, **PLAIN}, [(1, 4)]),
     ],
 )
 def test_micro_batches_and_workers_share_a_batch_alike(recipe, side_by_side, tmp_path, name, changes, ways):
