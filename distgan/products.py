@@ -11,27 +11,24 @@ from contextlib import contextmanager
 import torch
 
 
-def multiply_exactly() -> None:
-    """Let no product or convolution of this process be TF32's, but those in :func:`tf32`."""
-    _use("ieee")
-
-
 @contextmanager
-def tf32() -> Iterator[None]:
-    """A block whose matrix products and convolutions of float32 are TF32's on GPUs that have it."""
-    _use("tf32")
+def float32_products(*, tf32: bool) -> Iterator[None]:
+    """A block in which matrix products and convolutions of float32 are all TF32's, on GPUs that have it, or none is.
+
+    Then all is as before: these are settings of the process, which others compute in too.
+    """
+    # torch 2.9 and later have these in place of allow_tf32, which must not be mixed with them.
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
     try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if tf32 else "ieee"
         yield
     finally:
-        _use("ieee")
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def has_tf32(device: torch.device) -> bool:
     """Whether a device has it: NVIDIA's GPUs from Ampere on, and the AMD ones that torch knows to."""
     return device.type == "cuda" and torch.cuda.is_tf32_supported()
-
-
-def _use(precision: str) -> None:
-    # torch 2.9 and later call these allow_tf32's successors, and warn of that; both must not be mixed.
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]

@@ -381,7 +381,7 @@ class TrainingSpec(Options):
     precision: PrecisionName = "auto"
     """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs and processors that compute in it, else
     float32. ``tfloat32`` is float32 whose matrix products and convolutions are TF32's while training, on NVIDIA's GPUs
-    from Ampere on: factors are rounded to 10 bits. In ``float32`` there is no TF32 at all, which torch by itself has in
+    from Ampere on: factors are rounded to 10 bits. ``float32`` trains without any TF32, which torch by itself has in
     convolutions. A resumed run goes on in what it began in. ``bf16``, ``tf32``, ``fp32`` and ``fp64`` are understood.
     """
     ema_half_life_images: MovingImages = 10_000

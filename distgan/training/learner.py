@@ -187,7 +187,8 @@ class Learner:
         grow(self._ema.network, self._timetable, self._timetable.last(self.step))
         precision, spec = self.precision, self.spec
         inputs = calibration_inputs(spec.model, spec.seed, self.labels, precision.dtype, precision.device)
-        return calibrate(self._ema.network, inputs)
+        with precision.products():
+            return calibrate(self._ema.network, inputs)
 
     def set_back(self, rollbacks: int, steps_undone: int, rate_scale: float) -> None:
         """Go on from here with other noise and other learning rates than before.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.memory import keep_freed_memory
-from distgan.products import has_tf32, multiply_exactly, tf32
+from distgan.products import float32_products, has_tf32
 from distgan.spec import PrecisionName
 from shards.errors import InputError
 
@@ -22,8 +22,7 @@ class Precision:
     Args:
         name: As in ``training.precision``; ``auto`` is bfloat16 on a device that :func:`computes_in_bfloat16`, else
             float32.
-        device: Where the networks are. If it is a GPU, this process's float32 is without TF32 from here on, but in
-            :meth:`products`.
+        device: Where the networks are.
 
     Raises:
         InputError: ``tfloat32`` on a device that has none.
@@ -32,8 +31,6 @@ class Precision:
     def __init__(self, name: PrecisionName, device: torch.device) -> None:
         if device.type == "cpu":
             keep_freed_memory()
-        else:
-            multiply_exactly()
         if name == "auto":
             name = "bfloat16" if computes_in_bfloat16(device) else "float32"
         if name == "tfloat32" and not has_tf32(device):
@@ -56,8 +53,13 @@ class Precision:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16")
 
     def products(self) -> AbstractContextManager[None]:
-        """The context that forward and backward passes of training run in."""
-        return tf32() if self.name == "tfloat32" else nullcontext()
+        """The context that training computes in: ``float32`` without TF32, ``tfloat32`` with it.
+
+        What bfloat16 leaves in float32, such as penalties, is as torch has it: with TF32 in a GPU's convolutions.
+        """
+        if self.device.type != "cuda" or self.name not in ("float32", "tfloat32"):
+            return nullcontext()
+        return float32_products(tf32=self.name == "tfloat32")
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -6,31 +6,34 @@ import sys
 import pytest
 import torch
 
-from distgan.products import has_tf32, multiply_exactly, tf32
+from distgan.products import float32_products, has_tf32
 
 PROGRAM = """
 import torch
-from distgan.products import multiply_exactly, tf32
+from distgan.products import float32_products
 
 def used():
     return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
 
-multiply_exactly()
 print(*used())
-try:
-    with tf32():
+for tf32 in (True, False):
+    try:
+        with float32_products(tf32=tf32):
+            print(*used())
+            raise KeyError
+    except KeyError:
         print(*used())
-        raise KeyError
-except KeyError:
-    print(*used())
+with torch.backends.cudnn.flags(enabled=True):  # which older settings are read for
+    pass
 """
 
 
-def test_tf32_is_used_in_its_block_alone_and_torch_warns_of_nothing():
+def test_products_are_as_asked_in_the_block_and_then_as_before_and_torch_warns_of_nothing():
     """In a process of its own: the settings are the process's."""
     command = [sys.executable, "-W", "error", "-c", PROGRAM]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["ieee ieee", "tf32 tf32", "ieee ieee"]
+    before, *found = done.stdout.splitlines()
+    assert found == ["tf32 tf32", before, "ieee ieee", before]
     assert done.stderr == ""
 
 
@@ -53,8 +56,8 @@ def test_float32_is_as_exact_as_it_says_on_a_gpu():
         found = torch.nn.functional.conv2d(x.cuda().float(), w.cuda().float(), padding=1)
         return float((found.cpu().double() - exact).abs().max() / exact.abs().max())
 
-    multiply_exactly()
-    assert error() < 1e-5
+    with float32_products(tf32=False):
+        assert error() < 1e-5
     if has_tf32(torch.device("cuda")):
-        with tf32():
+        with float32_products(tf32=True):
             assert 1e-5 < error() < 1e-2

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from distgan.memory import keep_freed_memory
-from distgan.products import multiply_exactly
 from shards.errors import InputError
 
 ACTIVATION = 30 * 1024**2
@@ -104,5 +103,4 @@ def in_parts(describe: Callable[[Tensor], Described], floats: int) -> Callable[[
 def frozen(network: nn.Module) -> nn.Module:
     """A network that is only asked."""
     keep_freed_memory()
-    multiply_exactly()
     return network.eval().requires_grad_(False)

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
+from distgan.networks import ImageShape
+from distgan.objectives import Batch
 from distgan.training import precision as precision_module
+from distgan.training.learner import Learner
 from distgan.training.precision import Precision, lay_out_like
+from distgan.training.workers import Workers
 from shards.errors import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -40,34 +46,53 @@ def test_a_torch_that_cannot_say_what_the_processor_has_stays_with_float32(monke
     assert Precision("auto", CPU).name == "float32"
 
 
-@pytest.fixture
-def products():
-    """Sets the process's settings back, which other tests should find as they were."""
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = [backend.fp32_precision for backend in backends]
-    yield lambda: [backend.fp32_precision for backend in backends]
-    for backend, precision in zip(backends, before, strict=True):
-        backend.fp32_precision = precision
+def products() -> list[str]:
+    return [backend.fp32_precision for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv)]
 
 
-def test_tfloat32_has_tf32_in_training_s_products_alone(monkeypatch, products):
+@pytest.mark.parametrize(("name", "used"), [("float32", "ieee"), ("tfloat32", "tf32")])
+def test_float32_is_trained_in_as_it_is_and_tfloat32_in_tf32(monkeypatch, name, used):
+    """torch by itself has TF32 in convolutions and not in matrix products."""
     monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: True)
-    precision = Precision("tfloat32", CUDA)
-    assert (precision.name, precision.dtype) == ("tfloat32", torch.float32)
-    assert products() == ["ieee", "ieee"]
+    precision, before = Precision(name, CUDA), products()
+    assert (precision.name, precision.dtype) == (name, torch.float32)
     with precision.products():
-        assert products() == ["tf32", "tf32"]
-    assert products() == ["ieee", "ieee"]
+        assert products() == [used, used]
+    assert products() == before
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16", "float64"])
-def test_nothing_else_has_tf32_on_a_gpu(name, products):
-    """torch has it in convolutions, unless it is told not to."""
-    torch.backends.cudnn.conv.fp32_precision = "tf32"
-    precision = Precision(name, CUDA)
-    assert products() == ["ieee", "ieee"]
-    with precision.products():
-        assert products() == ["ieee", "ieee"]
+@pytest.mark.parametrize(("name", "device"), [("bfloat16", CUDA), ("float64", CUDA), ("float32", CPU)])
+def test_other_settings_stay_as_torch_has_them(name, device):
+    before = products()
+    with Precision(name, device).products():
+        assert products() == before
+
+
+def test_all_that_trains_is_computed_in_these_products(tiny, monkeypatch):
+    """Forward and backward passes of both sides, and the average's statistics."""
+    learner = Learner(tiny(), ImageShape(3, 16), Workers.alone(CPU))
+    inside, seen = [False], []
+
+    @contextmanager
+    def entered():
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    def noted(*_):
+        seen.append(inside[0])
+
+    monkeypatch.setattr(learner.precision, "products", entered)
+    for network in (learner.generator, learner.critic, learner._ema.network):
+        network.register_forward_hook(noted)
+    for parameter in (*learner.generator.parameters(), *learner.critic.parameters()):
+        parameter.register_hook(noted)
+    real = Batch(torch.rand(8, 3, 16, 16), torch.zeros(8, 0))
+    learner.update_critic(real, 0)
+    learner.update_generator(real)
+    learner.averaged_generator()
+    assert len(seen) > 20
+    assert all(seen)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +103,7 @@ def test_nothing_else_has_tf32_on_a_gpu(name, products):
         (False, CUDA, ["Tesla T4", "set it to float32"]),
     ],
 )
-def test_tfloat32_is_refused_where_there_is_none(monkeypatch, products, bfloat16, device, words):
+def test_tfloat32_is_refused_where_there_is_none(monkeypatch, bfloat16, device, words):
     monkeypatch.setattr(precision_module, "computes_in_bfloat16", lambda device: bfloat16)
     monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
