@@ -57,11 +57,10 @@ class Loss(NamedTuple):
         """
         if len(parts) == 1:
             return parts[0]
+        shares = [size / sum(sizes) for size in sizes]
 
         def mean(of_each: Sequence[Tensor]) -> Tensor:
-            return torch.stack([x.detach() * (size / sum(sizes)) for x, size in zip(of_each, sizes, strict=True)]).sum(
-                0
-            )
+            return torch.stack([x.detach() * share for x, share in zip(of_each, shares, strict=True)]).sum(0)
 
         figures = {name: mean([part.figures[name] for part in parts]) for name in parts[0].figures}
         return cls(mean([part.value for part in parts]), figures, torch.cat([part.fake for part in parts]))

@@ -47,7 +47,8 @@ def test_a_torch_that_cannot_say_what_the_processor_has_stays_with_float32(monke
 
 
 def products() -> list[str]:
-    return [backend.fp32_precision for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv)]
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return [backend.fp32_precision for backend in backends]
 
 
 @pytest.mark.parametrize(("name", "used"), [("float32", "ieee"), ("tfloat32", "tf32")])
