@@ -67,6 +67,10 @@ def main() -> None:
     except RuntimeError as error:  # torch says so in its own words, on each device in others
         if not any(words in str(error) for words in ("out of memory", "allocate memory", "not enough memory")):
             raise
-        fail(f"out of memory: lower training.batch_size or the networks' width ({str(error).splitlines()[0]})", 1)
+        fail(
+            "out of memory: lower training.batch_size or the networks' width, or raise training.accumulate "
+            f"({str(error).splitlines()[0]})",
+            1,
+        )
     except MemoryError:
         fail("out of memory", 1)

@@ -33,9 +33,10 @@ from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_ne
 from distgan.networks.growing import grow, train_what_is_in_use
 from distgan.networks.layers import Residual
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
-from distgan.spec import Options, RunSpec, SideOptimizerSpec, item_of, section_of
+from distgan.spec import Options, PrecisionName, RunSpec, SideOptimizerSpec, item_of, section_of
 from distgan.stages import Stage, Timetable
 from distgan.training.complete import complete
+from distgan.training.micro_batches import check_micro_batches, micro_batch_note
 from distgan.training.optimizers import OPTIMIZERS, build_optimizer
 from distgan.training.precision import Precision
 from shards.errors import InputError
@@ -90,6 +91,8 @@ class Step:
 
     critic_updates: int
     generator_updates: int
+    micro_batches: int
+    """Of each update's batch."""
     images: int
     critic_update_flops: int
     generator_update_flops: int
@@ -120,6 +123,8 @@ class Memory:
     precision: str
     images: int
     """Of each batch: this worker's."""
+    images_at_once: int
+    """Of each micro-batch: all of them without ``training.accumulate``."""
     weights: int
     gradients: int
     optimizer_state: int
@@ -127,7 +132,7 @@ class Memory:
     """Averages of the generator: the EMA and, where they are kept, two traces."""
     batch: int
     activations: dict[str, int]
-    """What each side keeps for its backward pass."""
+    """What each side keeps for the backward pass of a micro-batch."""
     total: int
     """All of these, with the greater of the two sides' activations."""
 
@@ -192,15 +197,18 @@ def describe(spec: RunSpec) -> Description:
         InputError: What training would say of the specification.
     """
     spec = complete(spec)
-    data, workers = _data(spec), spec.cluster.most_workers
+    data, workers, micro_batches = _data(spec), spec.cluster.most_workers, spec.training.accumulate
     image = ImageShape.of(spec, data.channels)
     # `auto` depends on the device, and a description should not depend on where it is made.
-    precision = Precision("float32" if spec.training.precision == "auto" else spec.training.precision, CPU)
+    named: PrecisionName = "float32" if spec.training.precision == "auto" else spec.training.precision
+    precision = Precision("float32" if named == "tfloat32" else named, CPU)  # tensors lie in memory alike
     if spec.training.precision == "auto":
         data.notes.append("training.precision is auto: float32 is assumed; try --set training.precision=bfloat16")
     with FakeTensorMode(), _default_dtype(precision.dtype):
         networks = build_networks(spec.model, image, spec.seed, data.labels)
         game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)
+        check_micro_batches(spec, *networks)
+        data.notes.extend([note] if (note := micro_batch_note(spec, *networks)) else [])
         timetable = spec.timetable
 
         latents, labels = torch.empty(1, spec.model.latent_dim), torch.empty(1, data.labels)
@@ -225,15 +233,17 @@ def describe(spec: RunSpec) -> Description:
             for network in networks:
                 grow(network, timetable, stage.faded_in)
                 train_what_is_in_use(network)
-            images = -(-stage.batch_size // workers)
-            real = Batch(torch.empty(images, image.channels, stage.size, stage.size), torch.empty(images, data.labels))
+            images, at_once = (-(-stage.batch_size // parts) for parts in (workers, workers * micro_batches))
+            shapes = (image.channels, stage.size, stage.size), (data.labels,)
+            real = Batch(*(torch.empty(at_once, *shape) for shape in shapes))
             critic_update = _critic_update(spec, game.critic, real, networks, precision)
             generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
-            steps.append(_step(stage, workers, critic_update[0], generator_update[0] if game.generator else None))
-            batch = real.images.nbytes + real.labels.nbytes
+            flops = critic_update[0], generator_update[0] if game.generator else None
+            steps.append(_step(stage, workers, micro_batches, *flops))
+            batch = sum(torch.empty(images, *shape).nbytes for shape in shapes)
             activations = {"critic": critic_update[1], "generator": generator_update[1]}
             total = sum(kept.values()) + batch + max(activations.values())
-            memory.append(Memory(precision.name, images, **kept, batch=batch, activations=activations, total=total))
+            memory.append(Memory(named, images, at_once, **kept, batch=batch, activations=activations, total=total))
     known = spec.in_images(data.samples) if data.samples else spec
     run, stages = _run(known, steps, data.samples)
     data.notes.extend([known.cut_short] if known.cut_short else [])
@@ -251,15 +261,20 @@ def describe(spec: RunSpec) -> Description:
     )
 
 
-def _step(stage: Stage, workers: int, critic_update: int, generator_update: int | None) -> Step:
-    """A step of a stage, of FLOPs that each worker's updates take; None where no generator is updated on its own."""
-    flops = workers * (stage.n_critic * critic_update + (generator_update or 0))
+def _step(stage: Stage, workers: int, micro_batches: int, critic_update: int, generator_update: int | None) -> Step:
+    """A step of a stage, of FLOPs that updates take on each worker's part of a micro-batch.
+
+    They are None where no generator is updated on its own.
+    """
+    parts = workers * micro_batches
+    flops = parts * (stage.n_critic * critic_update + (generator_update or 0))
     return Step(
         critic_updates=stage.n_critic,
         generator_updates=int(generator_update is not None),
+        micro_batches=micro_batches,
         images=stage.images_per_step,
-        critic_update_flops=workers * critic_update,
-        generator_update_flops=workers * (generator_update or 0),
+        critic_update_flops=parts * critic_update,
+        generator_update_flops=parts * (generator_update or 0),
         flops=flops,
         flops_per_image=flops / stage.images_per_step,
     )
@@ -356,12 +371,16 @@ def description_text(description: Description) -> str:
     updates = f"{step.critic_updates} × critic" + (
         f" + {step.generator_updates} × generator" if step.generator_updates else ""
     )
+    if step.micro_batches > 1:
+        updates += f", in {step.micro_batches:,} micro-batches each"
     lines += [
         "",
         f"step: {updates}, {step.images:,} images, {_flops(step.flops)}: {_flops(step.flops_per_image)} an image",
         *_stages_text(description.stages),
         "",
-        f"memory of a worker, {memory.images:,} images in {memory.precision}",
+        f"memory of a worker, {memory.images:,} images"
+        + (f", {memory.images_at_once:,} at a time," if memory.images_at_once < memory.images else "")
+        + f" in {memory.precision}",
     ]
     parts = {
         "weights": memory.weights,

@@ -10,8 +10,9 @@ A step takes compute + waiting + communication. Measured:
 Predicted, for W workers: compute is the worker's share of the images divided by the images/s of one worker.
 Communication is a ring all-reduce of the gradients, 2 (W − 1)/W · bytes / bandwidth (Patarasuk and Yuan 2009,
 https://doi.org/10.1016/j.jpdc.2008.09.002), plus log₂ W times the latency for each of the exchanges in a step: one for
-each update's gradients, one for each forward and each backward pass of each BatchNorm layer. Nothing is taken to
-overlap and nobody waits: real clusters overlap gradients with the backward pass, and have slow workers.
+each update's gradients, one for each forward and each backward pass of each BatchNorm layer, in each micro-batch.
+Nothing is taken to overlap and nobody waits: real clusters overlap gradients with the backward pass, and have slow
+workers.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def predict(
 
     Args:
         description: Of the run.
-        batch_size: Its global batch. More workers than that cannot share it: for them only the fixed batch per worker
-            is predicted.
+        batch_size: Its global batch. More workers than it, or a micro-batch of it, has images cannot share it: for
+            them only the fixed batch per worker is predicted.
         most: The most workers.
         speed: Images/s of one worker, as ``distgan bench step`` says.
         bandwidth: Of the network between workers, in bytes a second, each way.
@@ -80,10 +81,11 @@ def predict(
     norms_critic, norms_generator = (_norms(network.layers) for network in (description.critic, description.generator))
     of_critic_update = norms_generator + 2 * 2 * norms_critic  # real and fake, forward and backward
     of_generator_update = 2 * (norms_generator + norms_critic)
-    exchanges = step.critic_updates * (1 + of_critic_update) + step.generator_updates * (1 + of_generator_update)
+    exchanges = step.critic_updates * (1 + step.micro_batches * of_critic_update)
+    exchanges += step.generator_updates * (1 + step.micro_batches * of_generator_update)
     found = []
     for fixed in FIXED:
-        for workers in _doublings(most if fixed == "batch per worker" else min(most, batch_size)):
+        for workers in _doublings(most if fixed == "batch per worker" else min(most, batch_size // step.micro_batches)):
             share, images = batch_size, step.critic_updates * batch_size * workers
             if fixed == "global batch":
                 share, images = -(-batch_size // workers), step.critic_updates * batch_size
@@ -148,11 +150,11 @@ def bench_scaling(spec: RunSpec | None, most: int | None = None, channels: int =
     spec = (spec or RunSpec(name="bench", data=DataSpec(shards=""))).full_size()
     gpus = torch.cuda.device_count()
     places = gpus or os.cpu_count() or 1
-    most = most or min(places, spec.training.batch_size)
+    most = most or min(places, spec.training.batch_size // spec.training.accumulate)
     if gpus and most > gpus:
         raise InputError(f"there are {gpus} GPUs here: --workers is at most {gpus}")
-    if most > spec.training.batch_size:
-        raise InputError(f"training.batch_size is {spec.training.batch_size}, too few for {most} workers")
+    if reason := spec.cannot_share(most):
+        raise InputError(reason)
     threads = max(1, (os.cpu_count() or 1) // most)  # the same for any number of workers
     found: list[Measurement] = []
     for fixed in FIXED:

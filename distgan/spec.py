@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +42,7 @@ Weight = Annotated[float, Field(ge=0.0, le=1e6)]
 Images = Annotated[int, Field(ge=0, le=10**15)]
 
 Latent = Literal["normal", "uniform"]
-PrecisionName = Literal["auto", "float32", "bfloat16", "float64"]
+PrecisionName = Literal["auto", "float32", "tfloat32", "bfloat16", "float64"]
 
 
 class Options(BaseModel):
@@ -355,7 +355,7 @@ class StageSpec(Options):
     """In place of the optimizers' learning rates; schedules hold as they are."""
 
 
-_PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp64": "float64"}
+_PRECISIONS = {"fp32": "float32", "tf32": "tfloat32", "bf16": "bfloat16", "fp64": "float64"}
 """What people write, and what it is called here."""
 
 
@@ -364,6 +364,11 @@ class TrainingSpec(Options):
 
     batch_size: Annotated[int, Field(ge=1, le=2**20)] = 128
     """The global batch: real images in one critic update, over all workers."""
+    accumulate: Annotated[int, Field(ge=1, le=2**20)] = 1
+    """N: each global batch is dealt with in N equal micro-batches, one after the other, and the optimizers step once,
+    with the gradients of the whole: for batches that do not fit into a device's memory. A run's numbers stay the same,
+    but for rounding, unless it has BatchNorm, whose statistics are then those of a micro-batch, over all workers. N
+    divides every batch size, and leaves each worker an image of each micro-batch."""
     images: Count | None = None
     """Real images shown to the critic in the whole run, 5,000,000 where ``epochs`` does not say it. The last step
     completes its batches."""
@@ -375,7 +380,10 @@ class TrainingSpec(Options):
     and scores are of the final size throughout. Unset, all images have it from the beginning."""
     precision: PrecisionName = "auto"
     """``bfloat16`` runs the networks under autocast; ``auto`` does so on GPUs and processors that compute in it, else
-    float32. A resumed run goes on in what it began in. ``bf16``, ``fp32`` and ``fp64`` are understood."""
+    float32. ``tfloat32`` is float32 whose matrix products and convolutions are TF32's while training, on NVIDIA's GPUs
+    from Ampere on: factors are rounded to 10 bits. ``float32`` trains without any TF32, which torch by itself has in
+    convolutions. A resumed run goes on in what it began in. ``bf16``, ``tf32``, ``fp32`` and ``fp64`` are understood.
+    """
     ema_half_life_images: MovingImages = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
     move: ``{base: 0, final: 500_000, images: 10_000_000}``."""
@@ -440,8 +448,8 @@ class TrainingSpec(Options):
     @field_validator("precision", mode="before")
     @classmethod
     def _by_another_name(cls, name: Any) -> Any:
-        if name in ("tf32", "fp16", "float16"):
-            raise ValueError(f"{name} is not supported; there are auto, float32, bfloat16 and float64")
+        if name in ("fp16", "float16"):
+            raise ValueError(f"{name} is not supported; there are auto, float32, tfloat32, bfloat16 and float64")
         return _PRECISIONS.get(name, name) if isinstance(name, str) else name
 
 
@@ -615,12 +623,8 @@ class RunSpec(Options):
 
     @model_validator(mode="after")
     def _an_image_each(self) -> RunSpec:
-        for name, batch_size in self.batch_sizes.items():
-            if self.cluster.most_workers > batch_size:
-                raise ValueError(
-                    f"{name} is {batch_size}, too few for cluster.workers = {self.cluster.most_workers}: each needs an "
-                    "image"
-                )
+        if reason := self.cannot_share(self.cluster.most_workers, f"cluster.workers = {self.cluster.most_workers}"):
+            raise ValueError(reason)
         return self
 
     @model_validator(mode="after")
@@ -689,6 +693,29 @@ class RunSpec(Options):
                 found["training.batch_size"] = self.training.batch_size
         return found
 
+    def cannot_share(self, workers: int, called: str | None = None) -> str | None:
+        """Why so many workers, and any fewer, cannot share each micro-batch, in a sentence; None where they can.
+
+        Args:
+            workers: How many.
+            called: What the sentence calls them.
+        """
+        called = called or f"{workers} worker{'s' if workers > 1 else ''}"
+        for name, batch_size in self.batch_sizes.items():
+            if workers > batch_size:
+                return f"{name} is {batch_size}, too few for {called}: each needs an image"
+        accumulate, whole = self.training.accumulate, math.gcd(*self.batch_sizes.values())
+        most = min(self.batch_sizes.values()) // workers
+        if whole % accumulate == 0 and accumulate <= most:
+            return None
+        fits = [n for n in range(1, most + 1) if whole % n == 0]
+        near_by = [max((n for n in fits if n < accumulate), default=1), *(n for n in fits if n > accumulate)][:2]
+        batches = " and ".join(f"{name} = {batch_size}" for name, batch_size in self.batch_sizes.items())
+        return (
+            f"training.accumulate is {accumulate}, but {batches} should make so many equal micro-batches, with an "
+            f"image for each worker ({called}): set it to {' or '.join(map(str, near_by))}"
+        )
+
     @property
     def steps(self) -> int:
         """Generator steps in the whole run, whose length is known in images."""
@@ -750,6 +777,7 @@ def _until(own: SideOptimizerSpec, images: int, side: str) -> SideOptimizerSpec:
 
 FREE_ON_RESUME = (
     "name",
+    "training.accumulate",
     "training.images",
     "training.epochs",
     "training.checkpoint_every_images",
@@ -767,7 +795,8 @@ FREE_ON_RESUME = (
     "cluster",
 )
 """Fields (or whole sections) that a resumed run may change, because no number depends on them. Where the shards lie is
-free too: that they are the same shards is checked by their fingerprint."""
+free too: that they are the same shards is checked by their fingerprint. ``training.accumulate`` is not where a network
+has BatchNorm, which :func:`distgan.training.folder.open_run` is told."""
 
 
 _NAMES = (
@@ -906,10 +935,16 @@ def dump_value(value: object) -> str:
     return str(text).removesuffix("\n").removesuffix("\n...")
 
 
-def differences(before: RunSpec, after: RunSpec) -> list[str]:
-    """The fields in which two specifications would give other numbers, one line each: ``field: before -> after``."""
+def differences(before: RunSpec, after: RunSpec, bound: Collection[str] = ()) -> list[str]:
+    """The fields in which two specifications would give other numbers, one line each: ``field: before -> after``.
+
+    Args:
+        before: One.
+        after: The other.
+        bound: Fields that are not free for these two, although they are for others.
+    """
     found = fields_that_differ([before, after])
-    return [f"{key}: {old} -> {new}" for key, (old, new) in found.items() if not is_free(key)]
+    return [f"{key}: {old} -> {new}" for key, (old, new) in found.items() if key in bound or not is_free(key)]
 
 
 UNSET = "unset"

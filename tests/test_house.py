@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = [
     "errors",
+    "memory",
+    "products",
     "stages",
     "spec",
     "networks",

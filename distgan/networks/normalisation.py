@@ -194,6 +194,11 @@ def _exact(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def has_batchnorm(network: nn.Module) -> bool:
+    """Whether what it makes of an image depends on the other images of the batch by BatchNorm."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
 M = TypeVar("M", bound=nn.Module)
 
 

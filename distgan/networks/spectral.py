@@ -77,3 +77,8 @@ class SpectralLinear(Spectral, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """(…, out_features) of (…, in_features)."""
         return F.linear(input, self.normalised(), self.bias)
+
+
+def spectral_vectors(*networks: nn.Module) -> list[Tensor]:
+    """The buffers that a forward pass in training brings nearer: u of each such layer."""
+    return [module.left for network in networks for module in network.modules() if isinstance(module, Spectral)]

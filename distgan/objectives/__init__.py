@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from distgan.networks import Critic, Encoder
 from distgan.networks.gain import Equalised
+from distgan.networks.normalisation import has_batchnorm
 from distgan.networks.spectral import Spectral
 from distgan.objectives.adversarial import CriticSide, GeneratorSide
 from distgan.objectives.augmentation import Augmentation
@@ -125,7 +125,7 @@ def build_game(
             f"augmentation.target is the mean sign of the critic's outputs for real images, which says nothing in "
             f"objective.kind {spec.kind}: leave it unset and set augmentation.probability, or take bce or hinge"
         )
-    if critic_side.penalised and any(isinstance(module, _BatchNorm) for module in critic.modules()):
+    if critic_side.penalised and has_batchnorm(critic):
         raise InputError(
             f"objective {spec.kind} penalises the critic's gradient for each image, which BatchNorm mixes with the "
             "other images of the batch; set model.critic.normalisation to layer, instance, none or, for dcgan and "

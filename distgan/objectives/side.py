@@ -49,6 +49,22 @@ class Loss(NamedTuple):
     fake: Tensor
     """The generator's images of this update, (N, C, S, S)."""
 
+    @classmethod
+    def of_parts(cls, parts: Sequence[Loss], sizes: Sequence[int]) -> Loss:
+        """The loss of a batch that was dealt with in parts of so many images. That of several has no graph any more.
+
+        Losses and figures are means over images.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        shares = [size / sum(sizes) for size in sizes]
+
+        def mean(of_each: Sequence[Tensor]) -> Tensor:
+            return torch.stack([x.detach() * share for x, share in zip(of_each, shares, strict=True)]).sum(0)
+
+        figures = {name: mean([part.figures[name] for part in parts]) for name in parts[0].figures}
+        return cls(mean([part.value for part in parts]), figures, torch.cat([part.fake for part in parts]))
+
 
 class Side(nn.Module):
     """One side of the game: the networks it trains are submodules, the opponent is not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,7 +22,13 @@ _BEFORE_THE_SPEC = {".lock", "samples", ".spec.yaml.partial"}
 
 @contextmanager
 def open_run(
-    spec: RunSpec, run: Path, fingerprint: str, *, resume: bool, patience_s: float = 0.0
+    spec: RunSpec,
+    run: Path,
+    fingerprint: str,
+    *,
+    resume: bool,
+    patience_s: float = 0.0,
+    bound: Collection[str] = (),
 ) -> Iterator[Checkpoint | None]:
     """Make a run's folder ready for training, and keep other processes out of it for the block.
 
@@ -32,6 +38,7 @@ def open_run(
         fingerprint: Of the shards it is to learn from.
         resume: Go on with what is there, instead of refusing it.
         patience_s: How long to wait for a process that still has the folder, such as one that is being killed.
+        bound: Fields that may not change in this run, although others are free to.
 
     Yields:
         The checkpoint to go on from, or None to begin.
@@ -53,7 +60,7 @@ def open_run(
     with lock:
         if not _locked(lock, patience_s):
             raise InputError(f"another process is training in {run}; stop it first, or give another folder")
-        checkpoint = _newest(spec, run, fingerprint) if used else None
+        checkpoint = _newest(spec, run, fingerprint, bound) if used else None
         with _input_errors(run), write_atomically(run / "spec.yaml") as file:
             file.write(dump_spec(spec).encode())
         yield checkpoint
@@ -103,11 +110,11 @@ def _begun(run: Path) -> tuple[Checkpoint | None, RunSpec]:
     return checkpoint, complete(checkpoint.state.spec if checkpoint else load_spec(run / "spec.yaml"))
 
 
-def _newest(spec: RunSpec, run: Path, fingerprint: str) -> Checkpoint | None:
+def _newest(spec: RunSpec, run: Path, fingerprint: str, bound: Collection[str]) -> Checkpoint | None:
     checkpoint, before = _begun(run)
     if before.training.precision == "auto":  # an earlier version did not write down what that was
         before = before.with_training(precision=spec.training.precision)
-    changed = differences(before, spec)
+    changed = differences(before, spec, bound)
     if changed:
         raise InputError(
             f"{run} cannot go on with this specification, because it would change the numbers:\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from distgan.data.order import rank_slots
 from distgan.networks import ImageShape, build_networks
 from distgan.networks.growing import grow, images_before, train_what_is_in_use
 from distgan.networks.normalisation import synchronise
-from distgan.objectives import Batch, Draw, Loss, Side, build_game
+from distgan.networks.spectral import spectral_vectors
+from distgan.objectives import Batch, Loss, Side, build_game
 from distgan.sampling.calibration import calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.training.clock import Clock
 from distgan.training.ema import EMA, Traces
+from distgan.training.micro_batches import check_micro_batches, micro_batch_sizes
 from distgan.training.optimizers import build_optimizer, clip_gradients, moving_options, steer
 from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
@@ -68,6 +71,8 @@ class Learner:
         self._game = build_game(
             spec.objective, self.generator, self.critic, model.latent_dim, model.latent, spec.augmentation
         )
+        check_micro_batches(spec, self.generator, self.critic)
+        self._vectors = spectral_vectors(self.generator, self.critic)
         self._parameters = {
             "generator": list(self.generator.parameters()),
             "critic": list(self.critic.parameters()),
@@ -121,7 +126,7 @@ class Learner:
         self._get_ready(self.step)
         update = self.critic_updates + repeat
         images = self._timetable.images(self.step, repeat)
-        loss = self._descend(self._game.critic, update, images, real, self._draw(f"critic/{update}"))
+        loss = self._descend(self._game.critic, update, images, real, f"critic/{update}")
         if self.spec.augmentation.target is not None:
             # Whole numbers, whatever the mean's type: their sum is the same for any number of processes.
             signs = self.workers.sum((loss.figures["critic/sign"].double() * self.slots).round())
@@ -140,8 +145,7 @@ class Learner:
         loss = None
         self._get_ready(self.step)
         if self._game.generator:
-            draw = self._draw(f"generator/{self.step}")
-            loss = self._descend(self._game.generator, self.step, self.images, real, draw)
+            loss = self._descend(self._game.generator, self.step, self.images, real, f"generator/{self.step}")
         images_per_step = self.stage.images_per_step
         self.step += 1
         self._ema.update(self.images, images_per_step)
@@ -183,7 +187,8 @@ class Learner:
         grow(self._ema.network, self._timetable, self._timetable.last(self.step))
         precision, spec = self.precision, self.spec
         inputs = calibration_inputs(spec.model, spec.seed, self.labels, precision.dtype, precision.device)
-        return calibrate(self._ema.network, inputs)
+        with precision.products():
+            return calibrate(self._ema.network, inputs)
 
     def set_back(self, rollbacks: int, steps_undone: int, rate_scale: float) -> None:
         """Go on from here with other noise and other learning rates than before.
@@ -297,24 +302,20 @@ class Learner:
         for network in (self.generator, self.critic):
             train_what_is_in_use(network)
         self._batch_size = stage.batch_size
-        slots = torch.from_numpy(rank_slots(stage.batch_size, self.workers.rank, self.workers.world_size))
-        self._slots = slots.to(self.workers.device)
+        slots = rank_slots(stage.batch_size, self.workers.rank, self.workers.world_size)
+        self._slots = torch.from_numpy(slots).to(self.workers.device)
         self._share = len(slots) * self.workers.world_size / stage.batch_size
+        self._micro_batches = micro_batch_sizes(slots, stage.batch_size, self.spec.training.accumulate)
         if self.workers.world_size > 1:  # anew, so that nobody need look for parameters that have no gradient
             self._forwards = {side: _distributed(side) for side in self._forwards}
 
-    def _draw(self, update: str) -> Draw:
-        return Noise(self.noise_seed, self._slots, update, self.precision.dtype)
-
-    def _descend(self, side: Side, updates: int, images: int, *inputs: Batch | Draw) -> Loss:
-        """One step of a side down its own loss, after so many updates and images."""
+    def _descend(self, side: Side, updates: int, images: int, real: Batch, key: str) -> Loss:
+        """One step of a side down its own loss, after so many updates and images; random numbers are by that key."""
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)
         side.at(updates, images)
-        with self.precision.autocast():
-            loss: Loss = self._forwards[side](*inputs)
-        weighted = loss.value * self._share  # DistributedDataParallel takes the plain mean over processes
-        weighted.backward()  # type: ignore[no-untyped-call]
+        with self.precision.products():
+            loss = self._add_gradients(side, real, key)
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
             self._norms[name] = clip_gradients(spec, self._parameters[name])
@@ -323,6 +324,25 @@ class Learner:
             optimizer.step()
         side.constrain()
         return loss
+
+    def _add_gradients(self, side: Side, real: Batch, key: str) -> Loss:
+        """The loss of a side on this process's images; its gradients are added up, micro-batch by micro-batch."""
+        forward, sizes = self._forwards[side], self._micro_batches
+        losses: list[Loss] = []
+        begun = [vector.clone() for vector in self._vectors] if len(sizes) > 1 else []
+        for *batch, slots in zip(*(torch.split(tensor, sizes) for tensor in (*real, self._slots)), strict=True):
+            last = len(losses) == len(sizes) - 1
+            for vector, before in zip(self._vectors, begun, strict=False):  # as if all were dealt with at once
+                vector.copy_(before)
+            # Processes exchange gradients with the last one, which has the sums.
+            with nullcontext() if last or not isinstance(forward, DistributedDataParallel) else forward.no_sync():
+                with self.precision.autocast():
+                    loss: Loss = forward(Batch(*batch), Noise(self.noise_seed, slots, key, self.precision.dtype))
+                # DistributedDataParallel takes the plain mean over processes.
+                weighted = loss.value * (len(slots) * self.workers.world_size / self._batch_size)
+                weighted.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss._replace(value=loss.value.detach()))
+        return Loss.of_parts(losses, sizes)
 
 
 def _distributed(side: Side) -> nn.Module:

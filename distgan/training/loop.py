@@ -22,6 +22,7 @@ from distgan.data.selection import select_samples, split_note
 from distgan.errors import RunError
 from distgan.export import export_safetensors
 from distgan.networks import ImageShape
+from distgan.networks.normalisation import has_batchnorm
 from distgan.objectives import Loss
 from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid, thumbnails
 from distgan.sampling.real import first_trained_on
@@ -36,6 +37,7 @@ from distgan.training.evaluation import Evaluation, improves
 from distgan.training.folder import open_run, precision_of
 from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity
 from distgan.training.learner import Learner
+from distgan.training.micro_batches import micro_batch_note
 from distgan.training.precision import Precision
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Wish, Workers
 from shards.errors import InputError
@@ -86,9 +88,8 @@ def train(
     spec = complete(spec)
     with workers.together():
         index, kept = select_samples(spec)
-        for name, batch_size in spec.batch_sizes.items():
-            if batch_size < workers.world_size:
-                raise InputError(f"{name} is {batch_size}, too few for {workers.world_size} workers")
+        if reason := spec.cannot_share(workers.world_size):
+            raise InputError(reason)
         vectors = label_vectors(spec.model.condition, index, kept)
         labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
     spec = spec.in_images(len(kept))
@@ -119,7 +120,8 @@ def train(
         if spec.evaluation.every_images is not None:
             evaluation = Evaluation(spec, index, index.transform.channels, workers)
     with ExitStack() as stack:
-        place = open_run(spec, run, index.fingerprint, resume=resume, patience_s=patience)
+        bound = ("training.accumulate",) if any(map(has_batchnorm, (learner.generator, learner.critic))) else ()
+        place = open_run(spec, run, index.fingerprint, resume=resume, patience_s=patience, bound=bound)
         opened = workers.from_first(lambda: _path(stack.enter_context(place)))
         workers.check_shared(run)
         checkpoint = Checkpoint(opened) if opened else None
@@ -142,7 +144,8 @@ def train(
                 if listener:
                     tracker.sinks.append(listener)
         ended: Literal["finished", "interrupted", "failed"] = "failed"
-        notes = [note for note in (split_note(index, spec), spec.cut_short) if note]
+        of_parts = micro_batch_note(spec, learner.generator, learner.critic)
+        notes = [note for note in (split_note(index, spec), spec.cut_short, of_parts) if note]
         try:
             if evaluation:
                 tracker.scores_of(evaluation.facts)
@@ -187,8 +190,8 @@ def train(
         except torch.OutOfMemoryError as error:
             tracker.record(f"failed: {error}")
             raise RunError(
-                f"rank {workers.rank}: {error}\nTake more workers, a smaller training.batch_size or "
-                "training.precision=bfloat16."
+                f"rank {workers.rank}: {error}\nTake more workers, a greater training.accumulate, a "
+                "smaller training.batch_size or training.precision=bfloat16."
             ) from None
         except Exception as error:
             tracker.record(f"failed: {error if workers.connected else 'the other workers are gone'}")
@@ -400,6 +403,8 @@ def _of_images(spec: RunSpec) -> str:
     """What a step's images are, for people."""
     stages = spec.timetable.stages
     images = f"{' then '.join(dict.fromkeys(f'{stage.images_per_step:,}' for stage in stages))} images"
+    if spec.training.accumulate > 1:
+        images += f", each batch in {spec.training.accumulate} micro-batches"
     return f"{images}, growing from {stages[0].size} to {stages[-1].size} pixels" if len(stages) > 1 else images
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from distgan.memory import keep_freed_memory
+from distgan.products import float32_products, has_tf32
 from distgan.spec import PrecisionName
+from shards.errors import InputError
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -21,6 +23,9 @@ class Precision:
         name: As in ``training.precision``; ``auto`` is bfloat16 on a device that :func:`computes_in_bfloat16`, else
             float32.
         device: Where the networks are.
+
+    Raises:
+        InputError: ``tfloat32`` on a device that has none.
     """
 
     def __init__(self, name: PrecisionName, device: torch.device) -> None:
@@ -28,6 +33,12 @@ class Precision:
             keep_freed_memory()
         if name == "auto":
             name = "bfloat16" if computes_in_bfloat16(device) else "float32"
+        if name == "tfloat32" and not has_tf32(device):
+            instead = "bfloat16 or float32" if computes_in_bfloat16(device) else "float32"
+            raise InputError(
+                f"training.precision is tfloat32, which NVIDIA's GPUs have from Ampere on, and {_called(device)} has "
+                f"not: set it to {instead}"
+            )
         self.name: PrecisionName = name
         self.device = device
         self.dtype = torch.float64 if name == "float64" else torch.float32
@@ -40,6 +51,15 @@ class Precision:
     def autocast(self) -> AbstractContextManager[None]:
         """The context that forward passes run in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16")
+
+    def products(self) -> AbstractContextManager[None]:
+        """The context that training computes in: ``float32`` without TF32, ``tfloat32`` with it.
+
+        What bfloat16 leaves in float32, such as penalties, is as torch has it: with TF32 in a GPU's convolutions.
+        """
+        if self.device.type != "cuda" or self.name not in ("float32", "tfloat32"):
+            return nullcontext()
+        return float32_products(tf32=self.name == "tfloat32")
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
@@ -55,6 +75,10 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return False
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this processor"
 
 
 def lay_out_like(tensor: Tensor, parameter: Tensor) -> Tensor:

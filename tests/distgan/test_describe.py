@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distgan.data.noise import Noise
-from distgan.describe import describe, description_text, options, options_text, schema, to_json
+from distgan.describe import Description, describe, description_text, options, options_text, schema, to_json
 from distgan.launch.local import train_locally
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
@@ -303,6 +304,38 @@ def test_workers_share_the_batch():
     assert alone.memory.batch == 4 * four.memory.batch
     assert alone.memory.weights == four.memory.weights
     assert alone.step == four.step
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_micro_batches_take_less_memory_and_the_same_flops(workers):
+    def described(**training: int) -> Description:
+        sizes = {"batch_size": 16, "images": 100, "precision": "float32"}
+        return describe(small(training={**sizes, **training}, cluster={"workers": workers}))
+
+    whole, parts = described(), described(accumulate=4)
+    assert (parts.memory.images, parts.memory.images_at_once) == (16 // workers, 4 // workers)
+    assert parts.step == replace(whole.step, micro_batches=4)
+    assert "1 × critic + 1 × generator, in 4 micro-batches each, 16 images" in description_text(parts)
+    assert parts.memory.batch == whole.memory.batch
+    alone = described(batch_size=4)
+    assert parts.memory.activations == alone.memory.activations
+    assert parts.memory.total == alone.memory.total + whole.memory.batch - alone.memory.batch
+    assert any("BatchNorm's statistics are those of micro-batches of 4" in note for note in parts.notes)
+    assert f"{16 // workers} images, {4 // workers} at a time, in float32" in description_text(parts)
+    assert "at a time" not in description_text(whole)
+
+
+def test_micro_batches_that_cannot_be_are_refused():
+    spec = small(objective={"kind": "bce", "share_fakes": True}, training={"batch_size": 4, "accumulate": 2})
+    with pytest.raises(InputError, match=r"training\.accumulate is 2, but objective\.share_fakes"):
+        describe(spec)
+
+
+def test_tfloat32_lies_in_memory_as_float32():
+    memory = {}
+    for name in ("float32", "tfloat32"):
+        memory[name] = describe(small(training={"batch_size": 4, "images": 100, "precision": name})).memory
+    assert memory["tfloat32"] == replace(memory["float32"], precision="tfloat32")
 
 
 def test_nothing_is_computed_and_no_memory_is_taken():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,14 @@ def test_it_is_the_stated_model(described, tiny):
     assert of_batch.compute == pytest.approx(2 * 4 / 100)
     assert of_worker.compute == pytest.approx(2 * 32 / 100)
     assert of_worker.images_per_step == 8 * of_batch.images_per_step == 8 * 64
+
+
+def test_batchnorm_s_sums_are_exchanged_in_each_micro_batch(described):
+    """Gradients are not: one exchange for each of three updates. A micro-batch of 8 is not shared by 16 workers."""
+    parts = replace(described, step=replace(described.step, micro_batches=4))
+    whole, found = (predict(each, 32, 16, 100.0, 1e9, 1e-5) for each in (described, parts))
+    assert found[0].exchanges - 3 == 4 * (whole[0].exchanges - 3)
+    assert max(each.workers for each in found if each.fixed == "global batch") == 8
 
 
 @pytest.mark.slow

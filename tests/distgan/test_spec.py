@@ -184,7 +184,8 @@ def test_every_float_survives_an_override(tmp_path_factory, lr):
         (MINIMAL + "training: {batch_size: 0}\n", ["training.batch_size", "greater than or equal to 1"]),
         (MINIMAL + "training: {batch_size: true}\n", ["training.batch_size", "integer", "True"]),
         (MINIMAL + "training: {precision: half}\n", ["training.precision", "'float32'", "'half'"]),
-        (MINIMAL + "training: {precision: tf32}\n", ["training.precision", "tf32 is not supported", "bfloat16"]),
+        (MINIMAL + "training: {precision: fp16}\n", ["training.precision", "fp16 is not supported", "bfloat16"]),
+        (MINIMAL + "training: {accumulate: 0}\n", ["training.accumulate", "greater than or equal to 1"]),
         (MINIMAL + "training: {precision: 16}\n", ["training.precision", "'float32'", "16"]),
         (MINIMAL + "training: {images: 9, epochs: 3}\n", ["'training'", "images and epochs", "give one"]),
         (MINIMAL + "training: {epochs: 0}\n", ["training.epochs", "greater than 0"]),
@@ -297,6 +298,39 @@ def test_stages_that_cannot_be_are_named(tmp_path, stages, words):
         load_spec(write(tmp_path, MINIMAL), [f"training.stages={stages}"])
     for word in words:
         assert word in str(caught.value)
+
+
+STAGES = "training.stages=[{size: 32, images: 100, batch_size: 48}, {size: 64}]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["training.accumulate=3"], ["training.batch_size = 128", "set it to 2 or 4"]),
+        (["training.accumulate=256"], ["set it to 128"]),
+        (["training.accumulate=64", "cluster.workers=4"], ["cluster.workers = 4", "set it to 32"]),
+        (["training.accumulate=64", "cluster.workers=[1, 3]"], ["cluster.workers = 3", "set it to 32"]),
+        (["training.accumulate=32", STAGES], ["training.stages.0.batch_size = 48", "set it to 16"]),
+        (["training.accumulate=3", STAGES], ["training.batch_size = 128", "set it to 2 or 4"]),
+    ],
+)
+def test_micro_batches_are_equal_and_have_an_image_for_each_worker(tmp_path, overrides, words):
+    with pytest.raises(InputError) as caught:
+        load_spec(write(tmp_path, MINIMAL), overrides)
+    for word in [overrides[0].replace("=", " is "), *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", ["1", "3", "[1, 7]", "8"])
+def test_micro_batches_are_dealt_with_by_any_number_of_workers(tmp_path, workers):
+    overrides = ["training.accumulate=16", f"cluster.workers={workers}"]
+    assert load_spec(write(tmp_path, MINIMAL), overrides).training.accumulate == 16
+
+
+def test_a_number_of_micro_batches_is_free_unless_it_is_bound(tmp_path):
+    one, other = (load_spec(write(tmp_path, MINIMAL), [f"training.accumulate={n}"]) for n in (1, 4))
+    assert differences(one, other) == []
+    assert differences(one, other, ("training.accumulate",)) == ["training.accumulate: 1 -> 4"]
 
 
 def test_each_stage_s_batch_has_an_image_for_each_worker(tmp_path):
@@ -427,7 +461,9 @@ def test_the_steps_cover_the_images(images, batch_size, n_critic):
     assert (spec.steps - 1) * per_step < images <= spec.steps * per_step
 
 
-@pytest.mark.parametrize(("written", "name"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp64", "float64")])
+@pytest.mark.parametrize(
+    ("written", "name"), [("fp32", "float32"), ("tf32", "tfloat32"), ("bf16", "bfloat16"), ("fp64", "float64")]
+)
 def test_precisions_are_known_by_what_people_write(tmp_path, written, name):
     path = write(tmp_path, MINIMAL)
     assert load_spec(path, [f"training.precision={written}"]).training.precision == name

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from distgan.objectives import build_game, draw_latents
-from distgan.objectives.side import Side, frozen
+from distgan.objectives.side import Loss, Side, frozen
 from distgan.spec import ObjectiveSpec, Options
 from shards.errors import InputError
 from tests.distgan.objectives.conftest import LATENT, batch, draw, small_autoencoder, small_networks
@@ -89,3 +89,18 @@ def test_both_sides_draw_the_latents_that_are_asked_for(latent):
 def test_an_autoencoder_s_latents_are_normal():
     with pytest.raises(InputError, match=r"model\.latent is uniform, but elbo .* set it to normal"):
         build_game(ObjectiveSpec(kind="elbo"), *small_autoencoder(), LATENT, "uniform")
+
+
+def test_the_loss_of_parts_is_that_of_all_their_images():
+    values, fakes = torch.rand(8, dtype=torch.float64, requires_grad=True), torch.rand(8, 3, 2, 2)
+
+    def loss(part: slice) -> Loss:
+        return Loss(values[part].mean(), {"square": values[part].square().mean()}, fakes[part])
+
+    whole = loss(slice(8))
+    parts = Loss.of_parts([loss(slice(3)), loss(slice(3, 4)), loss(slice(4, 8))], [3, 1, 4])
+    torch.testing.assert_close(parts.value, whole.value.detach())
+    torch.testing.assert_close(parts.figures["square"], whole.figures["square"].detach())
+    assert torch.equal(parts.fake, fakes)
+    assert not parts.value.requires_grad
+    assert Loss.of_parts([whole], [8]) is whole

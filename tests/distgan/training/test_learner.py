@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from distgan.data.noise import Noise
 from distgan.networks import ImageShape, build_networks
@@ -141,6 +142,148 @@ def test_what_is_lazy_and_what_moves_takes_the_steps_of_a_plain_loop(tiny):
             torch.testing.assert_close(mine.state_dict()[name], value, rtol=1e-8, atol=1e-10)
     for a, b in zip(ours.averaged_generator().parameters(), average.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+SINGLE = {"model__generator__normalisation": "none", "model__critic__normalisation": "none"}
+"""Networks in which an image knows of no other."""
+AUGMENTED = {"colour": True, "translation": 0.125, "cutout": 0.5}
+GAMES: dict[str, dict[str, object]] = {
+    "bce, noisy labels in one batch": {"objective": {"kind": "bce", "batches": "one", "label_noise": 0.2}},
+    "hinge, R1, augmentation adapts": {
+        "objective": {"kind": "hinge", "r1": 1.0},
+        "augmentation": {**AUGMENTED, "target": 0.1, "speed_images": 100},
+    },
+    "wasserstein_gp": {"objective": {"kind": "wasserstein_gp", "drift": 0.001, "n_critic": 2}},
+    "wasserstein_clip": {"objective": {"kind": "wasserstein_clip"}},
+    "least_squares": {"objective": {"kind": "least_squares"}, "optimizer__critic": {"clip_norm": 0.01}},
+    "relativistic, lazy penalties, spectral": {
+        "objective": {"kind": "relativistic", "r1": 1.0, "r2": 0.5, "penalty_every": 2},
+        "model__critic__normalisation": "spectral",
+        "augmentation": {**AUGMENTED, "probability": 0.7},
+    },
+    "spectral on both sides": {
+        "objective": {"kind": "hinge", "n_critic": 2},
+        "model__generator": {"name": "resnet", "width": 2, "normalisation": "none"},
+        "model__critic": {"name": "resnet", "width": 2, "normalisation": "spectral"},
+    },
+    "pixel norm": {"model__generator__normalisation": "pixel"},
+    "elbo": {
+        "objective": {"kind": "elbo"},
+        "model__critic": {"name": "dcgan_encoder", "width": 2, "normalisation": "none"},
+    },
+    "growing": {
+        "training__stages": [{"size": 8, "images": 8, "batch_size": 4}, {"size": 16, "fade_images": 24}],
+        "training__keep_traces_every_images": 8,
+    },
+}
+
+
+def gradients(trainee: Learner) -> list[torch.Tensor]:
+    """Of both networks' last updates, where there were any."""
+    parameters = [*trainee.generator.parameters(), *trainee.critic.parameters()]
+    return [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_take_the_steps_of_the_whole_batch(tiny, name, accumulate):
+    options = {**SINGLE, "training__precision": "float64", **GAMES[name]}
+    whole, parts = (growing(tiny(**options, training__accumulate=number)) for number in (1, accumulate))
+
+    def same(found: torch.Tensor, expected: torch.Tensor) -> None:
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+    for step in range(4):
+        batch = real(whole.spec, step)
+        pixels = F.avg_pool2d(batch.images, 16 // whole.stage.size)[: whole.stage.batch_size]
+        batch = Batch(pixels, batch.labels[: len(pixels)])
+        for repeat in range(whole.stage.n_critic):
+            compare_losses(*(each.update_critic(batch, repeat) for each in (whole, parts)), same)
+            compare_gradients(whole, parts, same)
+        losses = [each.update_generator(batch) for each in (whole, parts)]
+        if losses[0] is not None:
+            compare_losses(*losses, same)
+            compare_gradients(whole, parts, same)
+        for key, norm in whole.gradient_norms().items():
+            same(parts.gradient_norms()[key], norm)
+    networks = zip((whole.generator, whole.critic), (parts.generator, parts.critic), strict=True)
+    for one, other in (*networks, (whole.averaged_generator(), parts.averaged_generator())):
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[key], value, rtol=1e-8, atol=1e-10)
+    if "target" in whole.spec.augmentation.model_fields_set:
+        adapted = [each._game.critic.augmentation.tensors() for each in (whole, parts)]
+        assert adapted[0]["probability"] > 0
+        assert adapted[0] == adapted[1]
+
+
+class Peak:
+    """The most bytes that graphs have held for backward passes at once."""
+
+    def __init__(self) -> None:
+        self.held = self.most = 0
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        return Kept(self, tensor.detach())
+
+
+class Kept:
+    """A tensor that a graph holds until it is done with it."""
+
+    def __init__(self, peak: Peak, tensor: torch.Tensor) -> None:
+        self.peak, self.tensor = peak, tensor
+        peak.held += tensor.nbytes
+        peak.most = max(peak.most, peak.held)
+
+    def __del__(self) -> None:
+        self.peak.held -= self.tensor.nbytes
+
+
+@pytest.mark.parametrize("objective", [{"kind": "bce"}, {"kind": "hinge", "r1": 1.0}])
+def test_micro_batches_hold_memory_for_one_at_a_time(tiny, objective):
+    def most(accumulate: int) -> list[int]:
+        trainee = learner(tiny(**SINGLE, objective=objective, training__accumulate=accumulate))
+        batch, found = real(trainee.spec, 0, torch.float32), []
+        for update in (lambda: trainee.update_critic(batch, 0), lambda: trainee.update_generator(batch)):
+            peak = Peak()
+            with saved_tensors_hooks(peak.keep, lambda kept: kept.tensor):
+                update()
+            found.append(peak.most)
+        return found
+
+    weights = sum(parameter.nbytes for net in build_networks(tiny().model, IMAGE, 0) for parameter in net.parameters())
+    for whole, parts in zip(most(1), most(8), strict=True):
+        assert 0 < parts < whole / 8 + weights < whole / 4
+
+
+def compare_losses(whole, parts, same) -> None:
+    same(parts.value, whole.value)
+    assert parts.figures.keys() == whole.figures.keys()
+    for key, figure in whole.figures.items():
+        same(parts.figures[key], figure)
+    same(parts.fake, whole.fake)
+
+
+def compare_gradients(whole: Learner, parts: Learner, same) -> None:
+    ours, theirs = gradients(parts), gradients(whole)
+    assert ours
+    for found, expected in zip(ours, theirs, strict=True):
+        same(found, expected)
+
+
+def test_with_batchnorm_each_micro_batch_is_normalised_alone(tiny):
+    """By its own statistics, which then move the running ones; as one would write it down."""
+    spec = tiny(training__precision="float64", training__accumulate=2)
+    ours, batch = learner(spec), real(spec, 0)
+    generator, critic = (network.double() for network in build_networks(spec.model, IMAGE, spec.seed))
+    latents = Noise(spec.seed, torch.arange(8), "critic/0", torch.float64).normal("latent", (4,))
+    for z, x in zip(latents.split(4), batch.images.split(4), strict=True):
+        logits_real, logits_fake = critic(x), critic(generator(z).detach())
+        ((F.softplus(-logits_real).sum() + F.softplus(logits_fake).sum()) / 8).backward()
+    ours.update_critic(batch, 0)
+    for found, expected in zip(ours.critic.parameters(), critic.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-10, atol=1e-12)
+    for found, expected in zip(ours.critic.buffers(), critic.buffers(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def adaptive(tiny, **options):

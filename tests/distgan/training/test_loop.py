@@ -24,6 +24,7 @@ from distgan.errors import RunError
 from distgan.networks import ImageShape
 from distgan.objectives import Batch
 from distgan.sampling import draw_images, load_generator, sample, sample_latents, save_grid
+from distgan.sampling.averaging import average
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking import Tracker, read_metrics
 from distgan.training import clock, loop, precision
@@ -153,6 +154,36 @@ def test_stopped_and_resumed_is_never_having_stopped(tiny, tmp_path, stop_after,
     assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
     for grid in (tmp_path / "whole" / "samples").iterdir():
         assert grid.read_bytes() == (tmp_path / "parts" / "samples" / grid.name).read_bytes()
+
+
+PLAIN = {"model__generator__normalisation": "none", "model__critic__normalisation": "none"}
+
+
+def test_micro_batches_are_said_and_gone_on_with_to_the_bit(tiny, tmp_path, stop_after):
+    spec = tiny(training__accumulate=4)
+    run(spec, tmp_path / "whole")
+    log = (tmp_path / "whole" / "log.txt").read_text()
+    assert "steps of 8 images, each batch in 4 micro-batches" in log
+    assert "BatchNorm's statistics are those of micro-batches of 2 images" in log
+    assert run(spec, tmp_path / "parts", stop=stop_after(5)).step == 5
+    for number in (2, 1):
+        with pytest.raises(InputError, match=f"training\\.accumulate: 4 -> {number}"):
+            run(tiny(training__accumulate=number), tmp_path / "parts", resume=True)
+    run(spec, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+
+
+def test_without_batchnorm_a_run_goes_on_with_other_micro_batches(tiny, tmp_path, stop_after):
+    options = {**PLAIN, "training__precision": "float64", "training__keep_traces_every_images": 16}
+    run(tiny(**options), tmp_path / "whole")
+    assert "micro-batches" not in (tmp_path / "whole" / "log.txt").read_text()
+    assert run(tiny(**options, training__accumulate=4), tmp_path / "parts", stop=stop_after(5)).step == 5
+    assert run(tiny(**options, training__accumulate=2), tmp_path / "parts", resume=True).ended == "finished"
+    assert "BatchNorm" not in (tmp_path / "parts" / "log.txt").read_text()
+    for ours, theirs in zip(curve(tmp_path / "parts"), curve(tmp_path / "whole"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-10, abs=1e-10)
+    average(find_checkpoint(tmp_path / "parts"), 30)  # of traces from before and after
 
 
 def test_a_checkpoint_knows_how_long_the_run_has_trained(tiny, tmp_path, monkeypatch, stop_after):
@@ -287,6 +318,11 @@ def test_a_run_that_learns_learns(tiny, tmp_path):
         ({"data__image_size": 32}, ["data.image_size", "32", "16"]),
         ({"training__batch_size": 51}, ["training.batch_size", "51", "50"]),
         ({"data__lanes": 3}, ["training.batch_size", "data.lanes", "3"]),
+        (
+            {"training__accumulate": 2, "objective": {"kind": "bce", "share_fakes": True}},
+            ["training.accumulate is 2", "objective.share_fakes"],
+        ),
+        ({"training__precision": "tfloat32"}, ["training.precision is tfloat32", "this processor", "float32"]),
         ({"data__shards": "/nowhere/at/all"}, ["/nowhere/at/all"]),
         ({"data__where": {"class": "evn"}}, ["evn", "even"]),
         ({"objective__kind": "bse"}, ["objective.kind"]),

@@ -4,12 +4,14 @@ import hashlib
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from distgan.checkpoint import find_checkpoint
 from distgan.data.prefetch import Batches
@@ -17,6 +19,7 @@ from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.launch.torchrun import GROUP
 from distgan.networks import ImageShape
+from distgan.objectives import Batch
 from distgan.spec import load_spec
 from distgan.tracking import Tracker
 from distgan.training import loop
@@ -300,6 +303,80 @@ def test_the_losses_are_those_of_one_worker(recipe, side_by_side, tmp_path, name
         ours, theirs = (find_checkpoint(tmp_path / str(n)).tensors("generator_ema") for n in (1, world_size))
         for key, tensor in ours.items():
             torch.testing.assert_close(theirs[key], tensor, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+PLAIN = {"model__generator__normalisation": "none", "model__critic__normalisation": "none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "ways"),
+    [
+        ("relativistic, spectral", {"model__generator__normalisation": "none"}, [(1, 4), (2, 2), (4, 1), (3, 2)]),
+        ("growing", PLAIN, [(2, 2)]),
+        ("conditional", {"model__condition": {"attributes": ["Male"], "classes": True}, **PLAIN}, [(1, 4)]),
+    ],
+)
+def test_micro_batches_and_workers_share_a_batch_alike(recipe, side_by_side, tmp_path, name, changes, ways):
+    """One worker with four micro-batches, four with one, …: what one worker does with the whole batch."""
+    train(0, 1, recipe(name, "float64", 8, **changes), tmp_path / "whole")
+    for world_size, accumulate in ways:
+        run = tmp_path / f"{world_size} × {accumulate}"
+        spec = recipe(name, "float64", 8, **changes, training__accumulate=accumulate)
+        found = side_by_side(train, world_size, world_size, spec, run)
+        assert {outcome.step for outcome, _, _ in found} == {8}
+        assert len({digest for _, digest, _ in found}) == 1
+        compare(tmp_path / "whole", run, 1e-10)
+
+
+def test_batchnorm_s_micro_batches_are_those_of_all_workers(recipe, side_by_side, tmp_path):
+    """Three workers that hold one or two of four images each, and one that holds all four."""
+    spec = recipe("dcgan", "float64", 8, training__accumulate=2)
+    train(0, 1, spec, tmp_path / "1")
+    found = side_by_side(train, 3, 3, spec, tmp_path / "3")
+    assert len({digest for _, digest, _ in found}) == 1
+    compare(tmp_path / "1", tmp_path / "3", 1e-10)
+    train(0, 1, recipe("dcgan", "float64", 8), tmp_path / "whole")
+    with pytest.raises(AssertionError):
+        compare(tmp_path / "1", tmp_path / "whole", 1e-3)
+
+
+def exchanges(rank, world_size, spec):
+    """How often gradients are exchanged in a critic's update and in a generator's."""
+    torch.set_num_threads(1)
+    learner = Learner(spec, ImageShape(3, 16), Workers(rank, world_size, CPU))
+    learner.slots  # noqa: B018 - which makes it ready
+    buckets = []
+
+    def count(group, bucket):
+        buckets.append(bucket.index())
+        return allreduce_hook(group, bucket)
+
+    for forward in learner._forwards.values():
+        forward.register_comm_hook(None, count)
+    images = torch.rand(learner.slots, 3, 16, 16)
+    real = Batch(images, torch.zeros(len(images), 0))
+    learner.update_critic(real, 0)
+    of_critic = len(buckets)
+    learner.update_generator(real)
+    return of_critic, len(buckets) - of_critic
+
+
+def test_gradients_are_exchanged_with_the_last_micro_batch_alone(tiny, side_by_side):
+    for accumulate in (1, 4):
+        assert side_by_side(exchanges, 2, 2, tiny(training__accumulate=accumulate)) == [(1, 1)] * 2
+
+
+def test_workers_that_micro_batches_have_no_image_for_are_refused(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"(?s)training\.accumulate is 4, but .*3 workers.*: set it to 2$"):
+        loop.train(tiny(training__accumulate=4), tmp_path / "run", Unconnected(0, 3, CPU), console=False)
+
+
+class Unconnected(Workers):
+    """One of several that hears nothing from the others."""
+
+    @contextmanager
+    def together(self):
+        yield
 
 
 JOBS = Path(__file__).parents[3] / "jobs"

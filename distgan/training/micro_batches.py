@@ -1,0 +1,53 @@
+"""Global batches that are dealt with in equal micro-batches (``training.accumulate``): what a run must be like for it.
+
+A micro-batch is a stretch of slots of the global batch: slot s of B is in micro-batch ⌊s·N / B⌋ of N. Workers share
+each as they share the global batch, so that any number of them makes the same micro-batches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from distgan.data.order import Ids
+from distgan.networks.normalisation import MinibatchStddev, has_batchnorm
+from distgan.spec import RunSpec
+from shards.errors import InputError
+
+
+def micro_batch_sizes(slots: Ids, batch_size: int, accumulate: int) -> list[int]:
+    """How many of a process's slots, in ascending order, are in each micro-batch."""
+    return [int(size) for size in np.bincount(slots * accumulate // batch_size, minlength=accumulate)]
+
+
+def check_micro_batches(spec: RunSpec, *networks: nn.Module) -> None:
+    """Find out whether micro-batches can stand for a run's global batches.
+
+    Raises:
+        InputError: Something needs a whole one.
+    """
+    accumulate = spec.training.accumulate
+    if accumulate == 1:
+        return
+    if any(isinstance(module, MinibatchStddev) for network in networks for module in network.modules()):
+        raise InputError(
+            f"training.accumulate is {accumulate}, but model.critic.minibatch_stddev tells the critic how much the "
+            "images of the whole batch differ: set it to false, or training.accumulate to 1"
+        )
+    if spec.objective.rest.get("share_fakes"):
+        raise InputError(
+            f"training.accumulate is {accumulate}, but objective.share_fakes keeps all that the generator has computed "
+            "for the whole batch: set it to false, or training.accumulate to 1"
+        )
+
+
+def micro_batch_note(spec: RunSpec, *networks: nn.Module) -> str | None:
+    """What should be known of a run with micro-batches, in a sentence; None where they change no number."""
+    accumulate = spec.training.accumulate
+    if accumulate == 1 or not any(map(has_batchnorm, networks)):
+        return None
+    sizes = " or ".join(f"{size // accumulate:,}" for size in dict.fromkeys(spec.batch_sizes.values()))
+    return (
+        f"training.accumulate is {accumulate}: BatchNorm's statistics are those of micro-batches of {sizes} images, "
+        "over all workers, so that the numbers are not those of whole batches"
+    )
