@@ -86,7 +86,8 @@ def _boxes(cascade: Any, grey: Image.Image, smallest: int) -> list[list[int]]:
         found = cascade.detectMultiScale(
             np.asarray(grey), scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest)
         )
-    return np.asarray(found, np.int64).reshape(-1, 4).tolist()
+    boxes: list[list[int]] = np.asarray(found, np.int64).reshape(-1, 4).tolist()
+    return boxes
 
 
 def portrait(face: tuple[int, int, int], size: tuple[int, int], side: int | None = None) -> tuple[int, int, int]:
