@@ -77,8 +77,8 @@ def find_face(image: Image.Image) -> tuple[int, int, int] | None:
         return None
     left, top, side, _ = max(boxes, key=lambda box: (box[2], -box[1], -box[0]))  # of equals, the first as one reads
     side = min(round(side * scale), *image.size)
-    left, top = (left - border) * scale, (top - border) * scale
-    return _inside(left, image.width, side), _inside(top, image.height, side), side
+    x, y = (left - border) * scale, (top - border) * scale
+    return _inside(x, image.width, side), _inside(y, image.height, side), side
 
 
 def _boxes(cascade: Any, grey: Image.Image, smallest: int) -> list[list[int]]:
