@@ -151,7 +151,7 @@ def _section(name: str, scratch: Path, out: Path, log: IO[str], deadline: float,
 
 def _environment(on_cpu: bool) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} if on_cpu else {}
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "WANDB_MODE": "disabled", **hidden}
 
 
@@ -213,16 +213,18 @@ def as_markdown(found: Sequence[Found]) -> str:
         names = list(dict.fromkeys(name for row in lines for name in row if name != GOOD))
         names += [GOOD] if any(GOOD in row for row in lines) else []
         if lines:
-            parts.append(markdown_table(names, [[_cell(row.get(name)) for name in names] for row in lines]))
+            parts.append(
+                markdown_table(names, [[_cell(row.get(name), wanted=name == GOOD) for name in names] for row in lines])
+            )
         lost = [each for each in section.measured if each.state != "done"]
         if lost:
             parts.append("".join(f"- {each.name}: {each.state}{each.error and f': {each.error}'}\n" for each in lost))
     return "\n".join(parts)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, *, wanted: bool) -> str:
     if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "NO", None: ""}[value]
+        return {True: "yes", False: "NO" if wanted else "no", None: ""}[value]
     if isinstance(value, float):
         return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())

@@ -112,9 +112,9 @@ def bench_gpu(
 ) -> None:
     """Everything there is to know of a GPU, in one call: what it is, its tests, the speed of all recipes, and more.
 
-    Whether it computes what the CPU does, a whole run with stop and resume, what too little memory says, NCCL, and where
-    a step's time goes. Parts that fail take no others with them. Exit status 1 where something failed or is not as it
-    should be.
+    Whether it computes what the CPU does, a whole run with stop and resume, what too little memory says, NCCL, and
+    where a step's time goes. A part that fails takes no other with it. Exit status 1 where something failed or is not
+    as it should be.
     """
     import torch
 
