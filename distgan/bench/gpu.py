@@ -29,6 +29,8 @@ from shards.names import near
 
 MINUTES = 8.5
 TABLE, FIGURES, LOG = "gpu.md", "gpu.json", "log.txt"
+PROGRAM = "distgan.bench.measurements"
+"""The module that a section's process runs."""
 _GRACE_S = 5.0
 """How long a process that is asked to end may take."""
 
@@ -130,7 +132,7 @@ def _section(name: str, scratch: Path, out: Path, log: IO[str], deadline: float,
     began = time.monotonic()
     until = min(deadline, began + SECTIONS[name].seconds)
     record, problem, crashes = scratch / f"{name}.jsonl", "", 0
-    command = [sys.executable, "-m", "distgan.bench.measurements", name, str(scratch), str(out.resolve())]
+    command = [sys.executable, "-m", PROGRAM, name, str(scratch), str(out.resolve())]
     while True:
         known = len(read_record(record))
         status = _run([*command, *(["small"] if on_cpu else [])], _environment(on_cpu), log, until - time.monotonic())

@@ -147,7 +147,7 @@ def _facts(place: Place) -> dict[str, Measurement]:
 
 def _tests(place: Place) -> dict[str, Measurement]:
     def run(path: Path) -> Iterator[Row]:
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts=", "-o", "cache_dir=/dev/null", "-vv"]
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts=", "-p", "no:cacheprovider", "-vv"]
         with _output_of([*command, "-rs", "--tb=short", str(path)], cwd=CHECKOUT) as lines:
             count = 0
             for line in lines:
@@ -236,7 +236,7 @@ class _How(NamedTuple):
 
 def _equality(place: Place) -> dict[str, Measurement]:
     here = local_device().type
-    steps, batch = (3, 4) if place.small else (20, 32)
+    steps, batch = (3, 4) if place.small else (20, 16)
 
     @functools.cache
     def losses(name: str, how: _How) -> torch.Tensor:
@@ -285,7 +285,7 @@ def _equality(place: Place) -> dict[str, Measurement]:
     found: dict[str, Measurement] = {}
     for name in ("dcgan64", "wgan_gp64"):
         for what, *arguments in (
-            ("float64, GPU and CPU", _How(here, "float64"), _How("cpu", "float64", take=1), 1e-9, 1e-3),
+            ("float64, GPU and CPU", _How(here, "float64"), _How("cpu", "float64", take=1), 1e-9, 1e-5),
             ("float32 without TF32, GPU and CPU", exact, _How("cpu", "float32", take=1), 1e-3, None),
             ("float32, GPU and CPU", _How(here, "float32"), _How("cpu", "float32", take=1), 1e-2, None),
             ("float32, GPU twice", _How(here, "float32"), _How(here, "float32", take=2), None, None),
@@ -379,13 +379,9 @@ def _run(place: Place) -> dict[str, Measurement]:
 
     def picture() -> Iterator[Row]:
         generator = distgan.load(place.folder / "whole")
-        images = generator.sample(64, seed=7)
+        images, again = (generator.sample(64, seed=7) for _ in range(2))
         save_grid(list(images), place.out / "sample.png")
-        yield {"what": "the same seed, the same 64 images", "found": same(images, generator.sample(64, seed=7))}
-        yield {"what": "images, another shape than asked for", "found": images.shape[:3] != (64, 64, 64)}
-
-    def same(ours: Any, theirs: Any) -> bool:
-        return bool((ours == theirs).all())
+        yield {"what": "the same seed, the same 64 images", "found": bool((images == again).all())}
 
     return {
         "shards": functools.partial(_draw, place),
@@ -537,7 +533,11 @@ def _profile(place: Place) -> dict[str, Measurement]:
         with profile(activities=activities) as profiled:
             take(steps)
         events = profiled.events() or []
-        kernels = [each for each in events if each.device_type == DeviceType.CUDA and not each.is_user_annotation]
+        kernels = [
+            each
+            for each in events
+            if each.device_type == DeviceType.CUDA and not getattr(each, "is_user_annotation", False)
+        ]
         yield {**where, "what": "milliseconds a step, without the profiler", "found": 1e3 * alone}
         if on_gpu:
             busy = _covered([(each.time_range.start, each.time_range.end) for each in kernels]) / 1e6

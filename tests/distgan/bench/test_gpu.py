@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+import torch
+
+from distgan.bench import gpu
+from distgan.bench.gpu import Found, Measured, as_json, as_markdown
+from distgan.bench.measurements import GOOD, SECTIONS
+from tests.distgan.bench import failing
+
+FAILING = failing.SECTIONS
+
+
+@pytest.fixture
+def program(monkeypatch):
+    monkeypatch.setattr(gpu, "SECTIONS", FAILING)
+    monkeypatch.setattr(gpu, "PROGRAM", "tests.distgan.bench.failing")
+
+
+def states(found: Found) -> dict[str, str]:
+    return {each.name: each.state for each in found.measured}
+
+
+@pytest.mark.slow
+def test_what_fails_takes_nothing_else_with_it(program, tmp_path):
+    found = {each.name: each for each in gpu.bench_gpu(tmp_path / "new" / "out", 5, [], lambda text: None)}
+    first = {"one": "done", "raises": "failed", "device": "failed", "crashes": "cut off", "last": "done"}
+    assert states(found["failing"]) == first
+    of = {each.name: each for each in found["failing"].measured}
+    assert of["raises"].error == "ValueError: no | such thing"
+    assert of["crashes"].rows == [{"what": "before the crash", "found": 2.5}]
+    assert states(found["one hangs"]) == {"hangs": "cut off", "last": "done"}
+    assert states(found["slow"]) == {"one": "done", "hangs": "cut off", "last": "not begun"}
+    assert found["slow"].problem == "out of time"
+    assert not found["never"].measured
+    assert "status 7" in found["never"].problem
+    assert [name for name, each in found.items() if each.good] == ["fine"]
+    text = (tmp_path / "new" / "out" / "gpu.md").read_text()
+    for said in ("no \\| such thing", "- hangs: cut off", "out of time", "before the crash"):
+        assert said in text
+    document = json.loads((tmp_path / "new" / "out" / "gpu.json").read_text())
+    assert [section["name"] for section in document["sections"]] == list(FAILING)
+    log = (tmp_path / "new" / "out" / "log.txt").read_text()
+    assert "Timeout" in log  # where the one that hung was
+
+
+def test_without_time_nothing_is_begun(program, tmp_path):
+    said: list[str] = []
+    for found in gpu.bench_gpu(tmp_path, 0, [], said.append):
+        assert not found.good
+        assert found.problem == "out of time"
+    assert (tmp_path / "gpu.md").read_text().count("out of time") == len(FAILING)
+
+
+def test_a_section_s_process_and_what_it_started_are_gone_when_time_runs_out(tmp_path):
+    pids = tmp_path / "pids"
+    program = (
+        "import os, subprocess, sys, time; child = subprocess.Popen(['sleep', '600']);"
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); time.sleep(600)"
+    )
+    with (tmp_path / "log").open("w") as log:
+        assert gpu._run([sys.executable, "-c", program], dict(os.environ), log, 3.0) is None
+    for pid in pids.read_text().split():
+        status = f"/proc/{pid}/status"
+        assert not os.path.exists(status) or "Z (zombie)" in open(status).read()  # noqa: PTH110, PTH123, SIM115
+
+
+def test_numbers_that_are_none_and_rows_of_several_kinds_are_written():
+    rows = [{"what": "x|y", "found": float("inf"), GOOD: False}, {"what": "z", "more": True}]
+    found = [Found("facts", [Measured("one", "done", rows, 1.0)], 2.0)]
+    assert json.loads(as_json(found))["sections"][0]["measured"][0]["rows"][0]["found"] == "inf"
+    lines = as_markdown(found).splitlines()
+    assert [cell.strip() for cell in lines[-2].split(" | ")] == ["| x\\|y", "inf", "", f"NO{' ' * (len(GOOD) - 2)} |"]
+    assert "1 rows not as it should be" in lines[4]
+    assert not found[0].good
+
+
+def test_where_there_is_no_gpu_it_is_said(distgan, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    status, said = distgan("bench", "gpu", "--out", tmp_path / "out")
+    assert status == 2
+    assert len(said.splitlines()) == 1
+    assert "no GPU" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_section_that_there_is_not_is_named(distgan, tmp_path):
+    status, said = distgan("bench", "gpu", "--device", "cpu", "--section", "fact", "--out", tmp_path)
+    assert status == 2
+    assert "facts" in said
+
+
+@pytest.mark.slow
+def test_every_section_works_on_a_cpu_in_small(distgan, tmp_path):
+    names = [name for name in SECTIONS if name != "tests"]
+    status, said = distgan(
+        "bench", "gpu", "--device", "cpu", "--out", tmp_path, *(f"--section={name}" for name in names)
+    )
+    assert status == 0, said + (tmp_path / "log.txt").read_text()
+    for section in json.loads((tmp_path / "gpu.json").read_text())["sections"]:
+        assert section["measured"], section
+        for each in section["measured"]:
+            assert each["state"] == "done"
+            assert each["rows"], each["name"]
+    assert (tmp_path / "sample.png").exists()
