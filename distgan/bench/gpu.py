@@ -169,11 +169,23 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: IO[str], s
     except subprocess.TimeoutExpired:
         return None
     finally:  # also when a person ends this
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_S)
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of a process's group, which may outlive it; torchrun needs time to end its own processes."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        number: int = ending
+        until = time.monotonic() + _GRACE_S
+        while time.monotonic() < until:
+            with suppress(PermissionError):
+                try:
+                    os.killpg(process.pid, number)
+                except ProcessLookupError:
+                    return
+            process.poll()  # what has ended goes
+            number = 0  # said once; now only whether somebody is left
+            time.sleep(0.05)
 
 
 def _read(lines: Sequence[Mapping[str, Any]]) -> list[Measured]:

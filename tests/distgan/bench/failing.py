@@ -42,11 +42,13 @@ SECTIONS = {
     "failing": Section(
         "All that fails",
         300,
-        60,
-        lambda place: {"one": good, "raises": raises, "device": breaks_the_device, "crashes": crashes, "last": good},
+        2,
+        lambda place: {
+            **{"one": good, "raises": raises, "device": breaks_the_device, "crashes": crashes, "hangs": hangs},
+            "last": good,
+        },
     ),
-    "one hangs": Section("One hangs", 300, 1, lambda place: {"hangs": hangs, "last": good}),
-    "slow": Section("Too slow", 10, 60, lambda place: {"one": good, "hangs": hangs, "last": good}),
+    "slow": Section("Too slow", 3, 60, lambda place: {"hangs": hangs, "last": good}),
     "never": Section("Never begins", 300, 60, never),
     "fine": Section("All is well", 300, 60, lambda place: {"one": good}),
 }
