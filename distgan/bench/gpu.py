@@ -122,8 +122,8 @@ def bench_gpu(
             say(f"{SECTIONS[name].title} …")
             found.append(_section(name, Path(scratch), out, log, deadline, on_cpu=on_cpu))
             say(f"  {found[-1].said} ({found[-1].seconds:.0f} s)")
-            write_or_say(out / TABLE, as_markdown(found).encode())
-            write_or_say(out / FIGURES, as_json(found).encode())
+            write_or_say(out / TABLE, as_markdown(found, on_cpu=on_cpu).encode())
+            write_or_say(out / FIGURES, as_json(found, on_cpu=on_cpu).encode())
     return found
 
 
@@ -203,10 +203,13 @@ def _read(lines: Sequence[Mapping[str, Any]]) -> list[Measured]:
     return list(found.values())
 
 
-def as_json(found: Sequence[Found]) -> str:
+def as_json(found: Sequence[Found], *, on_cpu: bool) -> str:
     """All that was found, for programs. Numbers that are none are words."""
     sections = [{**asdict(each), "title": SECTIONS[each.name].title, "result": each.said} for each in found]
-    return json.dumps(_plain({"sections": sections}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return (
+        json.dumps(_plain({"on_cpu": on_cpu, "sections": sections}), indent=1, ensure_ascii=False, allow_nan=False)
+        + "\n"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -217,10 +220,15 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def as_markdown(found: Sequence[Found]) -> str:
+def as_markdown(found: Sequence[Found], *, on_cpu: bool) -> str:
     """All that was found, for people: a table of the sections, then one for each."""
     rows = [[SECTIONS[each.name].title, each.said or "nothing", f"{each.seconds:.0f}"] for each in found]
-    parts = ["# distgan bench gpu\n", markdown_table(["section", "result", "seconds"], rows)]
+    said = "Little of everything, on the CPU: where it says GPU, that is the CPU too.\n"
+    parts = [
+        "# distgan bench gpu\n",
+        *([said] if on_cpu else []),
+        markdown_table(["section", "result", "seconds"], rows),
+    ]
     for section in found:
         parts.append(f"## {SECTIONS[section.name].title}\n")
         lines = [row for each in section.measured for row in each.rows]

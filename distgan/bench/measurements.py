@@ -38,7 +38,7 @@ from distgan.evaluation import pictures
 from distgan.launch.local import local_device
 from distgan.launch.torchrun import GROUP
 from distgan.networks import ImageShape, build_networks
-from distgan.networks.normalisation import synchronise
+from distgan.networks.normalisation import SyncBatchNorm, synchronise
 from distgan.objectives import Batch
 from distgan.sampling import save_grid
 from distgan.spec import RunSpec, load_spec
@@ -129,7 +129,7 @@ def _facts(place: Place) -> dict[str, Measurement]:
             yield {"what": f"GPU {number}", "found": f"{text}, {of.multi_processor_count} multiprocessors"}
 
     def driver() -> Iterator[Row]:
-        asked = "driver_version,power.limit,clocks.max.sm,clocks.max.memory,memory.used"
+        asked = "driver_version,power.limit,clocks.max.sm,memory.used"
         done = subprocess.run(  # noqa: S603
             ["nvidia-smi", f"--query-gpu={asked}", "--format=csv"],  # noqa: S607
             capture_output=True, text=True, timeout=20, check=True,
@@ -148,7 +148,8 @@ def _facts(place: Place) -> dict[str, Measurement]:
 def _tests(place: Place) -> dict[str, Measurement]:
     def run(path: Path) -> Iterator[Row]:
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-o", "addopts=", "-p", "no:cacheprovider", "-vv"]
-        with _output_of([*command, "-rs", "--tb=short", str(path)], cwd=CHECKOUT) as lines:
+        own = {"COLUMNS": "1000", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # no line broken, nothing of others
+        with _output_of([*command, "-rs", "--tb=short", str(path)], cwd=CHECKOUT, more=own) as lines:
             count = 0
             for line in lines:
                 if found := re.match(r"(\S+\.py::.+?) (PASSED|FAILED|ERROR|SKIPPED)", line):
@@ -266,6 +267,10 @@ def _equality(place: Place) -> dict[str, Measurement]:
         ours, theirs = losses(name, one), losses(name, other)
         apart = (ours - theirs).abs() / (1 + theirs.abs())
         differing = (ours != theirs).any(1).nonzero().flatten().tolist()
+        # Five updates of wgan_gp64's critic come before its generator's first loss.
+        first_within, all_within = (
+            limit and limit * (5 if name == "wgan_gp64" else 1) for limit in (first_within, all_within)
+        )
         first, most = apart[0].max().item(), apart.max().item()
         wanted = [(first, first_within), (most, all_within)]
         yield {
@@ -288,7 +293,7 @@ def _equality(place: Place) -> dict[str, Measurement]:
     for name in ("dcgan64", "wgan_gp64"):
         for what, *arguments in (
             ("float64, GPU and CPU", _How(here, "float64"), _How("cpu", "float64", take=1), 1e-9, 1e-5),
-            ("float32 and float64, CPU", _How("cpu", "float32", take=1), _How("cpu", "float64", take=1), 1e-4, None),
+            ("float32 and float64, CPU", _How("cpu", "float32", take=1), _How("cpu", "float64", take=1), 1e-3, None),
             ("float32 without TF32, GPU and CPU", exact, _How("cpu", "float32", take=1), 1e-3, None),
             ("float32, GPU and CPU", _How(here, "float32"), _How("cpu", "float32", take=1), 1e-2, None),
             ("float32, GPU twice", _How(here, "float32"), _How(here, "float32", take=2), None, None),
@@ -301,7 +306,7 @@ def _equality(place: Place) -> dict[str, Measurement]:
             ),
             ("bfloat16 and float32, GPU", _How(here, "bfloat16"), _How(here, "float32"), 1e-1, None),
         ):
-            found[f"{name}, {what}"] = functools.partial(compare, name, what, *arguments)  # type: ignore[arg-type]
+            found[f"{name}, {what}"] = functools.partial(compare, name, what, *arguments)
     return found
 
 
@@ -474,22 +479,34 @@ def _processes(place: Place) -> dict[str, Measurement]:
             whole = torch.full((4,), 3.0, device=device)
             dist.all_reduce(whole)
             yield {"what": "all-reduce among one", "found": whole[0].item(), GOOD: whole.tolist() == [3.0] * 4}
-            spec, found = load_spec("dcgan64", _little(place)), []
+            maps, found = torch.randn(16, 8, 4, 4, dtype=torch.float64, device=device), []
+            for kind in (torch.nn.BatchNorm2d, SyncBatchNorm):  # torch's own asks nobody where there is one process
+                layer = kind(8).to(device, torch.float64)
+                given = maps.clone().requires_grad_()
+                layer(given).pow(3).sum().backward()
+                assert given.grad is not None
+                found.append(given.grad)
+            apart = ((found[0] - found[1]).abs().max() / found[0].abs().max()).item()
+            yield {"what": "distgan's SyncBatchNorm among one: gradients apart", "found": apart, GOOD: apart < 1e-9}
+            spec, drawn = load_spec("dcgan64", _little(place)), []
             latents = torch.randn(16, spec.model.latent_dim, generator=torch.Generator().manual_seed(0))
             for synchronised in (False, True):
-                network, _ = build_networks(spec.model, ImageShape.of(spec, 3), 0)
-                network = network.to(device, torch.float64)
+                generator, _ = build_networks(spec.model, ImageShape.of(spec, 3), 0)
+                network: torch.nn.Module = generator.to(device, torch.float64)
                 if synchronised:
-                    network = synchronise(network)
-                    network = torch.nn.parallel.DistributedDataParallel(network)
+                    network = torch.nn.parallel.DistributedDataParallel(synchronise(network))
                 images = network(latents.to(device, torch.float64))
                 images.square().mean().backward()
                 gradient = next(network.parameters()).grad
                 assert gradient is not None
-                found.append((images.detach().cpu(), gradient.cpu()))
-            for what, one, other in zip(("images", "gradients"), *found, strict=True):
+                drawn.append((images.detach().cpu(), gradient.cpu()))
+            for what, one, other in zip(("images", "gradients"), *drawn, strict=True):
                 apart = ((one - other).abs().max() / one.abs().max()).item()
-                yield {"what": f"SyncBatchNorm and DDP among one: {what} apart", "found": apart, GOOD: apart < 1e-9}
+                yield {
+                    "what": f"a generator synchronised, under DDP, among one: {what} apart",
+                    "found": apart,
+                    GOOD: apart < 1e-9,
+                }
         finally:
             dist.destroy_process_group()
 
@@ -526,7 +543,7 @@ def _profile(place: Place) -> dict[str, Measurement]:
         return take, learner
 
     def step(name: str, batch: int) -> Iterator[Row]:
-        from torch.autograd import DeviceType
+        from torch.autograd.profiler_util import DeviceType  # type: ignore[attr-defined]
         from torch.profiler import ProfilerActivity, profile
 
         take, learner = ready(name, batch)
@@ -662,6 +679,7 @@ def _begin_anew() -> None:
     """Give back what the last measurement has left on the GPU, and count its memory from zero."""
     gc.collect()
     if local_device().type == "cuda":
+        torch.cuda.init()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
@@ -697,8 +715,10 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def _output_of(command: Sequence[str], *, cwd: Path | None = None, needed: int | None = 0) -> Iterator[_Lines]:
-    """Run a command, whose output goes into the log too.
+def _output_of(
+    command: Sequence[str], *, cwd: Path | None = None, needed: int | None = 0, more: Mapping[str, str] | None = None
+) -> Iterator[_Lines]:
+    """Run a command, with more variables around it; its output goes into the log too.
 
     Raises:
         RuntimeError: It ended with another status than is needed.
@@ -710,7 +730,7 @@ def _output_of(command: Sequence[str], *, cwd: Path | None = None, needed: int |
         text=True,
         errors="replace",
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "1000"},  # no line broken
+        env={**os.environ, **(more or {})},
     ) as process:
         lines = _Lines(process)
         try:

@@ -54,5 +54,5 @@ SECTIONS = {
 }
 
 if __name__ == "__main__":
-    measurements.SECTIONS = SECTIONS  # type: ignore[misc]
+    measurements.SECTIONS = SECTIONS
     measurements.main(*sys.argv[1:])
