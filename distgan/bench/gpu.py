@@ -117,7 +117,8 @@ def bench_gpu(
             raise InputError(f"there is no section {name!r}; {near(name, SECTIONS)}")
     ready_or_say(out / TABLE)
     deadline, found = time.monotonic() + 60 * minutes, list[Found]()
-    with tempfile.TemporaryDirectory(prefix="distgan-gpu-") as scratch, (out / LOG).open("w") as log:
+    temporary = tempfile.TemporaryDirectory(prefix="distgan-gpu-", ignore_cleanup_errors=True)
+    with temporary as scratch, (out / LOG).open("w", encoding="utf-8") as log:
         for name in [name for name in SECTIONS if not names or name in names]:
             say(f"{SECTIONS[name].title} …")
             found.append(_section(name, Path(scratch), out, log, deadline, on_cpu=on_cpu))
@@ -132,23 +133,21 @@ def _section(name: str, scratch: Path, out: Path, log: IO[str], deadline: float,
     began = time.monotonic()
     until = min(deadline, began + SECTIONS[name].seconds)
     record, problem, crashes = scratch / f"{name}.jsonl", "", 0
-    command = [sys.executable, "-m", PROGRAM, name, str(scratch), str(out.resolve())]
+    command = [sys.executable, "-m", PROGRAM, name, str(scratch), str(out.resolve()), *(["small"] if on_cpu else [])]
     while True:
         known = len(read_record(record))
-        status = _run([*command, *(["small"] if on_cpu else [])], _environment(on_cpu), log, until - time.monotonic())
+        status = _run(command, _environment(on_cpu), log, until - time.monotonic())
         if status is None:
             problem = "out of time"
-        elif status:
+        elif status:  # what that has cost, the measurement says
             crashes += 1
-            problem = f"its process ended {crashes} times by itself, at last with status {status}"
-            if len(read_record(record)) > known and time.monotonic() < until:
+            if len(read_record(record)) > known:
                 continue
-            problem += ", and has not got further"
+            problem = (
+                f"its process ended {crashes} times by itself, at last with status {status} before it did anything"
+            )
         break
-    measured = _read(read_record(record))
-    if not problem.endswith("further") and status == 0:
-        problem = ""  # what a crash has cost, its measurement says
-    return Found(name, measured, time.monotonic() - began, problem)
+    return Found(name, _read(read_record(record)), time.monotonic() - began, problem)
 
 
 def _environment(on_cpu: bool) -> dict[str, str]:
