@@ -679,7 +679,7 @@ def _begin_anew() -> None:
     """Give back what the last measurement has left on the GPU, and count its memory from zero."""
     gc.collect()
     if local_device().type == "cuda":
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
