@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test quick check format clean
+# `make gpu` takes the Python that is there, as that has the torch of the GPU's driver.
+GPU_PYTHON ?= python3
+OUT ?= runs/gpu
+
+.PHONY: help setup demo test quick gpu check format clean
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
@@ -23,6 +27,9 @@ test: $(READY)  ## all tests
 
 quick: $(READY)  ## the tests without those that take long: no processes, no hosts
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+gpu:  ## all that has to be known of this machine's GPU, in under 9 minutes, into OUT=runs/gpu
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m distgan bench gpu --out $(OUT)
 
 check: $(READY)  ## linter, formatter and type checker
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +91,12 @@ def test_tests_mirror_the_tree():
             module = ROOT / inside.parent / path.name.removeprefix("test_")
             package = ROOT / inside.parent  # tests/distgan/sampling/test_sampling.py tests the package itself
             assert module.exists() or package.name == path.stem.removeprefix("test_"), path
+
+
+def test_tests_for_gpus_run_where_little_is_installed():
+    """A GPU is at hand for minutes, on a machine that has torch and a few packages more: see distgan.bench.gpu."""
+    there = {"distgan", "jobs", "shards", "tests", "numpy", "PIL", "pytest", "torch", *sys.stdlib_module_names}
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark." + "gpu" in path.read_text("utf-8")]
+    assert len(files) >= 3
+    for path in [*files, ROOT / "tests" / "distgan" / "conftest.py"]:
+        assert not {name.split(".")[0] for name in imports(path)} - there, path

@@ -62,7 +62,7 @@ def board_table(board: Leaderboard, distance: str) -> str:
             f"Fewer than {SEEDS_TO_CLAIM} seeds of {', '.join(few)}: no difference to the others is claimed, it may be "
             "one between seeds."
         )
-    return f"{_table(head, rows)}\n{' '.join(said)}\n"
+    return f"{markdown_table(head, rows)}\n{' '.join(said)}\n"
 
 
 def points_table(results: Sequence[Result], distance: str) -> str:
@@ -83,7 +83,7 @@ def points_table(results: Sequence[Result], distance: str) -> str:
         for point in run.points
     ]
     failed = [f"{run.competitor}, seed {run.seed}, failed: {run.failure}\n" for run in results if run.failure]
-    return "\n".join([_table(head, rows), *failed])
+    return "\n".join([markdown_table(head, rows), *failed])
 
 
 def board_json(board: Leaderboard) -> dict[str, Any]:
@@ -131,7 +131,8 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.3g}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown has it, and as it is read without."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*escaped, strict=True)]
     lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in escaped]

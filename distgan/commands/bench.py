@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -24,6 +24,7 @@ from distgan.commands.base import (
     progress_bar,
 )
 from distgan.commands.generators import DrawnCount, FeaturesOption
+from distgan.errors import RunError
 from shards.errors import InputError
 
 bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
@@ -84,6 +85,49 @@ def bench_step(
     from distgan.bench.speed import bench_step as measure
 
     print_figures(measure(load(spec, changes, overrides) if spec else None), as_json)
+
+
+@bench_app.command("gpu")
+def bench_gpu(
+    out: Annotated[Path, typer.Option(help="The folder for gpu.md, gpu.json, log.txt and a grid of images.")] = Path(
+        "runs/gpu"
+    ),
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="It ends after so many, whatever is done; the most valuable comes first.")
+    ] = 8.5,
+    sections: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--section",
+            metavar="NAME",
+            help="Only this one: facts, tests, speed, equality, run, memory, processes or profile. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        Literal["gpu", "cpu"],
+        typer.Option(help="cpu does little of everything on the CPU: to try this command itself."),
+    ] = "gpu",
+    as_json: AsJson = False,
+) -> None:
+    """Everything there is to know of a GPU, in one call: what it is, its tests, the speed of all recipes, and more.
+
+    Whether it computes what the CPU does, a whole run with stop and resume, what too little memory says, NCCL, and
+    where a step's time goes. A part that fails takes no other with it. Exit status 1 where something failed or is not
+    as it should be.
+    """
+    import torch
+
+    from distgan.bench.gpu import FIGURES, TABLE
+    from distgan.bench.gpu import bench_gpu as measure
+
+    if device == "gpu" and not torch.cuda.is_available():
+        raise InputError("there is no GPU here that torch can use (--device cpu tries this command on the CPU)")
+    found = measure(out, minutes, sections or [], errors.print, on_cpu=device == "cpu")
+    typer.echo((out / (FIGURES if as_json else TABLE)).read_text("utf-8"), nl=False)
+    errors.print(f"Look at {out / TABLE} and {out / FIGURES}.")
+    if not all(each.good for each in found):
+        raise RunError(f"not all is as it should be: {out / TABLE} says what")
 
 
 @bench_app.command("quality")

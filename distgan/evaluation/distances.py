@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.image.kid import poly_mmd
 
 from shards.errors import InputError
 
@@ -114,6 +113,8 @@ class KernelDistance:
 
         The squared maximum mean discrepancy with the kernel (x·y/d + 1)³.
         """
+        from torchmetrics.image.kid import poly_mmd  # here: it takes seconds, and few scores need it
+
         estimate = float(poly_mmd(real.double(), generated.double()))
         self.sums += torch.tensor([1.0, estimate, estimate**2], dtype=torch.float64)
 

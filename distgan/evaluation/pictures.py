@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad, unfold
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as multiscale_ssim
 
 from distgan.data.noise import Noise
 
@@ -123,6 +122,9 @@ def likeness(images: Tensor) -> Tensor:
     Returns:
         float32 (n,), at most 1.
     """
+    # here, as distgan.evaluation.distances says why
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as multiscale_ssim
+
     weights = torch.tensor(SCALE_WEIGHTS[: scales(images.shape[-1])])
     ones, others = images[0::2].float(), images[1::2].float()
     return multiscale_ssim(

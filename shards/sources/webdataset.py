@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import braceexpand
 import numpy as np
 
 from shards import images
@@ -184,6 +183,8 @@ def expand(text: str) -> list[str] | None:
     remote, expression = is_remote(text), any(letter in text for letter in "{*?[") or "::" in text
     if not remote and (not expression or Path(text).exists()):
         return None
+    import braceexpand  # here: of all layouts only this one needs it
+
     try:
         urls = [url for part in text.split("::") for url in braceexpand.braceexpand(part)]
     except ValueError as error:

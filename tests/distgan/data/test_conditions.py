@@ -300,12 +300,3 @@ def test_celebas_forty_attributes_take_few_bytes():
     assert (asked[:, 7] == 1).all()
     assert (asked[:, 20] == -1).all()
     assert {row.tobytes() for row in asked.numpy().astype(np.int8)} <= {row.tobytes() for row in vectors}
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_gpu_draws_what_the_cpu_draws():
-    vectors = np.where(np.random.default_rng(0).random((1000, 8)) < 0.3, 1, -1).astype(np.int8)
-    distribution = LabelDistribution.of(tuple("abcdefgh"), vectors).given({"c": 1})
-    for numbers in (1, 8):
-        assert torch.equal(distribution.draw(noise(500, numbers).cuda()).cpu(), distribution.draw(noise(500, numbers)))

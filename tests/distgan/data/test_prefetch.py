@@ -156,19 +156,6 @@ def test_without_a_condition_labels_are_empty(tiny, reader):
     assert take(batches(tiny(), reader), 1)[0].labels.shape == (8, 0)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("condition", [None, CONDITION])
-@pytest.mark.parametrize("stages", [None, STAGES], ids=["one size", "growing"])
-def test_the_gpu_gets_what_the_cpu_gets(tiny, labelled_reader, condition, stages):
-    spec = tiny(model__condition=condition, training__stages=stages)
-    cpu = take(batches(spec, labelled_reader), 12)
-    gpu = take(batches(spec, labelled_reader, device=torch.device("cuda")), 12)
-    for one, other in zip(cpu, gpu, strict=True):
-        assert torch.equal(one.labels, other.labels.cpu())
-        assert torch.allclose(one.images, other.images.cpu(), atol=1e-6)
-
-
 def updates(spec, count: int) -> list[tuple[int, float]]:
     """Of each of the first updates: the size of its images, and the fade."""
     timetable, n_critic = spec.timetable, spec.objective.n_critic
