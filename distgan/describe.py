@@ -192,7 +192,24 @@ def describe(spec: RunSpec) -> Description:
         InputError: What training would say of the specification.
     """
     spec = complete(spec)
-    data, workers = _data(spec), spec.cluster.most_workers
+    return _describe(spec, _data(spec), spec.cluster.most_workers)
+
+
+def flops_of_step(spec: RunSpec, channels: int, labels: int) -> int:
+    """FLOPs of a step of one process; of a run that grows, at the final size.
+
+    Args:
+        spec: The run.
+        channels: Colour channels of the images.
+        labels: Length of the label vector.
+
+    Raises:
+        InputError: What training would say of the specification.
+    """
+    return _describe(complete(spec), _Data(channels, labels, None, []), workers=1).step.flops
+
+
+def _describe(spec: RunSpec, data: _Data, workers: int) -> Description:
     image = ImageShape.of(spec, data.channels)
     # `auto` depends on the device, and a description should not depend on where it is made.
     precision = Precision("float32" if spec.training.precision == "auto" else spec.training.precision, CPU)
