@@ -1,4 +1,4 @@
-"""What a machine can do at best in a floating point type: a large product of matrices, and a network's heaviest layer."""
+"""What a machine can do at best in a floating point type: a large product of matrices, and a network's heavy layers."""
 
 from __future__ import annotations
 
@@ -35,54 +35,72 @@ def matrix_product(device: torch.device, dtype: torch.dtype) -> Ceiling:
     return Ceiling(lambda: left @ right, 2 * side**3, f"{side} × {side}")
 
 
-def heaviest_convolution(forward: Callable[[], object], device: torch.device, dtype: torch.dtype) -> Ceiling | None:
-    """The convolution, transposed or not, that takes the most FLOPs of a forward pass: that layer alone, on random maps.
+def heaviest_convolutions(forward: Callable[[], object], device: torch.device, dtype: torch.dtype) -> list[Ceiling]:
+    """The convolutions, transposed or not, that take the most FLOPs of a pass: each such layer alone, on random maps.
 
-    Its own forward and backward pass (the gradients of its input and of its weights), channels last.
+    Its own forward and backward pass (the gradients of its input and of its weights), channels last. In most networks
+    several layers take as much, and are not equally fast.
 
     Args:
-        forward: The pass. Of several layers that take as much it is the first.
+        forward: The forward pass.
         device: Where to compute.
         dtype: In what.
 
     Returns:
-        None where there is no convolution.
+        Those of different shapes; none where there is no convolution.
     """
-    with torch.no_grad(), _Convolutions() as seen:  # type: ignore[no-untyped-call]
+    with torch.no_grad(), _Convolutions() as seen:
         forward()
-    if seen.heaviest is None:
-        return None
-    flops, inputs, weights, (stride, *rest) = seen.heaviest
-    transposed = rest[2]
+    most = max(seen.flops.values(), default=0)
+    return [_alone(layer, flops, device, dtype) for layer, flops in seen.flops.items() if flops == most]
 
-    def random(shape: torch.Size) -> Tensor:
+
+class _Convolution(NamedTuple):
+    """What is asked of ``aten::convolution``, but for numbers."""
+
+    maps: tuple[int, ...]
+    weights: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+
+def _alone(layer: _Convolution, flops: int, device: torch.device, dtype: torch.dtype) -> Ceiling:
+    def random(shape: tuple[int, ...]) -> Tensor:
         tensor = torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         return tensor.requires_grad_(True)
 
-    maps, kernel = random(inputs), random(weights)
+    maps, weights = random(layer.maps), random(layer.weights)
 
     def run() -> object:
-        out = torch.ops.aten.convolution(maps, kernel, None, stride, *rest)
-        return torch.autograd.grad(out, (maps, kernel), torch.ones_like(out))
+        out = torch.ops.aten.convolution(maps, weights, None, *layer[2:])
+        return torch.autograd.grad(out, (maps, weights), torch.ones_like(out))
 
-    before, after = weights[:2] if transposed else (inputs[1], weights[0])
-    name = (
-        f"{before} to {after} channels, {weights[2]}×{weights[3]}, stride {stride[0]}{', transposed' * transposed}, "
-        f"of maps {inputs[2]}×{inputs[3]}"
-    )
-    return Ceiling(run, 3 * flops, name)
+    before, after = layer.maps[1], layer.weights[1] * layer.groups if layer.transposed else layer.weights[0]
+    name = f"{before} to {after} channels, {_product(layer.weights)}, stride {layer.stride[0]}"
+    return Ceiling(run, 3 * flops, f"{name}{', transposed' * layer.transposed}, of maps {_product(layer.maps)}")
 
 
 class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the heaviest convolution: its FLOPs, the shapes of input and weights, and how it moves."""
+    """Notes the FLOPs of each convolution of a forward pass."""
 
-    heaviest: tuple[int, torch.Size, torch.Size, tuple[Any, ...]] | None = None
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops: dict[_Convolution, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func._overloadpacket is torch.ops.aten.convolution:
-            flops = flop_registry[torch.ops.aten.convolution](*args, out_val=out)
-            if self.heaviest is None or flops > self.heaviest[0]:
-                inputs, weights, _, *rest = args
-                self.heaviest = flops, inputs.shape, weights.shape, tuple(rest)
+            maps, weights, _, *how = args
+            how = (tuple(each) if isinstance(each, list) else each for each in how)
+            layer = _Convolution(tuple(maps.shape), tuple(weights.shape), *how)
+            self.flops[layer] = flop_registry[torch.ops.aten.convolution](*args, out_val=out)
         return out
+
+
+def _product(shape: tuple[int, ...]) -> str:
+    """Height and width, for people."""
+    return f"{shape[2]}×{shape[3]}"

@@ -27,7 +27,7 @@ OPTIMIZER, AVERAGES, NOISE, BOOKKEEPING = "optimizer", "EMA", "noise", "bookkeep
 PARTS = (FORWARD, BACKWARD, PENALTY, OPTIMIZER, AVERAGES, NOISE, BOOKKEEPING)
 
 
-def shares_of_parts(step: Callable[[], object], steps: int, clock: Callable[[], Any]) -> dict[str, float]:
+def shares_of_parts(step: Callable[[], object], times: int, clock: Callable[[], Any]) -> dict[str, float]:
     """What share of a training step each part takes.
 
     - forward: the networks and the loss, without what follows;
@@ -42,8 +42,8 @@ def shares_of_parts(step: Callable[[], object], steps: int, clock: Callable[[], 
     computed after the outputs that the loss is of, so that they come before these on the way back.
 
     Args:
-        step: A step of a :class:`~distgan.training.learner.Learner`.
-        steps: How many to take.
+        step: Takes a step, or some, of a :class:`~distgan.training.learner.Learner`.
+        times: How often.
         clock: Of :func:`clock_of`.
 
     Returns:
@@ -51,7 +51,7 @@ def shares_of_parts(step: Callable[[], object], steps: int, clock: Callable[[], 
     """
     watch = _Watch(clock)
     with _watched(watch):
-        for _ in range(steps):
+        for _ in range(times):
             step()
     seconds = watch.seconds()
     total = sum(seconds.values())
@@ -68,12 +68,12 @@ class _Event:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._event = torch.cuda.Event(enable_timing=True)
+        self._event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._event.record(torch.cuda.current_stream(device))
 
     def __sub__(self, before: _Event) -> float:
         torch.cuda.synchronize(self._device)
-        return before._event.elapsed_time(self._event) / 1000
+        return float(before._event.elapsed_time(self._event)) / 1000
 
 
 class _Watch:
@@ -139,7 +139,7 @@ def _watched(watch: _Watch) -> Iterator[None]:
             def marked(*arguments: Any, **options: Any) -> Tensor:
                 found = method(*arguments, **options)
                 if watch.part == FORWARD and found.requires_grad:  # not within a penalty
-                    found.register_hook(lambda gradient: watch.become(part))
+                    found.register_hook(lambda gradient: watch.become(part))  # type: ignore[no-untyped-call]
                 return found
 
             return marked

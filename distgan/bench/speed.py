@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from distgan.bench.ceiling import heaviest_convolution, matrix_product
+from distgan.bench.ceiling import heaviest_convolutions, matrix_product
 from distgan.bench.parts import clock_of, shares_of_parts
 from distgan.bench.textbook import TEXTBOOKS, why_no_textbook
 from distgan.data.conditions import LabelDistribution, label_vectors
@@ -125,23 +125,39 @@ def _bench_loader(spec: RunSpec) -> Figures:
     }
 
 
-def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 1.5) -> Figures:
+def bench_step(
+    spec: RunSpec | None,
+    channels: int = 3,
+    round_seconds: float = 1.5,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Figures:
     """Training speed on random images, without a data set; of a run that grows, at the final size and at each other.
 
     Beside it, in the same rounds: the step of a textbook (:mod:`distgan.bench.textbook`) with the same networks and
-    batch, where there is one; and what the machine can do in the same floating point type. The memory is the most that
-    the process has held by the end of its own first step (on a GPU, that tensors have taken), the textbook's not among
-    it. FLOPs are counted as ``distgan describe`` does.
+    batch, where there is one; and what the machine can do in the same floating point type, with a product of matrices
+    and with the fastest of the networks' heaviest convolutions. FLOPs are counted as ``distgan describe`` does. The
+    memory is the most that the process has held by the end of its first step (on a GPU, that tensors have taken),
+    before there is a textbook.
 
     Args:
         spec: The run to measure; None is the DCGAN of the paper, which is what a specification begins with.
         channels: Colour channels of the images.
         round_seconds: About how long a round takes, unless a single step takes longer.
+        progress: Told how many rounds of how many are done.
+
+    Raises:
+        InputError: What training would say of the specification.
     """
     spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
     device, labels = local_device(), random_labels(spec)
     learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(device), labels)
     *smaller, last = spec.timetable.stages
+    total = ROUNDS * (len(smaller) + 2)
+    rounds = iter(range(1, total + 1))
+
+    def tell() -> None:
+        progress(next(rounds), total)
+
     figures: Figures = {
         "machine": _machine(device),
         "precision": learner.precision.name,
@@ -149,10 +165,10 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 1
     }
     for stage in smaller:
         training = _Training(learner, stage)
-        figures |= _rates(device, {f"images/s, {stage.size} px": training.as_work(round_seconds)})
+        figures |= _rates(device, {f"images/s, {stage.size} px": training.as_work(round_seconds)}, tell)
     training = _Training(learner, last)
     works = {"images/s": training.as_work(round_seconds)}
-    training.step()
+    training.steps()
     _synchronise(device)
     peak = _peak_memory(device)
 
@@ -163,27 +179,27 @@ def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 1
         batches = [training.real.images.float().contiguous()] * last.n_critic
         works["textbook images/s"] = _Work(lambda: textbook.step(*batches), last.images_per_step, round_seconds)
     dtype = torch.bfloat16 if learner.precision.name == "bfloat16" else learner.precision.dtype
-    ceilings = {"matrix product": matrix_product(device, dtype)}
-    if heaviest := heaviest_convolution(training.forward, device, dtype):
-        ceilings["convolution"] = heaviest
-    for name, ceiling in ceilings.items():
-        works[f"{name} GFLOP/s"] = _Work(ceiling.run, ceiling.flops / 1e9, round_seconds / 5)
-    rates = _rates(device, works)
+    product, layers = matrix_product(device, dtype), heaviest_convolutions(training.forward, device, dtype)
+    for ceiling in (product, *layers):
+        works[ceiling.name] = _Work(ceiling.run, ceiling.flops / 1e9, round_seconds / 10)
+    rates = _rates(device, works, tell)
     steps_a_second = rates["images/s"] / last.images_per_step
-    figures["images/s"] = rates.pop("images/s")
-    figures |= _rates(device, training.sides(round_seconds / 2))
+    figures["images/s"] = rates["images/s"]
+    figures |= _rates(device, training.sides(round_seconds / 2), tell)
     figures["textbook"] = why_none or kind.title
     if why_none is None:
-        figures["textbook images/s"] = rates.pop("textbook images/s")
-        figures["times the textbook"] = figures["images/s"] / figures["textbook images/s"]
-    figures["GFLOP/s"] = flops_of_step(spec, channels, labels.width) / 1e9 * steps_a_second
-    figures |= rates
-    if heaviest:
-        figures["of the convolution's"] = figures["GFLOP/s"] / rates["convolution GFLOP/s"]
-        figures["convolution"] = heaviest.name
+        figures["textbook images/s"] = rates["textbook images/s"]
+        figures["times the textbook"] = rates["images/s"] / rates["textbook images/s"]
+    figures["GFLOP/s"] = reached = flops_of_step(spec, channels, labels.width) / 1e9 * steps_a_second
+    figures["matrix product GFLOP/s"] = rates[product.name]
+    if layers:
+        fastest = max(layers, key=lambda layer: rates[layer.name])
+        figures["convolution GFLOP/s"] = rates[fastest.name]
+        figures["convolution"] = fastest.name
+        figures["share of the convolution's"] = reached / rates[fastest.name]
     figures["peak memory, GiB"] = peak / 2**30
-    steps = max(2, round(round_seconds * steps_a_second))
-    shares = shares_of_parts(training.step, steps, clock_of(device))
+    times = max(2, round(round_seconds * steps_a_second))
+    shares = shares_of_parts(training.steps, times, clock_of(device))
     return {**figures, **{f"share of {part}": share for part, share in shares.items()}}
 
 
@@ -205,21 +221,23 @@ class _Training:
 
     def __init__(self, learner: Learner, stage: Stage) -> None:
         self._learner, self._stage = learner, stage
+        self._every: int = learner.spec.objective.rest.get("penalty_every", 1)
         learner.step = stage.faded_in
         self.real = random_batch(learner)
 
-    def step(self) -> None:
-        """A whole step."""
-        self._update_critic()
-        self._update_generator()
+    def steps(self) -> None:
+        """A step, or as many as there are from one penalty to the next: a median would not see a rare one."""
+        for _ in range(self._every):
+            self._update_critic(self._stage.n_critic)
+            self._update_generator()
 
     def as_work(self, seconds: float) -> _Work:
         """Whole steps, in images, for so many seconds."""
-        return _Work(self.step, self._stage.images_per_step, seconds)
+        return _Work(self.steps, self._every * self._stage.images_per_step, seconds)
 
     def sides(self, seconds: float) -> dict[str, _Work]:
         """The two sides, each alone where it can be, in updates."""
-        works = {"critic updates/s": _Work(self._update_critic, self._stage.n_critic, seconds)}
+        works = {"critic updates/s": _Work(lambda: self._update_critic(self._every), self._every, seconds)}
         if not self._learner.spec.objective.rest.get("share_fakes"):  # which it cannot do alone
             works["generator updates/s"] = _Work(self._update_generator, 1, seconds)
         return works
@@ -232,13 +250,14 @@ class _Training:
         generator.train()
         critic.train()
 
-    def _update_critic(self) -> None:
-        for repeat in range(self._stage.n_critic):
+    def _update_critic(self, times: int) -> None:
+        for repeat in range(times):
             self._learner.update_critic(self.real, repeat)
 
     def _update_generator(self) -> None:
         self._learner.update_generator(self.real)
-        self._learner.step = self._stage.faded_in  # however long the stage is
+        if self._learner.stage != self._stage:  # however short it is
+            self._learner.step = self._stage.faded_in
 
 
 def random_batch(learner: Learner) -> Batch:
@@ -274,7 +293,9 @@ class _Work(NamedTuple):
     seconds: float = 0.0
 
 
-def _rates(device: torch.device, works: Mapping[str, _Work]) -> dict[str, float]:
+def _rates(
+    device: torch.device, works: Mapping[str, _Work], tell: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Items a second of works that take turns, so that what else the machine does meets all alike: medians of rounds.
 
     The device is waited for before and after each turn, not within it.
@@ -291,7 +312,10 @@ def _rates(device: torch.device, works: Mapping[str, _Work]) -> dict[str, float]
     for name, work in works.items():
         seconds_of(work, 1)  # warm up: kernels are chosen, memory is taken, files are cached
         times[name] = max(1, round(work.seconds / seconds_of(work, 1)))
-    rounds = [{name: seconds_of(work, times[name]) for name, work in works.items()} for _ in range(ROUNDS)]
+    rounds = []
+    for _ in range(ROUNDS):
+        rounds.append({name: seconds_of(work, times[name]) for name, work in works.items()})
+        tell()
     return {
         name: work.items * times[name] / median(seconds[name] for seconds in rounds) for name, work in works.items()
     }

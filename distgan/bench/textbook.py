@@ -1,10 +1,10 @@
 """The loops that people would otherwise run, to compare with: PyTorch's DCGAN tutorial for faces, and WGAN-GP.
 
-Both in float32, contiguous, eager, and with figures read by ``.item()`` at every step. Nothing of distgan's own loop is in
-them: they are what that is measured against, and stay as slow as they are. The networks are those of the specification,
-as :func:`~distgan.networks.build_networks` has them, with torch's own layers in the place of quicker ones of distgan's.
-In this process they have memory handed out as distgan has it (:mod:`distgan.memory`), which makes them a little faster
-than elsewhere.
+Both are in float32, contiguous and eager, and read figures by ``.item()`` at every step. Nothing of distgan's own loop
+is in them: they are what that is measured against, and stay as slow as they are. The networks are those of the
+specification, as :func:`~distgan.networks.build_networks` has them, with torch's own layers in the place of distgan's
+quicker ones. In distgan's own process they have memory handed out as :mod:`distgan.memory` does, which makes them a
+little faster than elsewhere.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Textbook:
         raise NotImplementedError
 
     def drawing(self) -> nn.Module:
-        """The generator as distgan draws with it: on the CPU, in evaluation mode, its statistics measured for its weights.
+        """The generator as distgan draws with it: in evaluation mode, its statistics measured for its weights.
 
         The tutorial draws in training mode, where an image depends on the others of its batch; these are the statistics
         of many such batches.
@@ -118,9 +118,9 @@ class Textbook:
 class DCGANTutorial(Textbook):
     """PyTorch's DCGAN tutorial, written after its description.
 
-    For the critic one backward pass through real images and one through generated ones, which serve the generator too;
-    sigmoid and ``BCELoss``; the critic's loss is the sum of both terms; gradients of the critic's weights are computed in
-    the generator's update as well, and thrown away
+    For the critic a backward pass through real images and one through generated ones, which serve the generator too;
+    sigmoid and ``BCELoss``; the critic's loss is the sum of both terms. The generator's update computes gradients of
+    the critic's weights as well, which are thrown away
     (Inkawhich, https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html).
     """
 
@@ -190,7 +190,7 @@ class WGANGP(Textbook):
             mean_fake.backward()
 
             penalty = self._penalty(images, fake)
-            penalty.backward()
+            penalty.backward()  # type: ignore[no-untyped-call]
             critic = mean_fake - mean_real + penalty
             self._optimizers["critic"].step()
 

@@ -1,4 +1,4 @@
-"""Parts of a step, told by a clock that counts FLOPs instead of seconds, against what the two ways cost by themselves."""
+"""Parts of a step, by a clock that counts FLOPs instead of seconds."""
 
 from __future__ import annotations
 

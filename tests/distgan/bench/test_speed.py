@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import pytest
+import torch
 
 from distgan.bench import ceiling, speed
 from distgan.bench.parts import PARTS
 from distgan.bench.textbook import Textbook
 from distgan.describe import describe
+from distgan.networks import ImageShape
 from distgan.spec import dump_spec
+from distgan.training.learner import Learner
+from distgan.training.workers import Workers
 
 GP = {"objective__kind": "wasserstein_gp", "model__critic": {"width": 2, "normalisation": "layer"}}
 
@@ -58,7 +63,7 @@ def test_the_figures_belong_together(tiny, changes):
     assert figures["times the textbook"] == pytest.approx(figures["images/s"] / figures["textbook images/s"])
     per_image = describe(spec).step.flops_per_image
     assert figures["GFLOP/s"] == pytest.approx(per_image * figures["images/s"] / 1e9)
-    assert figures["of the convolution's"] == pytest.approx(figures["GFLOP/s"] / figures["convolution GFLOP/s"])
+    assert figures["share of the convolution's"] == pytest.approx(figures["GFLOP/s"] / figures["convolution GFLOP/s"])
     assert figures["matrix product GFLOP/s"] > 0
     assert figures["peak memory, GiB"] > 0.1  # of a process with torch in it
     shares = {part: figures[f"share of {part}"] for part in PARTS}
@@ -72,14 +77,26 @@ def test_in_each_round_all_take_turns_on_as_much_work(tiny, monkeypatch):
     for kind in Textbook.__subclasses__():
         step = kind.step
         monkeypatch.setattr(kind, "step", lambda self, *real, step=step: (seen.append(real), step(self, *real))[1])
-    ours = speed._Training.step
-    monkeypatch.setattr(speed._Training, "step", lambda self: (took.append(len(seen)), ours(self))[1])
+    ours = speed._Training.steps
+    monkeypatch.setattr(speed._Training, "steps", lambda self: (took.append(len(seen)), ours(self))[1])
     monkeypatch.setattr(speed, "ROUNDS", 3)
     speed.bench_step(tiny(**GP, objective__n_critic=2, training__precision="bfloat16"), round_seconds=0)
     assert {len(real) for real in seen} == {2}
     assert all(batch.shape == (8, 3, 16, 16) and batch.is_contiguous() for real in seen for batch in real)
     assert len(seen) == 5  # to warm up, to see how long it takes, and in three rounds
     assert took[-5:] == [2, 3, 4, 5, 5]  # ours in three rounds, and by parts
+
+
+def test_a_penalty_that_is_not_of_every_update_counts_by_its_share(tiny):
+    changes = {"model__critic": GP["model__critic"], "objective__r1": 1.0, "objective__penalty_every": 4}
+    learner = Learner(tiny(**changes), ImageShape(3, 16), Workers.alone(torch.device("cpu")))
+    training, penalties = speed._Training(learner, learner.stage), []
+    update = learner.update_critic
+    learner.update_critic = lambda *given: penalties.append("critic/penalty" in update(*given).figures)
+    for work in (training.as_work(0), *training.sides(0).values()):
+        for _ in range(3):
+            work.run()
+    assert penalties == [True, False, False, False] * 6
 
 
 @pytest.mark.parametrize(
@@ -99,7 +116,7 @@ def test_without_a_textbook_ours_is_measured_alone(tiny, changes, said):
 
 
 def test_the_command_prints_the_same_facts_twice(distgan, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(speed.bench_step, "__defaults__", (3, 0.01))
+    monkeypatch.setattr(speed, "bench_step", partial(speed.bench_step, round_seconds=0.01))
     (tmp_path / "spec.yaml").write_text(dump_spec(tiny()))
     status, text = distgan("bench", "step", tmp_path / "spec.yaml")
     assert status == 0

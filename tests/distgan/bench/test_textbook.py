@@ -1,4 +1,4 @@
-"""The textbooks' loops against the tutorial's own networks, plain references, ours on equal inputs, and on own shards."""
+"""The textbooks against the tutorial's networks, a plain reference, ours on equal inputs, and on their own shards."""
 
 from __future__ import annotations
 
@@ -158,6 +158,7 @@ def losses(tiny, monkeypatch) -> Callable[..., Iterator[tuple[Losses, Losses]]]:
                 critic = learner.update_critic(batch, repeat)
             generator = learner.update_generator(batch)
             theirs = textbook.step(*real)
+            assert generator is not None
             yield (critic.value.item(), generator.value.item()), (theirs.critic, theirs.generator)
 
     return of
