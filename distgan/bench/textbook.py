@@ -29,7 +29,7 @@ from distgan.networks import ImageShape, build_networks
 from distgan.networks.layers import Dropout, LeakyReLU, ReLU
 from distgan.objectives import objective_options
 from distgan.sampling.calibration import calibrate, calibration_inputs
-from distgan.spec import DataSpec, ModelSpec, NetworkSpec, RunSpec, greatest, value_at
+from distgan.spec import DataSpec, ModelSpec, NetworkSpec, RunSpec, SideOptimizerSpec, greatest, value_at
 from distgan.training.clock import Clock
 from distgan.training.optimizers import build_optimizer
 from shards.reader import Reader
@@ -89,8 +89,8 @@ class Textbook:
         self._device = device
         self._random = torch.Generator(device).manual_seed(spec.seed)
         self._optimizers = {
-            "critic": build_optimizer(spec.optimizer.critic, self.critic.parameters()),
-            "generator": build_optimizer(spec.optimizer.generator, self.generator.parameters()),
+            "critic": _optimizer(spec.optimizer.critic, self.critic),
+            "generator": _optimizer(spec.optimizer.generator, self.generator),
         }
 
     def latents(self, count: int) -> Tensor:
@@ -238,6 +238,14 @@ def why_no_textbook(spec: RunSpec) -> str | None:
     }
     beyond = [name for name, here in has.items() if here]
     return f"none with {', '.join(beyond)}" if beyond else None
+
+
+def _optimizer(spec: SideOptimizerSpec, network: nn.Module) -> torch.optim.Optimizer:
+    """A network's optimizer as torch computes one of which nothing but the numbers is said."""
+    optimizer = build_optimizer(spec, network.parameters())
+    for group in optimizer.param_groups:
+        group.update({way: None for way in ("fused", "foreach") if way in group})
+    return optimizer
 
 
 def _of_torchs_own_layers(network: nn.Module) -> nn.Module:

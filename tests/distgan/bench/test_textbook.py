@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -30,6 +31,7 @@ from distgan.sampling import load_generator
 from distgan.sampling.scored import evaluate
 from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
+from distgan.training.optimizers import OPTIMIZERS
 from distgan.training.workers import Workers
 from shards.index import Index
 from shards.reader import Reader
@@ -214,6 +216,20 @@ def test_where_there_is_no_textbook(tiny):
         ({**gp, "objective__penalty": 0.0}, "none with objective.penalty of 0"),
     ):
         assert said in (why_no_textbook(tiny(**changes)) or ""), changes
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_its_optimizers_compute_as_torch_s_do_by_default(tiny, monkeypatch, name):
+    plain = OPTIMIZERS[name]
+    quicker = plain._replace(build=partial(plain.build, **({"fused": True} if name == "adam" else {"foreach": True})))
+    monkeypatch.setitem(OPTIMIZERS, name, quicker)
+    spec = tiny(optimizer={"generator": {"name": name, "lr": 0.1}, "critic": {"name": name, "lr": 0.2}})
+    textbook = DCGANTutorial(spec, ImageShape(3, 16), CPU)
+    for (side, optimizer), rate in zip(textbook._optimizers.items(), (0.2, 0.1), strict=True):
+        (group,) = optimizer.param_groups
+        assert group["lr"] == rate
+        assert (group.get("fused"), group["foreach"]) == (None, None), side
+    textbook.step(real_images("real", ImageShape(3, 16)))
 
 
 @pytest.mark.parametrize("name", ["dcgan", "gan_rmsprop"])
