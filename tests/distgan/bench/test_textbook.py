@@ -138,7 +138,7 @@ def losses(tiny, monkeypatch) -> Callable[..., Iterator[tuple[Losses, Losses]]]:
         learner, textbook = Learner(spec, image, Workers.alone(CPU)), TEXTBOOKS[game](spec, image, CPU)
 
         class Named:
-            def __init__(self, update: str) -> None:
+            def __init__(self, seed: int, slots: Tensor, update: str, dtype: torch.dtype) -> None:
                 # The tutorial's generator is judged by the images that its critic has learnt from.
                 self.update = update.replace("generator", "critic") if game == "bce" else update
 
@@ -148,7 +148,7 @@ def losses(tiny, monkeypatch) -> Callable[..., Iterator[tuple[Losses, Losses]]]:
             def uniform(self, purpose: str, shape: Sequence[int]) -> Tensor:
                 return uniform(self.update, COUNT, *shape)
 
-        monkeypatch.setattr(learner, "_draw", Named)
+        monkeypatch.setattr("distgan.training.learner.Noise", Named)
         for step in range(100):
             updates = [f"critic/{step * n_critic + repeat}" for repeat in range(n_critic)]
             of_latents, of_mixtures = iter([*updates, f"generator/{step}"]), iter(updates)
