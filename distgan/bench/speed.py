@@ -130,6 +130,8 @@ def bench_step(
     channels: int = 3,
     round_seconds: float = 1.5,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    alone: bool = False,
 ) -> Figures:
     """Training speed on random images, without a data set; of a run that grows, at the final size and at each other.
 
@@ -144,6 +146,7 @@ def bench_step(
         channels: Colour channels of the images.
         round_seconds: About how long a round takes, unless a single step takes longer.
         progress: Told how many rounds of how many are done.
+        alone: Leave out what it is compared with, its FLOPs and its parts: all that takes long beside a short round.
 
     Raises:
         InputError: What training would say of the specification.
@@ -171,6 +174,14 @@ def bench_step(
     training.steps()
     _synchronise(device)
     peak = _peak_memory(device)
+    if alone:
+        sides = training.sides(round_seconds / 2)
+        return {
+            **figures,
+            **_rates(device, works, tell),
+            **_rates(device, sides, tell),
+            "peak memory, GiB": peak / 2**30,
+        }
 
     why_none = why_no_textbook(spec)
     if why_none is None:

@@ -115,6 +115,14 @@ def test_without_a_textbook_ours_is_measured_alone(tiny, changes, said):
     assert figures["GFLOP/s"] > 0
 
 
+def test_it_can_be_measured_without_what_it_is_compared_with(tiny):
+    figures = speed.bench_step(tiny(), round_seconds=0.01, alone=True)
+    assert set(figures) == {
+        *("machine", "precision", "batch size", "images/s", "critic updates/s", "generator updates/s"),
+        "peak memory, GiB",
+    }
+
+
 def test_the_command_prints_the_same_facts_twice(distgan, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "bench_step", partial(speed.bench_step, round_seconds=0.01))
     (tmp_path / "spec.yaml").write_text(dump_spec(tiny()))
