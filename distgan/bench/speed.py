@@ -185,8 +185,8 @@ def bench_step(
 
     why_none = why_no_textbook(spec)
     if why_none is None:
-        kind, alone = TEXTBOOKS[spec.objective.kind], spec.full_size()
-        textbook = kind(alone, ImageShape.of(alone, channels), device)
+        kind, full = TEXTBOOKS[spec.objective.kind], spec.full_size()
+        textbook = kind(full, ImageShape.of(full, channels), device)
         batches = [training.real.images.float().contiguous()] * last.n_critic
         works["textbook images/s"] = _Work(lambda: textbook.step(*batches), last.images_per_step, round_seconds)
     dtype = torch.bfloat16 if learner.precision.name == "bfloat16" else learner.precision.dtype
