@@ -197,7 +197,25 @@ def describe(spec: RunSpec) -> Description:
         InputError: What training would say of the specification.
     """
     spec = complete(spec)
-    data, workers, micro_batches = _data(spec), spec.cluster.most_workers, spec.training.accumulate
+    return _describe(spec, _data(spec), spec.cluster.most_workers)
+
+
+def flops_of_step(spec: RunSpec, channels: int, labels: int) -> int:
+    """FLOPs of a step of one process; of a run that grows, at the final size.
+
+    Args:
+        spec: The run.
+        channels: Colour channels of the images.
+        labels: Length of the label vector.
+
+    Raises:
+        InputError: What training would say of the specification.
+    """
+    return _describe(complete(spec), _Data(channels, labels, None, []), workers=1).step.flops
+
+
+def _describe(spec: RunSpec, data: _Data, workers: int) -> Description:
+    micro_batches = spec.training.accumulate
     image = ImageShape.of(spec, data.channels)
     # `auto` depends on the device, and a description should not depend on where it is made.
     named: PrecisionName = "float32" if spec.training.precision == "auto" else spec.training.precision

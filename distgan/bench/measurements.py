@@ -32,7 +32,7 @@ import torch.distributed as dist
 
 import distgan
 from distgan.bench.speed import ROUNDS, bench_step
-from distgan.bench.textbook import BATCH, Textbook
+from distgan.bench.textbook import BATCH, DCGANTutorial
 from distgan.checkpoint import Checkpoint, checkpoints
 from distgan.evaluation import pictures
 from distgan.launch.local import local_device
@@ -175,7 +175,7 @@ def _speed(place: Place) -> dict[str, Measurement]:
         if batch:
             changes.append(f"training.batch_size={batch}")
         _begin_anew()
-        figures = bench_step(load_spec(name, changes), round_seconds=seconds)
+        figures = bench_step(load_spec(name, changes), round_seconds=seconds, alone=True)
         yield {
             "what": name,
             "precision": figures["precision"],
@@ -187,8 +187,10 @@ def _speed(place: Place) -> dict[str, Measurement]:
     def textbook(batch: int) -> Iterator[Row]:
         device = local_device()
         _begin_anew()
-        image = ImageShape(3, 32 if place.small else 64)
-        loop, real = Textbook(image, 0, device), torch.rand(batch, 3, image.size, image.size, device=device) * 2 - 1
+        spec = load_spec("dcgan64", _little(place))
+        image = ImageShape.of(spec, 3)
+        loop = DCGANTutorial(spec, image, device)
+        real = torch.rand(batch, 3, image.size, image.size, device=device) * 2 - 1
         once = _seconds(lambda: loop.step(real), 1, rounds=2)  # warm from here on
         repeats = max(1, round(seconds / once))
         found = batch / _seconds(lambda: loop.step(real), repeats, 1 if place.small else ROUNDS)

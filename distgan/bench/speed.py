@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from distgan.bench.ceiling import heaviest_convolutions, matrix_product
+from distgan.bench.parts import clock_of, shares_of_parts
+from distgan.bench.textbook import TEXTBOOKS, why_no_textbook
 from distgan.data.conditions import LabelDistribution, label_vectors
 from distgan.data.order import Order
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
+from distgan.describe import flops_of_step
 from distgan.launch.local import local_device
 from distgan.networks import ImageShape
 from distgan.objectives import Batch
 from distgan.spec import DataSpec, RunSpec
 from distgan.stages import Stage
 from distgan.training.learner import Learner
+from distgan.training.precision import Precision
 from distgan.training.workers import Workers
 from shards.images import Transform
 from shards.reader import Reader
@@ -101,49 +110,117 @@ def _bench_loader(spec: RunSpec) -> Figures:
             for batch in range(rounds):
                 reader.read(kept[order(batch * batch_size + slots)])
 
-        read()  # warm the page cache
-        reading = _rate(read, rounds * batch_size)
+        figures = _rates(device, {"reader images/s": _Work(read, rounds * batch_size)})
         vectors = label_vectors(spec.model.condition, index, kept)
         with Batches(reader, kept, vectors, spec, 0, 0, 1, device) as batches:
 
             def load() -> None:
                 for _ in range(rounds):
                     next(batches)
-                _synchronise(device)
 
-            loading = _rate(load, rounds * batch_size)
+            figures |= _rates(device, {"batches images/s": _Work(load, rounds * batch_size)})
     return {
         "machine": _machine(device),
         "images": f"{index.transform.size} px, {index.transform.channels} channels, {index.encoding}",
         "batch size": batch_size,
-        "reader images/s": reading,
-        "batches images/s": loading,
+        **figures,
     }
 
 
-def bench_step(spec: RunSpec | None, channels: int = 3, round_seconds: float = 2.0) -> Figures:
+def bench_step(
+    spec: RunSpec | None,
+    channels: int = 3,
+    round_seconds: float = 1.5,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    alone: bool = False,
+) -> Figures:
     """Training speed on random images, without a data set; of a run that grows, at the final size and at each other.
+
+    Beside it, in the same rounds: the step of a textbook (:mod:`distgan.bench.textbook`) with the same networks and
+    batch, where there is one; and what the machine can do in the same floating point type, with a product of matrices
+    and with the fastest of the networks' heaviest convolutions. FLOPs are counted as ``distgan describe`` does. The
+    memory is the most that the process has held by the end of its first step (on a GPU, that tensors have taken),
+    before there is a textbook.
 
     Args:
         spec: The run to measure; None is the DCGAN of the paper, which is what a specification begins with.
         channels: Colour channels of the images.
         round_seconds: About how long a round takes, unless a single step takes longer.
+        progress: Told how many rounds of how many are done.
+        alone: Leave out what it is compared with, its FLOPs and its parts: all that takes long beside a short round.
+
+    Raises:
+        InputError: What training would say of the specification.
     """
     spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
-    device = local_device()
-    learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(device), random_labels(spec))
+    device, labels = local_device(), random_labels(spec)
+    learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(device), labels)
     *smaller, last = spec.timetable.stages
+    total = ROUNDS * (len(smaller) + 2)
+    rounds = iter(range(1, total + 1))
+
+    def tell() -> None:
+        progress(next(rounds), total)
+
     figures: Figures = {
         "machine": _machine(device),
         "precision": learner.precision.name,
         "batch size": last.batch_size,
     }
     for stage in smaller:
-        figures[f"images/s, {stage.size} px"] = _of_stage(learner, stage, round_seconds, sides=False)["images/s"]
-    figures |= _of_stage(learner, last, round_seconds, sides=True)
-    if device.type == "cuda":
-        figures["peak memory, GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
-    return figures
+        training = _Training(learner, stage)
+        figures |= _rates(device, {f"images/s, {stage.size} px": training.as_work(round_seconds)}, tell)
+    training = _Training(learner, last)
+    works = {"images/s": training.as_work(round_seconds)}
+    training.steps()
+    _synchronise(device)
+    peak = _peak_memory(device)
+    if alone:
+        sides = training.sides(round_seconds / 2)
+        return {
+            **figures,
+            **_rates(device, works, tell),
+            **_rates(device, sides, tell),
+            "peak memory, GiB": peak / 2**30,
+        }
+
+    why_none = why_no_textbook(spec)
+    if why_none is None:
+        kind, full = TEXTBOOKS[spec.objective.kind], spec.full_size()
+        textbook = kind(full, ImageShape.of(full, channels), device)
+        batches = [training.real.images.float().contiguous()] * last.n_critic
+        works["textbook images/s"] = _Work(lambda: textbook.step(*batches), last.images_per_step, round_seconds)
+    dtype = torch.bfloat16 if learner.precision.name == "bfloat16" else learner.precision.dtype
+    product, layers = matrix_product(device, dtype), heaviest_convolutions(training.forward, device, dtype)
+    for ceiling in (product, *layers):
+        works[ceiling.name] = _Work(
+            partial(_within, learner.precision, ceiling.run), ceiling.flops / 1e9, round_seconds / 10
+        )
+    rates = _rates(device, works, tell)
+    steps_a_second = rates["images/s"] / last.images_per_step
+    figures["images/s"] = rates["images/s"]
+    figures |= _rates(device, training.sides(round_seconds / 2), tell)
+    figures["textbook"] = why_none or kind.title
+    if why_none is None:
+        figures["textbook images/s"] = rates["textbook images/s"]
+        figures["times the textbook"] = rates["images/s"] / rates["textbook images/s"]
+    figures["GFLOP/s"] = reached = flops_of_step(spec, channels, labels.width) / 1e9 * steps_a_second
+    figures["matrix product GFLOP/s"] = rates[product.name]
+    if layers:
+        fastest = max(layers, key=lambda layer: rates[layer.name])
+        figures["convolution GFLOP/s"] = rates[fastest.name]
+        figures["convolution"] = fastest.name
+        figures["share of the convolution's"] = reached / rates[fastest.name]
+    figures["peak memory, GiB"] = peak / 2**30
+    times = max(2, round(round_seconds * steps_a_second))
+    shares = shares_of_parts(training.steps, times, clock_of(device))
+    return {**figures, **{f"share of {part}": share for part, share in shares.items()}}
+
+
+def _within(precision: Precision, work: Callable[[], object]) -> None:
+    with precision.products():  # float32 is not what a GPU does with TF32
+        work()
 
 
 def training_speed(spec: RunSpec, channels: int = 3) -> float:
@@ -154,34 +231,53 @@ def training_speed(spec: RunSpec, channels: int = 3) -> float:
         channels: Colour channels of the images.
     """
     spec = spec.full_size()
-    learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(local_device()), random_labels(spec))
-    return _of_stage(learner, learner.stage, SUGGEST_ROUND_S, sides=False)["images/s"]
+    device = local_device()
+    learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(device), random_labels(spec))
+    return _rates(device, {"ours": _Training(learner, learner.stage).as_work(SUGGEST_ROUND_S)})["ours"]
 
 
-def _of_stage(learner: Learner, stage: Stage, round_seconds: float, *, sides: bool) -> dict[str, float]:
-    """Training speed in a stage, when what is new in it has faded in; if asked for, of the two sides alone as well."""
-    device, n_critic = learner.precision.device, stage.n_critic
-    learner.step = stage.faded_in
-    real = random_batch(learner)
+class _Training:
+    """Training in a stage, on one random batch, when what is new in the stage has faded in."""
 
-    def run(critic: bool, generator: bool) -> None:
-        for _ in range(steps):
-            for repeat in range(n_critic if critic else 0):
-                learner.update_critic(real, repeat)
-            if generator:
-                learner.update_generator(real)
-                learner.step = stage.faded_in  # however long the stage is
-        _synchronise(device)
+    def __init__(self, learner: Learner, stage: Stage) -> None:
+        self._learner, self._stage = learner, stage
+        self._every: int = learner.spec.objective.rest.get("penalty_every", 1)
+        learner.step = stage.faded_in
+        self.real = random_batch(learner)
 
-    steps = 1
-    run(True, True)  # warm up: kernels are chosen, memory is taken
-    steps = max(1, round(round_seconds * _rate(lambda: run(True, True), 1, rounds=1)))
-    figures = {"images/s": _rate(lambda: run(True, True), steps * stage.images_per_step)}
-    if sides:
-        figures["critic updates/s"] = _rate(lambda: run(True, False), steps * n_critic)
-        if not learner.spec.objective.rest.get("share_fakes"):  # which it cannot do alone
-            figures["generator updates/s"] = _rate(lambda: run(False, True), steps)
-    return figures
+    def steps(self) -> None:
+        """A step, or as many as there are from one penalty to the next: a median would not see a rare one."""
+        for _ in range(self._every):
+            self._update_critic(self._stage.n_critic)
+            self._update_generator()
+
+    def as_work(self, seconds: float) -> _Work:
+        """Whole steps, in images, for so many seconds."""
+        return _Work(self.steps, self._every * self._stage.images_per_step, seconds)
+
+    def sides(self, seconds: float) -> dict[str, _Work]:
+        """The two sides, each alone where it can be, in updates."""
+        works = {"critic updates/s": _Work(lambda: self._update_critic(self._every), self._every, seconds)}
+        if not self._learner.spec.objective.rest.get("share_fakes"):  # which it cannot do alone
+            works["generator updates/s"] = _Work(self._update_generator, 1, seconds)
+        return works
+
+    def forward(self) -> None:
+        """Each network once, for as many images as a critic's batch has."""
+        generator, critic = self._learner.generator.eval(), self._learner.critic.eval()  # dropout has nothing to draw
+        latents = self.real.images.new_zeros(len(self.real.images), self._learner.spec.model.latent_dim)
+        critic(generator(latents, self.real.labels), self.real.labels)
+        generator.train()
+        critic.train()
+
+    def _update_critic(self, times: int) -> None:
+        for repeat in range(times):
+            self._learner.update_critic(self.real, repeat)
+
+    def _update_generator(self) -> None:
+        self._learner.update_generator(self.real)
+        if self._learner.stage != self._stage:  # however short it is
+            self._learner.step = self._stage.faded_in
 
 
 def random_batch(learner: Learner) -> Batch:
@@ -203,14 +299,46 @@ def random_labels(spec: RunSpec) -> LabelDistribution:
     return LabelDistribution.of((*attributes, *(f"class={i}" for i in range(classes))), np.hstack([signs, one_hot]))
 
 
-def _rate(work: Callable[[], None], items: int, rounds: int = ROUNDS) -> float:
-    """Items a second: the median of several rounds."""
-    seconds = []
-    for _ in range(rounds):
+class _Work(NamedTuple):
+    """What is to be measured.
+
+    Attributes:
+        run: Do it once.
+        items: How many of what is counted that is.
+        seconds: About how long to do it in a round.
+    """
+
+    run: Callable[[], object]
+    items: float
+    seconds: float = 0.0
+
+
+def _rates(
+    device: torch.device, works: Mapping[str, _Work], tell: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Items a second of works that take turns, so that what else the machine does meets all alike: medians of rounds.
+
+    The device is waited for before and after each turn, not within it.
+    """
+
+    def seconds_of(work: _Work, times: int) -> float:
         began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return items / median(seconds)
+        for _ in range(times):
+            work.run()
+        _synchronise(device)
+        return time.perf_counter() - began
+
+    times = {}
+    for name, work in works.items():
+        seconds_of(work, 1)  # warm up: kernels are chosen, memory is taken, files are cached
+        times[name] = max(1, round(work.seconds / seconds_of(work, 1)))
+    rounds = []
+    for _ in range(ROUNDS):
+        rounds.append({name: seconds_of(work, times[name]) for name, work in works.items()})
+        tell()
+    return {
+        name: work.items * times[name] / median(seconds[name] for seconds in rounds) for name, work in works.items()
+    }
 
 
 def _synchronise(device: torch.device) -> None:
@@ -222,3 +350,11 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _peak_memory(device: torch.device) -> int:
+    """The most bytes that tensors have taken on a GPU; on a CPU, that the process has held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # POSIX says nothing of its unit

@@ -1,22 +1,22 @@
-"""The loop that people would otherwise run: PyTorch's DCGAN tutorial for faces, to compare with.
+"""The loops that people would otherwise run, to compare with: PyTorch's DCGAN tutorial for faces, and WGAN-GP.
 
-Written after its description (Inkawhich, https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html):
-float32, contiguous, eager; for the critic one backward pass through real images and one through generated ones, which
-serve the generator too; sigmoid and ``BCELoss``; every loss read by ``.item()`` at every step. Nothing of distgan's own
-loop is in it: it is what that is measured against, and stays as slow as it is.
+Both are in float32, contiguous and eager, and read figures by ``.item()`` at every step. Nothing of distgan's own loop
+is in them: they are what that is measured against, and stay as slow as they are. The networks are those of the
+specification, as :func:`~distgan.networks.build_networks` has them, with torch's own layers in the place of distgan's
+quicker ones. In distgan's own process they have memory handed out as :mod:`distgan.memory` does, which makes them a
+little faster than elsewhere.
 """
 
 from __future__ import annotations
 
-import math
+import copy
 import shutil
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,30 +26,31 @@ from distgan.data.conditions import NO_LABELS
 from distgan.data.order import Ids
 from distgan.data.selection import select_samples
 from distgan.networks import ImageShape, build_networks
+from distgan.networks.layers import Dropout, LeakyReLU, ReLU
+from distgan.objectives import objective_options
 from distgan.sampling.calibration import calibrate, calibration_inputs
-from distgan.spec import DataSpec, ModelSpec, NetworkSpec, RunSpec
+from distgan.spec import DataSpec, ModelSpec, NetworkSpec, RunSpec, SideOptimizerSpec, greatest, value_at
 from distgan.training.clock import Clock
+from distgan.training.optimizers import build_optimizer
 from shards.reader import Reader
 
 BATCH = 128
 """The tutorial's."""
-LATENT_DIM = 100
-WIDTH = 64
 LEARNING_RATE = 2e-4
 BETAS = (0.5, 0.999)
 REAL, FAKE = 1.0, 0.0
-_DCGAN = NetworkSpec(name="dcgan", width=WIDTH)
-MODEL = ModelSpec(generator=_DCGAN, critic=_DCGAN, latent_dim=LATENT_DIM)
-"""The same networks as distgan builds them, which the textbook's generators are kept as."""
+_DCGAN = NetworkSpec(name="dcgan", width=64)
+MODEL = ModelSpec(generator=_DCGAN, critic=_DCGAN, latent_dim=100)
+"""The tutorial's networks: layer by layer those of distgan's ``dcgan``."""
 
 
 class Figures(NamedTuple):
-    """What the tutorial prints of a step.
+    """What is printed of a step.
 
     Attributes:
-        critic: The critic's loss, the sum of its real and its generated term.
+        critic: The loss of the last critic update: the sum of its terms.
         generator: The generator's loss.
-        real: Mean output of the critic for real images, in (0, 1).
+        real: Mean output of the critic for real images: in (0, 1) in the tutorial, a score in WGAN-GP.
         fake: The same for generated ones, before the critic's update.
         fake_after: And after it.
     """
@@ -62,70 +63,47 @@ class Figures(NamedTuple):
 
 
 class Textbook:
-    """The tutorial's two networks, and its step.
+    """Two networks with optimizers, and a step; a subclass says what the step is.
 
-    Weights begin as those of distgan's ``dcgan`` networks of the same seed, which are drawn as the tutorial has it:
+    Weights begin as those of distgan's networks of the same seed; those of ``dcgan`` are drawn as the tutorial has it:
     N(0, 0.02), BatchNorm's scale N(1, 0.02). Latents follow from the seed too.
 
     Args:
-        image: What the images of the data set are. For other sizes than 64 pixels each network has a layer more or
-            less for each factor of two, as in the paper's other experiments.
-        seed: Of the weights and latents.
+        spec: The run, of one size and without a condition. Its networks, its objective's numbers, its optimizers with
+            constant rates and its seed are used.
+        image: What the images of the data set are.
         device: Where it computes.
 
     Raises:
-        InputError: The networks cannot have that size.
+        InputError: Networks, objective or optimizers that are unknown or wrongly set.
     """
 
-    def __init__(self, image: ImageShape, seed: int, device: torch.device) -> None:
-        ours = build_networks(MODEL, image, seed)
-        widths = [WIDTH * 2**power for power in range(int(math.log2(image.size)) - 2)]
-        self.image = image
-        self.generator = _with_weights(_generator(image.channels, widths[::-1]), ours[0]).to(device)
-        self.critic = _with_weights(_critic(image.channels, widths), ours[1]).to(device)
+    title: ClassVar[str]
+    """What it is, for people."""
+
+    def __init__(self, spec: RunSpec, image: ImageShape, device: torch.device) -> None:
+        self.spec = spec
+        self.generator, self.critic = (
+            _of_torchs_own_layers(network).to(device) for network in build_networks(spec.model, image, spec.seed)
+        )
         self._device = device
-        self._random = torch.Generator(device).manual_seed(seed)
-        self._loss = nn.BCELoss()
+        self._random = torch.Generator(device).manual_seed(spec.seed)
         self._optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, betas=BETAS)
-            for name, network in (("critic", self.critic), ("generator", self.generator))
+            "critic": _optimizer(spec.optimizer.critic, self.critic),
+            "generator": _optimizer(spec.optimizer.generator, self.generator),
         }
 
     def latents(self, count: int) -> Tensor:
-        """The next latents N(0, 1), (count, 100, 1, 1)."""
-        return torch.randn(count, LATENT_DIM, 1, 1, generator=self._random, device=self._device)
+        """The next latents N(0, 1), (count, latent_dim)."""
+        return torch.randn(count, self.spec.model.latent_dim, generator=self._random, device=self._device)
 
-    def step(self, real: Tensor, latents: Tensor | None = None) -> Figures:
-        """One update of the critic, and one of the generator.
+    def step(self, *real: Tensor) -> Figures:
+        """The critic's updates, and one of the generator.
 
         Args:
-            real: float32 (N, C, S, S) in [-1, 1], contiguous, on the device.
-            latents: (N, 100, 1, 1); None draws them.
+            real: A batch for each critic update: float32 (N, C, S, S) in [-1, 1], contiguous, on the device.
         """
-        self.critic.zero_grad()
-        label = torch.full((len(real),), REAL, device=self._device)
-        output = self.critic(real).view(-1)
-        critic_real = self._loss(output, label)
-        critic_real.backward()
-        mean_real = output.mean().item()
-
-        fake = self.generator(self.latents(len(real)) if latents is None else latents)
-        label.fill_(FAKE)
-        output = self.critic(fake.detach()).view(-1)
-        critic_fake = self._loss(output, label)
-        critic_fake.backward()
-        mean_fake = output.mean().item()
-        critic = critic_real + critic_fake
-        self._optimizers["critic"].step()
-
-        self.generator.zero_grad()
-        label.fill_(REAL)
-        output = self.critic(fake).view(-1)
-        generator = self._loss(output, label)
-        generator.backward()
-        mean_fake_after = output.mean().item()
-        self._optimizers["generator"].step()
-        return Figures(critic.item(), generator.item(), mean_real, mean_fake, mean_fake_after)
+        raise NotImplementedError
 
     def drawing(self) -> nn.Module:
         """The generator as distgan draws with it: in evaluation mode, its statistics measured for its weights.
@@ -133,37 +111,153 @@ class Textbook:
         The tutorial draws in training mode, where an image depends on the others of its batch; these are the statistics
         of many such batches.
         """
-        generator, _ = build_networks(MODEL, self.image, 0)
-        _with_weights(generator, self.generator)
-        return calibrate(generator, calibration_inputs(MODEL, 0, NO_LABELS, torch.float32))
+        generator = copy.deepcopy(self.generator).cpu()
+        return calibrate(generator, calibration_inputs(self.spec.model, 0, NO_LABELS, torch.float32))
 
 
-def _generator(channels: int, widths: list[int]) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.ConvTranspose2d(LATENT_DIM, widths[0], 4, 1, 0, bias=False),
-        nn.BatchNorm2d(widths[0]),
-        nn.ReLU(True),
-    ]
-    for before, after in pairwise(widths):
-        layers += [nn.ConvTranspose2d(before, after, 4, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(True)]
-    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1, bias=False), nn.Tanh())
+class DCGANTutorial(Textbook):
+    """PyTorch's DCGAN tutorial, written after its description.
+
+    For the critic a backward pass through real images and one through generated ones, which serve the generator too;
+    sigmoid and ``BCELoss``; the critic's loss is the sum of both terms. The generator's update computes gradients of
+    the critic's weights as well, which are thrown away
+    (Inkawhich, https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html).
+    """
+
+    title = "PyTorch's DCGAN tutorial"
+
+    def step(self, *real: Tensor) -> Figures:
+        """One update of the critic with one batch, and one of the generator."""
+        (images,) = real
+        loss = nn.BCELoss()
+        self.critic.zero_grad()
+        label = torch.full((len(images),), REAL, device=self._device)
+        output = torch.sigmoid(self.critic(images))
+        critic_real = loss(output, label)
+        critic_real.backward()
+        mean_real = output.mean().item()
+
+        fake = self.generator(self.latents(len(images)))
+        label.fill_(FAKE)
+        output = torch.sigmoid(self.critic(fake.detach()))
+        critic_fake = loss(output, label)
+        critic_fake.backward()
+        mean_fake = output.mean().item()
+        critic = critic_real + critic_fake
+        self._optimizers["critic"].step()
+
+        self.generator.zero_grad()
+        label.fill_(REAL)
+        output = torch.sigmoid(self.critic(fake))
+        generator = loss(output, label)
+        generator.backward()
+        mean_fake_after = output.mean().item()
+        self._optimizers["generator"].step()
+        return Figures(critic.item(), generator.item(), mean_real, mean_fake, mean_fake_after)
 
 
-def _critic(channels: int, widths: list[int]) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
-    for before, after in pairwise(widths):
-        layers += [
-            nn.Conv2d(before, after, 4, 2, 1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 0, bias=False), nn.Sigmoid())
+class WGANGP(Textbook):
+    """WGAN-GP as the port to PyTorch has it that most have copied from (https://github.com/caogang/wgan-gp).
+
+    For each critic update a batch of real images and one of generated ones, drawn without a gradient; a backward pass
+    through either, and a third one through the penalty: λ · mean (‖∇D(x̂)‖₂ − 1)², the slope by ``autograd.grad`` with
+    ``create_graph``. Then one generator update on fresh latents, with the critic's weights frozen.
+    """
+
+    title = "WGAN-GP as its common port to PyTorch has it"
+
+    def __init__(self, spec: RunSpec, image: ImageShape, device: torch.device) -> None:
+        super().__init__(spec, image, device)
+        options: Any = objective_options(spec.objective)
+        self._weight = value_at(options.penalty, 0)
+
+    def mixing(self, count: int) -> Tensor:
+        """The next shares of real images in x̂, U[0, 1), (count,)."""
+        return torch.rand(count, generator=self._random, device=self._device)
+
+    def step(self, *real: Tensor) -> Figures:
+        """One update of the critic for each batch, and one of the generator."""
+        for weight in self.critic.parameters():
+            weight.requires_grad_(True)
+        for images in real:
+            self.critic.zero_grad()
+            mean_real = self.critic(images).mean()
+            (-mean_real).backward()
+
+            with torch.no_grad():
+                fake = self.generator(self.latents(len(images)))
+            mean_fake = self.critic(fake).mean()
+            mean_fake.backward()
+
+            penalty = self._penalty(images, fake)
+            penalty.backward()  # type: ignore[no-untyped-call]
+            critic = mean_fake - mean_real + penalty
+            self._optimizers["critic"].step()
+
+        for weight in self.critic.parameters():
+            weight.requires_grad_(False)
+        self.generator.zero_grad()
+        generator = -self.critic(self.generator(self.latents(len(images)))).mean()
+        generator.backward()
+        self._optimizers["generator"].step()
+        return Figures(critic.item(), generator.item(), mean_real.item(), mean_fake.item(), -generator.item())
+
+    def _penalty(self, real: Tensor, fake: Tensor) -> Tensor:
+        share = self.mixing(len(real)).view(-1, 1, 1, 1)
+        between = (share * real + (1 - share) * fake).requires_grad_(True)
+        output = self.critic(between)
+        (slopes,) = torch.autograd.grad(output, between, torch.ones_like(output), create_graph=True, retain_graph=True)
+        penalty: Tensor = self._weight * ((slopes.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
+        return penalty
 
 
-def _with_weights(network: nn.Module, other: nn.Module) -> nn.Module:
-    """A network with the weights and statistics of another that has the same layers under other names."""
-    names, tensors = network.state_dict().keys(), other.state_dict().values()
-    network.load_state_dict(dict(zip(names, tensors, strict=True)))
+TEXTBOOKS: dict[str, type[Textbook]] = {"bce": DCGANTutorial, "wasserstein_gp": WGANGP}
+"""By ``objective.kind``. Other objectives have no form that most people copy."""
+
+
+def why_no_textbook(spec: RunSpec) -> str | None:
+    """Why none of the textbooks does the same work as a run's step, in a line; None where one does.
+
+    What costs nothing may differ: whether the critic's loss is a sum or a mean, targets other than 1 and 0, a drift.
+
+    Raises:
+        InputError: An unknown objective or a wrong option.
+    """
+    objective = spec.objective
+    options: Any = objective_options(objective)
+    if objective.kind not in TEXTBOOKS:
+        return f"none for objective.kind {objective.kind}, only for {' and '.join(TEXTBOOKS)}"
+    has = {
+        "model.condition": spec.model.condition is not None,
+        "augmentation": spec.augmentation.on,
+        "objective.r1": greatest(options.r1) > 0,
+        "objective.r2": greatest(options.r2) > 0,
+        "objective.penalty_every": options.penalty_every > 1,
+        "objective.n_critic": objective.kind == "bce" and objective.n_critic > 1,
+        "objective.penalty of 0": objective.kind == "wasserstein_gp" and not greatest(options.penalty),
+    }
+    beyond = [name for name, here in has.items() if here]
+    return f"none with {', '.join(beyond)}" if beyond else None
+
+
+def _optimizer(spec: SideOptimizerSpec, network: nn.Module) -> torch.optim.Optimizer:
+    """A network's optimizer as torch computes one of which nothing but the numbers is said."""
+    optimizer = build_optimizer(spec, network.parameters())
+    for group in optimizer.param_groups:
+        group.update({way: None for way in ("fused", "foreach") if way in group})
+    return optimizer
+
+
+def _of_torchs_own_layers(network: nn.Module) -> nn.Module:
+    """A network with torch's own layers where distgan's do the same in another way."""
+    for module in list(network.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, LeakyReLU):
+                setattr(module, name, nn.LeakyReLU(layer.negative_slope, layer.inplace))
+            elif isinstance(layer, ReLU):
+                setattr(module, name, nn.ReLU(layer.inplace))
+            elif isinstance(layer, Dropout):
+                setattr(module, name, nn.Dropout(layer.probability))
     return network
 
 
@@ -260,7 +354,7 @@ def train_textbook(
     assert total is not None
     assert every is not None
     shutil.rmtree(run / GENERATORS, ignore_errors=True)
-    textbook = Textbook(ImageShape(index.transform.channels, spec.data.image_size), spec.seed, device)
+    textbook = DCGANTutorial(spec, ImageShape(index.transform.channels, spec.data.image_size), device)
     clock, images, step = Clock(device), 0, 0
     with (
         Reader(index, cache=spec.data.cache) as reader,

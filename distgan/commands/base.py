@@ -200,11 +200,16 @@ def print_rows(rows: list[dict[str, object]], as_json: bool) -> None:
 
 
 def print_figures(figures: dict[str, float | str], as_json: bool) -> None:
-    """Figures by name, one a line."""
+    """Figures by name, one a line; a share in percent."""
     if as_json:
         console.print_json(json.dumps(figures))
         return
+
+    def shown(name: str, value: float | str) -> str:
+        if isinstance(value, str):
+            return value
+        return f"{value:.1%}" if name.startswith("share of") else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
     width = max(28, 2 + max(map(len, figures)))
     for name, value in figures.items():
-        shown = value if isinstance(value, str) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        console.print(f"{name:<{width}}{shown}")
+        console.print(f"{name:<{width}}{shown(name, value)}")

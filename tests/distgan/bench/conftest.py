@@ -13,6 +13,5 @@ from distgan.spec import ModelSpec, NetworkSpec
 def small_textbook(monkeypatch) -> None:
     """The textbook's loop with narrow networks; and scores of few patches."""
     small = NetworkSpec(name="dcgan", width=2)
-    monkeypatch.setattr(textbook, "WIDTH", 2)
     monkeypatch.setattr(textbook, "MODEL", ModelSpec(generator=small, critic=small))
     monkeypatch.setattr(pictures, "PATCHES", 512)

@@ -1,30 +1,44 @@
-"""The textbook's loop against a plain reference, against ours on equal inputs, and on its own shards."""
+"""The textbooks against the tutorial's networks, a plain reference, ours on equal inputs, and on their own shards."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from distgan.bench.textbook import MODEL, Textbook, batches, textbook_spec, train_textbook
+from distgan.bench.textbook import (
+    MODEL,
+    TEXTBOOKS,
+    DCGANTutorial,
+    batches,
+    textbook_spec,
+    train_textbook,
+    why_no_textbook,
+)
 from distgan.checkpoint import Checkpoint, generators
 from distgan.networks import ImageShape, build_networks
+from distgan.networks.layers import Dropout, LeakyReLU, ReLU
 from distgan.objectives import Batch
 from distgan.sampling import load_generator
 from distgan.sampling.scored import evaluate
-from distgan.spec import DataSpec
+from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
+from distgan.training.optimizers import OPTIMIZERS
 from distgan.training.workers import Workers
 from shards.index import Index
 from shards.reader import Reader
 
 CPU = torch.device("cpu")
 COUNT = 6
+LATENT_DIM = 4
 
 
 @pytest.fixture
@@ -34,32 +48,61 @@ def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def inputs(image: ImageShape, step: int) -> tuple[Tensor, Tensor]:
-    """Real images and latents of a step."""
-    random = torch.Generator().manual_seed(step)
-    real = torch.rand(COUNT, image.channels, image.size, image.size, generator=random) * 2 - 1
-    return real, torch.randn(COUNT, 100, generator=random)
+def tutorials(size: int = 16) -> RunSpec:
+    """The tutorial as it is, on images of another size."""
+    return textbook_spec(DataSpec(shards="none", image_size=size), COUNT, 5, 100, 100)
 
 
-@pytest.mark.parametrize("image", [ImageShape(3, 32), ImageShape(1, 64)])
-def test_its_networks_are_the_recipes(image):
-    textbook, (generator, critic) = Textbook(image, 5, CPU), build_networks(MODEL, image, 5)
-    real, latents = inputs(image, 0)
-    torch.testing.assert_close(textbook.generator(latents[..., None, None]), generator(latents))
-    torch.testing.assert_close(textbook.critic(real).flatten(), torch.sigmoid(critic(real)))
-    sizes = [sum(weight.numel() for weight in network.parameters()) for network in (textbook.generator, generator)]
-    assert sizes[0] == sizes[1]
+def uniform(name: str, *shape: int) -> Tensor:
+    """U[0, 1), which depends on the name alone."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(crc32(name.encode())))
+
+
+def normal(name: str, *shape: int) -> Tensor:
+    """N(0, 1), which depends on the name alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(crc32(name.encode())))
+
+
+def real_images(name: str, image: ImageShape) -> Tensor:
+    return uniform(name, COUNT, image.channels, image.size, image.size) * 2 - 1
+
+
+def test_the_tutorial_s_networks_are_dcgan_s():
+    """Against the two as the tutorial writes them, for its faces."""
+    generator, critic = (network for network in build_networks(MODEL, ImageShape(3, 64), 5))
+    tutorial = nn.Sequential(
+        *(nn.ConvTranspose2d(100, 512, 4, 1, 0, bias=False), nn.BatchNorm2d(512), nn.ReLU(True)),
+        *(nn.ConvTranspose2d(512, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU(True)),
+        *(nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(True)),
+        *(nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(True)),
+        *(nn.ConvTranspose2d(64, 3, 4, 2, 1, bias=False), nn.Tanh()),
+    )
+    judge = nn.Sequential(
+        *(nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)),
+        *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, inplace=True)),
+        *(nn.Conv2d(128, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(0.2, inplace=True)),
+        *(nn.Conv2d(256, 512, 4, 2, 1, bias=False), nn.BatchNorm2d(512), nn.LeakyReLU(0.2, inplace=True)),
+        nn.Conv2d(512, 1, 4, 1, 0, bias=False),
+    )
+    for theirs, ours in ((tutorial, generator), (judge, critic)):
+        theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    real, latents = real_images("real", ImageShape(3, 64)), normal("latents", COUNT, 100)
+    textbook = DCGANTutorial(tutorials(64), ImageShape(3, 64), CPU)
+    torch.testing.assert_close(textbook.generator(latents), tutorial(latents[..., None, None]))
+    torch.testing.assert_close(textbook.critic(real), judge(real).flatten())
+    assert all(weight.is_contiguous() for weight in textbook.critic.parameters())
 
 
 @pytest.mark.usefixtures("in_float64")
-def test_a_step_is_what_its_description_says():
+def test_the_tutorial_s_step_is_what_its_description_says(monkeypatch):
     """Against a reference of logits, one loss a side and autograd, with Adam written out."""
     image = ImageShape(3, 16)
-    textbook, (generator, critic) = Textbook(image, 5, CPU), build_networks(MODEL, image, 5)
+    textbook, (generator, critic) = DCGANTutorial(tutorials(), image, CPU), build_networks(MODEL, image, 5)
     moments = {weight: (0.0, 0.0) for network in (generator, critic) for weight in network.parameters()}
     for step in range(1, 4):
-        real, latents = inputs(image, step)
-        found = textbook.step(real, latents[..., None, None])
+        real, latents = real_images(f"real/{step}", image), normal(f"latents/{step}", COUNT, 100)
+        monkeypatch.setattr(textbook, "latents", lambda count, latents=latents: latents)
+        found = textbook.step(real)
         fake = generator(latents)
         real_logits, fake_logits = critic(real), critic(fake.detach())
         loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
@@ -81,23 +124,125 @@ def adam(weights, loss, moments, step) -> None:
             weight -= 2e-4 * (first / (1 - 0.5**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
 
 
+Losses = tuple[float, float]
+"""The critic's, of its last update, and the generator's."""
+
+
+@pytest.fixture
+def losses(tiny, monkeypatch) -> Callable[..., Iterator[tuple[Losses, Losses]]]:
+    """Ours and the textbook's, step by step: of a run with changes, on equal weights, images, latents and mixtures."""
+
+    def of(**changes: Any) -> Iterator[tuple[Losses, Losses]]:
+        spec, image = tiny(training__batch_size=COUNT, **changes), ImageShape(3, 16)
+        game, n_critic = spec.objective.kind, spec.objective.n_critic
+        learner, textbook = Learner(spec, image, Workers.alone(CPU)), TEXTBOOKS[game](spec, image, CPU)
+
+        class Named:
+            def __init__(self, seed: int, slots: Tensor, update: str, dtype: torch.dtype) -> None:
+                # The tutorial's generator is judged by the images that its critic has learnt from.
+                self.update = update.replace("generator", "critic") if game == "bce" else update
+
+            def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
+                return normal(self.update, COUNT, *shape)
+
+            def uniform(self, purpose: str, shape: Sequence[int]) -> Tensor:
+                return uniform(self.update, COUNT, *shape)
+
+        monkeypatch.setattr("distgan.training.learner.Noise", Named)
+        for step in range(100):
+            updates = [f"critic/{step * n_critic + repeat}" for repeat in range(n_critic)]
+            of_latents, of_mixtures = iter([*updates, f"generator/{step}"]), iter(updates)
+            monkeypatch.setattr(textbook, "latents", lambda n, names=of_latents: normal(next(names), n, LATENT_DIM))
+            monkeypatch.setattr(textbook, "mixing", lambda n, names=of_mixtures: uniform(next(names), n), raising=False)
+            real = [real_images(f"real/{update}", image) for update in updates]
+            for repeat, images in enumerate(real):
+                batch = Batch(images, torch.zeros(COUNT, 0))
+                critic = learner.update_critic(batch, repeat)
+            generator = learner.update_generator(batch)
+            theirs = textbook.step(*real)
+            assert generator is not None
+            yield (critic.value.item(), generator.value.item()), (theirs.critic, theirs.generator)
+
+    return of
+
+
+GAMES = [
+    ({"objective__kind": "bce"}, 1),
+    ({"objective__terms": "mean"}, 2),  # our critic's loss is the mean of its terms, the textbook's always the sum
+    ({"objective__share_fakes": True}, 1),
+    (
+        {
+            "objective__kind": "wasserstein_gp",
+            "objective__n_critic": 2,
+            "objective__penalty": 7.0,
+            "model__critic": {"width": 2, "normalisation": "layer"},
+        },
+        1,
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "terms"), GAMES)
+def test_on_equal_inputs_ours_has_the_same_losses(losses, changes, terms):
+    """In float32, as both are timed: the same work is compared."""
+    ours, theirs = next(losses(training__precision="float32", **changes))
+    assert (ours[0] * terms, ours[1]) == pytest.approx(theirs, rel=1e-5)
+
+
 @pytest.mark.usefixtures("in_float64")
-def test_on_equal_inputs_ours_has_the_same_losses(monkeypatch):
-    image = ImageShape(1, 16)
-    spec = textbook_spec(DataSpec(shards="none", image_size=16), COUNT, 5, 100, 100).with_training(precision="float64")
-    learner, textbook = Learner(spec, image, Workers.alone(CPU)), Textbook(image, 5, CPU)
-    for step in range(4):
-        real, latents = inputs(image, step)
+@pytest.mark.parametrize(("changes", "terms"), GAMES)
+def test_and_goes_on_having_them(losses, changes, terms):
+    """Over several steps, in which each sees what its optimizers have done."""
+    found = losses(training__precision="float64", **changes)
+    for _ in range(4):
+        ours, theirs = next(found)
+        assert (ours[0] * terms, ours[1]) == pytest.approx(theirs, rel=1e-8)
 
-        class Same:
-            def normal(self, purpose, shape, latents=latents):
-                return latents
 
-        monkeypatch.setattr(learner, "_draw", lambda update, same=Same: same())
-        batch = Batch(real, torch.zeros(COUNT, 0))
-        ours = learner.update_critic(batch, 0).value.item(), learner.update_generator(batch).value.item()
-        theirs = textbook.step(real, latents[..., None, None])
-        assert ours == pytest.approx((theirs.critic, theirs.generator), rel=1e-9)
+def test_where_there_is_no_textbook(tiny):
+    layer = {"width": 2, "normalisation": "layer"}
+    gp = {"objective__kind": "wasserstein_gp", "model__critic": layer}
+    for changes in ({}, gp, {"objective__real_label": 0.9}, {**gp, "objective__n_critic": 5, "objective__drift": 0.1}):
+        assert why_no_textbook(tiny(**changes)) is None
+    for changes, said in (
+        ({"objective__kind": "hinge"}, "none for objective.kind hinge, only for bce and wasserstein_gp"),
+        ({"objective__kind": "elbo"}, "none for objective.kind elbo"),
+        ({"objective__n_critic": 2}, "none with objective.n_critic"),
+        (
+            {"objective__r1": {"base": 0.0, "final": 1.0, "images": 9}, "augmentation": {"colour": True}},
+            "augmentation, ",
+        ),
+        ({"model__condition": {"classes": True}}, "none with model.condition"),
+        ({**gp, "objective__penalty": 0.0}, "none with objective.penalty of 0"),
+    ):
+        assert said in (why_no_textbook(tiny(**changes)) or ""), changes
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_its_optimizers_compute_as_torch_s_do_by_default(tiny, monkeypatch, name):
+    plain = OPTIMIZERS[name]
+    quicker = plain._replace(build=partial(plain.build, **({"fused": True} if name == "adam" else {"foreach": True})))
+    monkeypatch.setitem(OPTIMIZERS, name, quicker)
+    spec = tiny(optimizer={"generator": {"name": name, "lr": 0.1}, "critic": {"name": name, "lr": 0.2}})
+    textbook = DCGANTutorial(spec, ImageShape(3, 16), CPU)
+    for (side, optimizer), rate in zip(textbook._optimizers.items(), (0.2, 0.1), strict=True):
+        (group,) = optimizer.param_groups
+        assert group["lr"] == rate
+        assert (group.get("fused"), group["foreach"]) == (None, None), side
+    textbook.step(real_images("real", ImageShape(3, 16)))
+
+
+@pytest.mark.parametrize("name", ["dcgan", "gan_rmsprop"])
+def test_its_layers_are_torch_s_own(tiny, name):
+    spec = tiny(
+        model__critic={"name": name, "width": 2}, model__generator={"name": name, "width": 8}, data__image_size=64
+    )
+    textbook = DCGANTutorial(spec, ImageShape(3, 64), CPU)
+    layers = {type(layer) for layer in textbook.critic.modules()}
+    assert nn.LeakyReLU in layers
+    assert not layers & {LeakyReLU, ReLU, Dropout}
+    assert (nn.Dropout in layers) == (name == "gan_rmsprop")
+    assert np.isfinite(textbook.step(real_images("real", ImageShape(3, 64)))).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
