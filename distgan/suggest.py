@@ -26,7 +26,9 @@ LARGE = 64
 WITHOUT_MIRRORS = ("mnist",)
 """Layouts of letters and digits."""
 WIDTHS = (64, 32)
-"""Of both networks, the wider ones first."""
+"""Of both networks, the wider ones first; of smaller images than 64 pixels twice as much, as they have a layer less and
+so end with half the channels. On CIFAR-10 a width of 32 stood still at a Fréchet distance of 740 from 80,000 images on to
+400,000, where 64 had 590 after 100,000 and the tutorial's loop, in half as many images, 690."""
 FULL_WIDTH_IMAGES = 300_000
 """Narrow networks are better than wide ones that are shown fewer images than this."""
 LEAST_IMAGES = 10_000
@@ -119,7 +121,8 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
         "data.flip": _of_mirrors(facts),
     }
     together = workers * TOGETHER if workers > 1 else 1.0
-    for width in WIDTHS:
+    widths = [width * (2 if facts.size < LARGE else 1) for width in WIDTHS]
+    for width in widths:
         for network in ("generator", "critic"):
             tree["model"][network]["width"] = width
         rate, measured = _fastest(tree, speed)
@@ -160,8 +163,8 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
         "checkpoint_every_images": every,
     }
     tree["tracking"]["sample_every_images"] = every
-    if width < WIDTHS[0]:
-        wide = f"a width of {WIDTHS[0]} learns more per image, but needs some {FULL_WIDTH_IMAGES:,} of them"
+    if width < widths[0]:
+        wide = f"a width of {widths[0]} learns more per image, but needs some {FULL_WIDTH_IMAGES:,} of them"
         reasons["model.generator"] = wide
     if epochs > KNOWN_BY_HEART:
         tree["augmentation"] = {"colour": True, "translation": 0.125, "cutout": 0.5, "target": 0.6}

@@ -61,6 +61,16 @@ def test_any_facts_and_budget_give_a_run_that_fits_together(tmp_path_factory, fa
     assert max(map(len, text.splitlines())) < 200
 
 
+@pytest.mark.parametrize("minutes", [1, 3_000])
+def test_small_images_have_wide_networks(tmp_path, minutes):
+    """So that they end with as many channels as those of 64 pixels."""
+    small, large = (
+        suggested(tmp_path, dataclasses.replace(FACES, size=size), minutes)[0].model.generator.rest["width"]
+        for size in (32, 64)
+    )
+    assert small == 2 * large
+
+
 def test_what_follows_from_the_time(tmp_path):
     """Where there is little, narrow networks in small batches; else larger batches and longer averages."""
     runs = [suggested(tmp_path, minutes=minutes)[0] for minutes in (1, 5, 15, 300, 3_000, 30_000)]
