@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distgan.spec import RunSpec, load_spec
-from distgan.suggest import FULL_WIDTH_IMAGES, KNOWN_BY_HEART, LEAST_IMAGES, Facts, facts_of, suggest
+from distgan.suggest import FULL_WIDTH_IMAGES, KNOWN_BY_HEART, LEAST_IMAGES, SMALL_RATE, Facts, facts_of, suggest
 from distgan.training.complete import complete
 from shards.errors import InputError
 from shards.images import Transform
@@ -84,7 +84,7 @@ def test_what_follows_from_the_time(tmp_path):
         assert values[0] < values[-1]
 
 
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize(
     ("images", "rate", "kind"),
     [(49_000, 4e-4, "constant"), (50_000, 8e-4, "linear"), (1_900_000, 8e-4, "linear"), (2_000_000, 4e-4, "linear")],
@@ -94,7 +94,7 @@ def test_the_rate_falls_where_there_is_time_for_it(tmp_path, size, images, rate,
     run, text = suggested(tmp_path, facts, minutes=images / 60 + 0.01, speed=1.0)
     assert run.training.images == images
     for optimizer in (run.optimizer.generator, run.optimizer.critic):
-        assert (optimizer.lr, optimizer.schedule.kind) == (rate, kind)
+        assert (optimizer.lr, optimizer.schedule.kind) == (min(rate, SMALL_RATE) if size < 64 else rate, kind)
     assert ("no time for one that falls" in text) == (kind == "constant")
 
 
