@@ -315,7 +315,11 @@ def test_a_trial_of_a_sweep_is_the_run_that_the_sweep_has_made(run, monkeypatch)
     assert trial() is None
     monkeypatch.setenv("WANDB_RUN_ID", "mine")
     assert trial() is None
-    assert start(make_spec("auto"), run, None, lambda text: None)[1] == "mine"
+    monkeypatch.setattr(wandb, "init", lambda **_: FakeRun("nothing"))
+    sink, run_id = start(make_spec("auto"), run, None, lambda text: None)
+    assert run_id == "mine"
+    assert sink
+    sink.close("finished")  # it starts behind this thread, which would else take what comes next for its own
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     assert trial() == ("sweep", "mine")
     seen = init_options(monkeypatch, run, make_spec("auto"))
