@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.networks.layers import ConditionalBatchNorm2d, Layers
+from distgan.networks.normalisation import BatchNorm2d
 from distgan.spec import RunSpec
 
 
@@ -42,10 +43,10 @@ class GeneratorInput(NamedTuple):
         return self.latent_dim + (0 if self.by_batchnorm else self.labels)
 
     def batch_norm(self, channels: int, **options: Any) -> nn.Module:
-        """The BatchNorm layer of such a generator; options are those of ``nn.BatchNorm2d``."""
+        """The BatchNorm layer of such a generator; options are those of :class:`BatchNorm2d`."""
         if self.by_batchnorm and self.labels:
             return ConditionalBatchNorm2d(channels, self.labels, **options)
-        return nn.BatchNorm2d(channels, **options)
+        return BatchNorm2d(channels, **options)
 
 
 class Generator(nn.Module):

@@ -83,6 +83,10 @@ class CriticOptions(_WidthOptions):
     """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance``,
     ``spectral`` or ``none``: BatchNorm mixes the images that it treats one by one. ``spectral`` divides the weights of
     all layers (but the last of an encoder) by their largest singular value (Miyato et al. 2018)."""
+    image_bias: bool = False
+    """Whether the first convolution has a bias. Without one, as in PyTorch's tutorial, it and LeakyReLU only scale what
+    comes in, and BatchNorm takes that off again: a critic that cannot see how strong the contrast of a whole batch is.
+    That of generated images then drifts, in small batches to a half or less."""
     minibatch_stddev: bool = False
     """Tell the last strided convolution how much the images of a batch differ (Karras et al. 2018): of all workers'
     images. The slope of a gradient penalty is then that of the sum of all outputs in each image."""
@@ -182,7 +186,7 @@ def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential,
         return kind(before, after, kernel_size=4, stride=2, padding=1, bias=bias)
 
     def from_image(after: int) -> list[nn.Module]:
-        return [halved(image.channels, after, bias=False), LeakyReLU(LEAK, inplace=True)]
+        return [halved(image.channels, after, bias=options.image_bias), LeakyReLU(LEAK, inplace=True)]
 
     layers = from_image(channels[0])
     starts = [len(layers)]

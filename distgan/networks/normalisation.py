@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -22,12 +24,48 @@ def normalisation_layer(
     height and width (Ulyanov et al. 2016). ``momentum`` is BatchNorm's alone.
     """
     layers: dict[str, list[nn.Module]] = {
-        "batch": [nn.BatchNorm2d(channels, eps, momentum)],
+        "batch": [BatchNorm2d(channels, eps, momentum)],
         "layer": [nn.GroupNorm(1, channels, eps)],
         "instance": [nn.GroupNorm(channels, channels, eps)],
         "none": [],
     }
     return layers[name]
+
+
+class OfBatch(nn.Module):
+    """A layer whose output for an image depends on the other images of its batch."""
+
+    parts = 1
+    """How many batches of equal size lie one behind the other in what comes in: see :func:`in_parts`."""
+
+    def each(self, of_batch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What a function of one batch makes of each, (N, …) to (N, …)."""
+        return _joined([of_batch(batch) for batch in x.chunk(self.parts)])
+
+
+@contextmanager
+def in_parts(network: nn.Module, parts: int) -> Iterator[None]:
+    """Have a network take what it is given within the block for so many batches of equal size, one behind the other.
+
+    Each has the statistics of its own, and running ones take them in one after the other: the numbers are those of so
+    many passes, at the price of one.
+    """
+    layers = [module for module in network.modules() if isinstance(module, OfBatch)]
+    for layer in layers:
+        layer.parts = parts
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.parts = 1
+
+
+class BatchNorm2d(OfBatch, nn.BatchNorm2d):
+    """torch's, which may have several batches to normalise."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)
+        """Maps (N, channels, H, W), normalised, scaled and shifted."""
+        return self.each(super().forward, input)
 
 
 class PixelNorm(nn.Module):
@@ -42,7 +80,7 @@ class PixelNorm(nn.Module):
         return (values * (values.square().mean(1, keepdim=True) + 1e-8).rsqrt()).to(x.dtype)
 
 
-class MinibatchStddev(nn.Module):
+class MinibatchStddev(OfBatch):
     """Appends how much the images of a batch differ, as one more channel (Karras et al. 2018, section 3).
 
     For each channel and place, σ = √(variance over the batch + 10⁻⁸); the mean of all σ is one number, and the same
@@ -58,6 +96,9 @@ class MinibatchStddev(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, H, W) to (N, C + 1, H, W)."""
+        return self.each(self._appended, x)
+
+    def _appended(self, x: Tensor) -> Tensor:
         values = _exact(x)
         variance = _Moments(values, [0]).variance if self.synchronised else values.var(0, correction=0)
         deviation = (variance + 1e-8).sqrt().mean().to(x.dtype)
@@ -67,20 +108,22 @@ class MinibatchStddev(nn.Module):
         return torch.cat([x, deviation.expand(count, 1, height, width)], dim=1).contiguous(memory_format=layout)
 
 
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(OfBatch, _BatchNorm):
     """BatchNorm whose mean and variance are those of all processes' images, on any device and twice differentiable.
 
     ``torch.nn.SyncBatchNorm`` refuses the CPU, and its backward cannot be differentiated. In evaluation mode both are
-    BatchNorm. Processes may hold different numbers of images. They exchange one tensor forward and one backward.
+    BatchNorm. Processes may hold different numbers of images. They exchange one tensor forward and one backward, also
+    for several batches.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, channels, …), normalised, scaled and shifted."""
         if not self.training and self.track_running_stats:
             return super().forward(x)
-        normalised, count, mean, variance = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        normalised, count, means, variances = _Normalise.apply(x, self.weight, self.bias, self.eps, self.parts)
         if self.track_running_stats:
-            self._track(mean, variance * (count / (count - 1)))
+            for mean, variance in zip(means, variances, strict=True):
+                self._track(mean, variance * (count / (count - 1)))
         result: Tensor = normalised
         return result
 
@@ -100,6 +143,14 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"(N, channels, …) is wanted, not {tuple(x.shape)}")
 
 
+class _TorchSyncBatchNorm(OfBatch, nn.SyncBatchNorm):
+    """torch's, for a GPU."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Maps (N, channels, H, W), normalised, scaled and shifted."""
+        return self.each(super().forward, input)
+
+
 class _Normalise(torch.autograd.Function):
     """What :class:`SyncBatchNorm` does in training, in few passes over the maps, by kernels that BatchNorm has.
 
@@ -108,44 +159,77 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        """The normalised maps; the count of values, scalar; mean and biased variance (channels,), in weight's type."""
-        own_mean, own_variance = torch.batch_norm_update_stats(x, torch.zeros_like(bias), torch.ones_like(bias), 0.0)
-        own_mean, own_variance = own_mean.double(), own_variance.double()  # squares of means would lose digits below
-        own_count = own_mean.new_full((1,), x.numel() // x.shape[1])
-        squares = own_variance + own_mean.square()
-        sums = sum_over_processes(torch.cat([torch.stack([own_mean, squares]).flatten() * own_count, own_count]))
-        mean, squares = (sums[:-1] / sums[-1]).view(2, -1)
-        variance = (squares - mean.square()).clamp(min=0)
-        count, mean, variance = sums[-1].to(weight.dtype), mean.to(weight.dtype), variance.to(weight.dtype)
-        ctx.save_for_backward(x, weight, bias, count, mean, variance)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, parts: int) -> tuple[Tensor, ...]:
+        """The normalised maps; the count of values in a batch, scalar; means and biased variances (parts, channels)."""
+        batches = x.chunk(parts)
+        found = [torch.batch_norm_update_stats(x, torch.zeros_like(bias), torch.ones_like(bias), 0.0) for x in batches]
+        # In float64: squares of means would lose digits below.
+        own_means, own_variances = (torch.stack(each).double() for each in zip(*found, strict=True))
+        own_count = own_means.new_full((1,), batches[0].numel() // x.shape[1])
+        squares = own_variances + own_means.square()
+        sums = sum_over_processes(torch.cat([torch.stack([own_means, squares]).flatten() * own_count, own_count]))
+        means, squares = (sums[:-1] / sums[-1]).view(2, parts, -1)
+        variances = (squares - means.square()).clamp(min=0)
+        count, means, variances = (each.to(weight.dtype) for each in (sums[-1], means, variances))
+        ctx.save_for_backward(x, weight, bias, count, means, variances)
         ctx.eps = eps
-        ctx.mark_non_differentiable(count, mean, variance)
-        return batch_norm(x, mean, variance, weight, bias, eps=eps), count, mean, variance
+        ctx.mark_non_differentiable(count, means, variances)
+        normalised = [
+            batch_norm(x, mean, variance, weight, bias, eps=eps)
+            for x, mean, variance in zip(batches, means, variances, strict=True)
+        ]
+        return _joined(normalised), count, means, variances
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """With x̂ the normalised and N values in all: weight/σ · (g − Σg/N − x̂ · Σ(g·x̂)/N), sums over all processes."""
-        x, weight, bias, count, mean, variance = ctx.saved_tensors
+        x, weight, bias, count, means, variances = ctx.saved_tensors
+        parts = len(means)
         if torch.is_grad_enabled():
             wanted = [tensor for tensor, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if needed]
-            normalised = _normalised(x, weight, bias, ctx.eps)
-            found = iter(torch.autograd.grad(normalised, wanted, gradient, create_graph=True))
-            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None
-        inverse = (variance + ctx.eps).rsqrt()
+            normalised = torch.cat([_normalised(batch, weight, bias, ctx.eps) for batch in x.chunk(parts)])
+            grads = iter(torch.autograd.grad(normalised, wanted, gradient, create_graph=True))
+            return *(next(grads) if needed else None for needed in ctx.needs_input_grad[:3]), None, None
+        inverses = (variances + ctx.eps).rsqrt()
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         gradient = gradient.contiguous(memory_format=layout)
-        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, mean, variance, mean, inverse, True, ctx.eps, [False, True, True]
+        batches = list(zip(x.chunk(parts), gradient.chunk(parts), means, inverses, strict=True))
+        sums = torch.stack(
+            [
+                torch.stack(
+                    torch.ops.aten.native_batch_norm_backward(
+                        slope, batch, weight, mean, mean, mean, inverse, True, ctx.eps, [False, True, True]
+                    )[1:]
+                )
+                for batch, slope, mean, inverse in batches
+            ]
         )
+        of_weight, of_bias = sums.sum(0)
         of_x = None
         if ctx.needs_input_grad[0]:
-            along, level = sum_over_processes(torch.stack([of_weight, of_bias])) / count
-            scale, zero, one = weight * inverse, torch.zeros_like(mean), torch.ones_like(mean)
-            # Two maps that are linear in each channel, for which evaluation's BatchNorm is the kernel.
-            of_x = batch_norm(gradient, zero, one, scale, -scale * level, eps=0.0)
-            of_x += batch_norm(x, mean, one, -scale * inverse * along, zero, eps=0.0)
-        return of_x, of_weight, of_bias, None
+            shares = sum_over_processes(sums) / count
+            of_x = _joined(
+                [
+                    _of_input(batch, slope, mean, weight * inverse, inverse, *share)
+                    for (batch, slope, mean, inverse), share in zip(batches, shares, strict=True)
+                ]
+            )
+        return of_x, of_weight, of_bias, None, None
+
+
+def _of_input(
+    x: Tensor, gradient: Tensor, mean: Tensor, scale: Tensor, inverse: Tensor, along: Tensor, level: Tensor
+) -> Tensor:
+    """The slope scale · (g − level − x̂ · along): two linear maps of each channel, which evaluation's BatchNorm does."""
+    zero, one = torch.zeros_like(mean), torch.ones_like(mean)
+    of_x = batch_norm(gradient, zero, one, scale, -scale * level, eps=0.0)
+    of_x += batch_norm(x, mean, one, -scale * inverse * along, zero, eps=0.0)
+    return of_x
+
+
+def _joined(batches: list[Tensor]) -> Tensor:
+    """One behind the other; one alone is not copied."""
+    return batches[0] if len(batches) == 1 else torch.cat(batches)
 
 
 def _normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -217,7 +301,7 @@ def synchronise(network: M) -> M:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 on_gpu = child.weight.device.type == "cuda"
-                setattr(module, name, _like(child, nn.SyncBatchNorm if on_gpu else SyncBatchNorm))
+                setattr(module, name, _like(child, _TorchSyncBatchNorm if on_gpu else SyncBatchNorm))
     return network
 
 

@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from distgan.networks.normalisation import in_parts
+from distgan.networks.spectral import spectral_vectors
 from distgan.objectives.side import Batch, Draw, Loss, Side, frozen
 from distgan.spec import Count, MovingWeight, Options, greatest, value_at
 
@@ -73,11 +75,23 @@ class CriticSide(Side):
         return value, figures
 
     def both(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Outputs (N,) for the real and for the generated images."""
-        return (
-            self.judge(self.trained, real.images, real.labels, draw, "real"),
-            self.judge(self.trained, fake, real.labels, draw, "fake"),
-        )
+        """Outputs (N,) for the real and for the generated images, each a batch of its own.
+
+        In one pass, which is faster than two. Spectral layers alone have two: in each their vectors come nearer once.
+        """
+        if spectral_vectors(self.trained):
+            return (
+                self.judge(self.trained, real.images, real.labels, draw, "real"),
+                self.judge(self.trained, fake, real.labels, draw, "fake"),
+            )
+        with in_parts(self.trained, 2):
+            return self.at_once(real, fake, draw)
+
+    def at_once(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Outputs (N,) for the real and for the generated images, which are judged in one pass."""
+        images, labels = torch.cat([real.images, fake]), torch.cat([real.labels, real.labels])
+        of_real, of_fake = self.judge(self.trained, images, labels, draw, "real", "fake").chunk(2)
+        return of_real, of_fake
 
     def forward(self, real: Batch, draw: Draw) -> Loss:
         """The loss of one critic update."""

@@ -59,11 +59,7 @@ class BCECritic(CriticSide):
 
     def both(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Logits (N,) for the real and for the generated images."""
-        if self.options.batches == "two":
-            return super().both(real, fake, draw)
-        images, labels = torch.cat([real.images, fake]), torch.cat([real.labels, real.labels])
-        real_logits, fake_logits = self.judge(self.trained, images, labels, draw, "real", "fake").chunk(2)
-        return real_logits, fake_logits
+        return super().both(real, fake, draw) if self.options.batches == "two" else self.at_once(real, fake, draw)
 
     def loss(self, real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
         """The scalar to go down."""

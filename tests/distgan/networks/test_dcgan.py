@@ -10,7 +10,7 @@ from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_ne
 from distgan.networks.base import GeneratorInput
 from distgan.networks.dcgan import CriticOptions, DCGANGenerator, GeneratorOptions, dcgan_critic, dcgan_encoder
 from distgan.networks.gain import Equalised
-from distgan.networks.normalisation import PixelNorm
+from distgan.networks.normalisation import BatchNorm2d, PixelNorm
 from distgan.spec import ModelSpec, validate
 from shards.errors import InputError
 from tests.distgan.networks.conftest import enlarged, keras_counts, make_critic, make_generator, noise, outputs
@@ -34,6 +34,27 @@ def test_at_32_pixels_they_have_what_their_layers_say():
         assert counts == (generator + 4 * (256 + 128 + 64), generator + 2 * (256 + 128 + 64))
         counts = keras_counts(dcgan_critic(CriticOptions(), image, 0))
         assert counts == (critic + 4 * (128 + 256), critic + 2 * (128 + 256))
+
+
+@pytest.mark.parametrize("image_bias", [False, True])
+def test_a_bias_lets_the_critic_see_how_strong_a_batch_s_contrast_is(image_bias):
+    """BatchNorm takes off whatever only scales its batch; no gradient leads to another contrast then."""
+    critic = enlarged(dcgan_critic(CriticOptions(width=8, image_bias=image_bias), ImageShape(3, 16), 0))
+    for layer in critic.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = 1e-30
+    images = noise(4, 3, 16, 16)
+    points = images.clone().requires_grad_(True)
+    outputs = critic(points)
+    (slopes,) = torch.autograd.grad(outputs.square().sum(), points)
+    along, size = float((slopes * images).sum()), float(slopes.norm() * images.norm())
+    fainter = critic(images / 2)
+    if image_bias:
+        assert abs(along) > 1e-5 * size
+        assert (fainter - outputs).abs().max() > 1e-3
+    else:
+        assert abs(along) < 1e-10 * size
+        torch.testing.assert_close(fainter, outputs, rtol=1e-9, atol=1e-9)
 
 
 def test_the_maps_are_the_paper_s():
@@ -71,7 +92,7 @@ def test_activations(activation, kind):
 
 
 @pytest.mark.parametrize(
-    ("normalisation", "layers"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm), ("instance", nn.GroupNorm)]
+    ("normalisation", "layers"), [("batch", BatchNorm2d), ("layer", nn.GroupNorm), ("instance", nn.GroupNorm)]
 )
 def test_normalisation_is_on_all_but_the_first_and_the_last_convolution(normalisation, layers):
     critic = dcgan_critic(CriticOptions(width=2, normalisation=normalisation), ImageShape(3, 64), 0)

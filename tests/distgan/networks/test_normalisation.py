@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distgan.networks.normalisation import (
+    BatchNorm2d,
     MinibatchStddev,
+    OfBatch,
     PixelNorm,
     SyncBatchNorm,
+    in_parts,
     normalisation_layer,
     sum_over_processes,
     synchronise,
@@ -88,6 +91,30 @@ def test_sums_of_squares_are_not_in_bfloat16(layer):
     torch.testing.assert_close(found, layer(x.double()).to(torch.bfloat16), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", [lambda: BatchNorm2d(3), MinibatchStddev], ids=["batch", "deviation"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batches_one_behind_the_other_are_as_if_each_came_alone(kind, layout):
+    """Maps, gradients and running statistics, whose order is that of the batches."""
+    together, apart = (enlarged(nn.Sequential(kind())) for _ in range(2))
+    batches = [(noise(4, 3, 2, 5, seed=seed) * (2 + seed) + seed).contiguous(memory_format=layout) for seed in range(3)]
+    both = torch.cat(batches).requires_grad_(True)
+    with in_parts(together, 3):
+        found = together(both)
+    assert found.is_contiguous(memory_format=layout)
+    found.sin().sum().backward()
+    for place, x in enumerate(batches):
+        x.requires_grad_(True)
+        expected = apart(x)
+        expected.sin().sum().backward()
+        assert torch.equal(found.chunk(3)[place], expected)
+        assert torch.equal(both.grad.chunk(3)[place], x.grad)
+    for ours, theirs in zip(together.parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
+    assert all(map(torch.equal, together.buffers(), apart.buffers()))
+    assert not torch.equal(together(both.detach()), found), "only within the block"
+    assert not [layer.parts for layer in together.modules() if isinstance(layer, OfBatch) and layer.parts != 1]
+
+
 def judge(rank, x, weights, shares, dtype):
     """What a rank sees of a critic that is told the deviation: outputs, slopes, and a penalty's second derivatives.
 
@@ -143,16 +170,22 @@ def of_rank(rank: int, x: torch.Tensor, shares: list[int]) -> torch.Tensor:
     return x.split(shares)[rank]
 
 
-def normalise(rank, x, weights, shares, dtype, momentum):
-    """What a rank sees: outputs, gradients, second derivatives and running statistics."""
-    norm = nn.Sequential(nn.BatchNorm2d(x.shape[1], eps=1e-5, momentum=momentum))
+def normalise(rank, x, weights, shares, dtype, momentum, parts=1):
+    """What a rank sees: outputs, gradients, second derivatives and running statistics.
+
+    Args:
+        parts: How often its share comes, the second time less, as batches that are normalised apart.
+    """
+    norm = nn.Sequential(BatchNorm2d(x.shape[1], eps=1e-5, momentum=momentum))
     enlarged(norm).to(dtype)
     if shares is not None:
         synchronise(norm)
         assert isinstance(norm[0], SyncBatchNorm)
         x, weights = of_rank(rank, x, shares), of_rank(rank, weights, shares)
-    x = x.detach().to(dtype, copy=True).requires_grad_(True)
-    outputs = norm(x)
+    x = torch.cat([x / (1 + part) for part in range(parts)]).to(dtype).requires_grad_(True)
+    weights = torch.cat([weights] * parts)
+    with in_parts(norm, parts):
+        outputs = norm(x)
     # A loss with a gradient of a gradient in it, as a penalty has.
     (slopes,) = torch.autograd.grad((outputs * weights).sum() + outputs.pow(3).sum(), x, create_graph=True)
     loss = (outputs.sin() * weights).sum() + slopes.square().sum()
@@ -177,6 +210,19 @@ def test_statistics_are_those_of_one_big_batch(side_by_side, shares, momentum):
         for actual in [torch.cat(parts)] if per_image else parts:
             torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
     assert {rank[1] for rank in ranks} == {steps}
+
+
+def test_batches_that_are_normalised_apart_are_so_over_all_processes(side_by_side):
+    x, weights = noise(8, 3, 2, 5) * 2 + 1, noise(8, 3, 2, 5, seed=1)
+    alone, steps = normalise(0, x, weights, None, torch.float64, 0.1, parts=2)
+    ranks = side_by_side(normalise, 3, x, weights, [5, 2, 1], torch.float64, 0.1, 2)
+    for i, expected in enumerate(alone):
+        parts = [rank[0][i] for rank in ranks]
+        if len(expected) == 16:  # the first batch's images of all ranks come before the second one's
+            parts = [torch.cat([part.chunk(2)[place] for place in range(2) for part in parts])]
+        for actual in parts:
+            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    assert {rank[1] for rank in ranks} == {steps} == {2}
 
 
 def test_float32_is_enough_where_the_mean_is_large_and_the_deviation_small(side_by_side):
@@ -223,8 +269,8 @@ def test_float32_gradients_are_there_about_as_exact_as_batchnorm_s(side_by_side)
         assert max(worst(part, right) for part in parts) < 4 * rounding < 2e-3
 
 
-def exchanges(rank):
-    """How many tensors a layer exchanges forward, and backward."""
+def exchanges(rank, parts):
+    """How many tensors a layer exchanges forward, and backward, for so many batches."""
     layer = synchronise(nn.Sequential(nn.BatchNorm2d(3).double()))
     x = noise(4, 3, 2, 2).requires_grad_(True)
     told, counts = dist.all_reduce, []
@@ -236,7 +282,8 @@ def exchanges(rank):
     dist.all_reduce = count
     try:
         counts.append(0)
-        outputs = layer(x)
+        with in_parts(layer, parts):
+            outputs = layer(x)
         counts.append(0)
         outputs.sin().sum().backward()
     finally:
@@ -244,8 +291,9 @@ def exchanges(rank):
     return counts
 
 
-def test_one_exchange_forward_and_one_backward(side_by_side):
-    assert side_by_side(exchanges, 2) == [[1, 1], [1, 1]]
+@pytest.mark.parametrize("parts", [1, 2])
+def test_one_exchange_forward_and_one_backward(side_by_side, parts):
+    assert side_by_side(exchanges, 2, parts) == [[1, 1], [1, 1]]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

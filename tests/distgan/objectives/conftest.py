@@ -79,9 +79,11 @@ def small_autoencoder(labels: int = LABELS) -> tuple[Generator, Encoder]:
         return SmallGenerator(labels).double(), Encoder(small_features(), head, LATENT, labels).double()
 
 
-def dcgan_networks(normalisation: str = "batch", labels: int = LABELS) -> tuple[nn.Module, nn.Module]:
+def dcgan_networks(
+    normalisation: str = "batch", labels: int = LABELS, minibatch_stddev: bool = False
+) -> tuple[nn.Module, nn.Module]:
     """The registered networks at their smallest (16 pixels), in float64."""
-    critic = {"width": 2, "normalisation": normalisation}
+    critic = {"width": 2, "normalisation": normalisation, "minibatch_stddev": minibatch_stddev}
     condition = {"condition": {"classes": True, "generator": "batchnorm"}} if labels else {}
     spec = ModelSpec.model_validate({"generator": {"width": 2}, "critic": critic, "latent_dim": LATENT, **condition})
     generator, judge = build_networks(spec, ImageShape(3, 16), seed=0, labels=labels)

@@ -308,7 +308,8 @@ def test_a_part_is_augmented_the_same_every_time_in_an_update_and_another_part_o
     assert not torch.equal(seen[0], seen[2])
     seen.clear()
     critic(batch(), draw())
-    real, fake, of_r1, of_r2, _ = seen
+    judged, of_r1, of_r2, _ = seen
+    real, fake = judged.chunk(2)
     torch.testing.assert_close(real, of_r1, rtol=0, atol=0)
     torch.testing.assert_close(fake, of_r2, rtol=0, atol=0)
     for other in ("critic/1", "generator/0"):
