@@ -122,6 +122,7 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
     tree |= {"name": "suggested", "data": {"shards": facts.shards, "image_size": facts.size, "flip": facts.mirrored}}
     reasons = {
         "data.flip": _of_mirrors(facts),
+        "model.critic": "with a bias in its first layer it can see contrast, which else drifts",
     }
     together = workers * TOGETHER if workers > 1 else 1.0
     widths = [width * (2 if facts.size < LARGE else 1) for width in WIDTHS]
