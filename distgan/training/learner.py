@@ -22,7 +22,7 @@ from distgan.networks.growing import grow, images_before, train_what_is_in_use
 from distgan.networks.normalisation import synchronise
 from distgan.networks.spectral import spectral_vectors
 from distgan.objectives import Batch, Loss, Side, build_game
-from distgan.sampling.calibration import calibrate, calibration_inputs
+from distgan.sampling.calibration import BATCHES, calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.training.clock import Clock
@@ -188,7 +188,8 @@ class Learner:
         precision, spec = self.precision, self.spec
         inputs = calibration_inputs(spec.model, spec.seed, self.labels, precision.dtype, precision.device)
         with precision.products():
-            return calibrate(self._ema.network, inputs)
+            # Before the first step there is nothing to be exact about, and a person waits for that step.
+            return calibrate(self._ema.network, inputs, BATCHES if self.step else 1)
 
     def set_back(self, rollbacks: int, steps_undone: int, rate_scale: float) -> None:
         """Go on from here with other noise and other learning rates than before.

@@ -28,7 +28,7 @@ from distgan.sampling import draw_images, sample_labels, sample_latents, save_gr
 from distgan.sampling.real import first_trained_on
 from distgan.spec import PrecisionName, RunSpec
 from distgan.stages import Stage
-from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
+from distgan.tracking import REAL, Sink, Tracker, open_tracker
 from distgan.tracking.timeline import TIMELINE, timeline
 from distgan.tracking.tracker import Which
 from distgan.training.advice import Advice
@@ -206,6 +206,8 @@ def train(
             finally:
                 tracker.close(ended)
             if workers.first:
+                from distgan.tracking.report import write_report  # which draws charts: no step need wait for that
+
                 with suppress(InputError, OSError):  # no figures yet, or no room
                     write_report(run, complete=complete)
     return Outcome(ended, learner.step, learner.images)

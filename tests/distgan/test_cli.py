@@ -69,6 +69,28 @@ finally:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_first_step_waits_for_no_compiler_and_no_charts(tiny, tmp_path, optimizer):
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny()))
+    program = f"""
+import os, sys
+from distgan import cli
+from distgan.training.learner import Learner
+
+def end(learner, real):
+    update(learner, real)
+    print(sorted({{"torch._dynamo", "torchvision", "matplotlib", "torchmetrics", "ray", "wandb"}} & sys.modules.keys()))
+    sys.stdout.flush()
+    os._exit(0)
+
+update, Learner.update_generator = Learner.update_generator, end
+sys.argv = ["distgan", "train", "{tmp_path}/spec.yaml", "--out", "{tmp_path}/run", "optimizer.critic.name={optimizer}"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_a_worker_process_imports_neither_the_command_line_nor_what_reads_urls():
     program = """
 import sys
