@@ -322,6 +322,29 @@ def test_changes_are_arguments_as_sweeps_give_them(distgan, tiny, tmp_path, word
     assert str({option["path"]: option["value"] for option in json.loads(text)}[field]) == value
 
 
+def test_whatever_draws_takes_the_device_that_is_asked_for(distgan, tiny, tmp_path, monkeypatch):
+    asked: list[object] = []
+    for module in ("distgan.sampling.generator", "distgan.sampling.scored"):
+        monkeypatch.setattr(f"{module}.device_for", lambda name: asked.append(name) or torch.device("cpu"))
+    run, spec = tmp_path / "run", tiny(training__images=8)
+    train(spec, run, Workers.alone(torch.device("cpu")), console=False)
+    assert set(asked) == {"cpu"}  # the report's pictures: a run's own device has no room to spare
+    Image.new("RGB", (16, 16)).save(tmp_path / "face.png")
+    commands: list[list[object]] = [
+        ["sample", run, "--out", tmp_path / "sample.png", "--count", 1],
+        ["interpolate", run, "--out", tmp_path / "ways.png", "--pairs", 1],
+        ["invert", run, tmp_path / "face.png", "--out", tmp_path / "found.png", "--steps", 1],
+        ["neighbours", run, "--out", tmp_path / "near.png", "--count", 8, "--rows", 1],
+        ["explore", run, "--draw", "seed=1", "--out", tmp_path / "seen.png", "--count", 200],
+        ["evaluate", run, "--count", 10, "--features", "none", "--metrics", "wasserstein"],
+    ]
+    for command in commands:
+        for options, device in (([], None), (["--device", "cuda:7"], "cuda:7")):
+            asked.clear()
+            status, text = distgan(*command, *options)
+            assert (status, set(asked)) == (0, {device}), text
+
+
 def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
     shards = pack_discs()
     path = shards / "shard-000001.tar"
@@ -378,6 +401,7 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["describe", "SPEC", "--options", "--set", "optimizer.critic.name=adm"], "did you mean 'adam'"),
         (["describe", "SPEC", "--set", "objective.kind=wasserstein_gp"], "BatchNorm"),
         (["sample", "EMPTY", "--out", "x.png"], "EMPTY"),
+        (["sample", "EMPTY", "--out", "x.png", "--device"], "--device"),
         (["sample", "EMPTY", "--out", "x.png", "--where", "Smiling"], "NAME=VALUE"),
         (["report", "EMPTY"], "EMPTY"),
         (["report", "EMPTY", "nowhere"], "nowhere is not a run's folder"),

@@ -91,6 +91,22 @@ def test_a_picture_depends_on_seed_and_index_alone(checkpoint, tmp_path):
         assert path.read_bytes() != (tmp_path / "other" / path.name).read_bytes()
 
 
+def test_single_pictures_are_written_as_they_are_drawn_and_an_interruption_leaves_whole_ones(checkpoint, tmp_path):
+    """So that any number needs no more memory than one batch."""
+    out = tmp_path / "single"
+
+    def look(done: int, total: int) -> None:
+        assert (len(list(out.iterdir())), total) == (done, 200)
+        if done == 150:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(checkpoint, out, count=200, progress=look)
+    assert sorted(path.name for path in out.iterdir()) == [f"{i:08d}.png" for i in range(150)]
+    for path in out.iterdir():
+        Image.open(path).load()
+
+
 def test_a_grid_holds_the_pictures_row_by_row(checkpoint, tmp_path):
     sample(checkpoint, tmp_path / "deep" / "grid.png", count=6, columns=3)
     sample(checkpoint, tmp_path / "single", count=6)
