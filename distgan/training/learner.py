@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distgan.checkpoint import GENERATORS, TRACES, Checkpoint, State, save_checkpoint
+from distgan.checkpoint import GENERATORS, TRACES, Checkpoint, Snapshot, State, save_checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.data.order import rank_slots
@@ -203,19 +203,13 @@ class Learner:
         digest = hashlib.blake2b(f"{self.spec.seed}/rollback/{rollbacks}".encode(), digest_size=8).digest()
         self.noise_seed = int.from_bytes(digest, "big") >> 1
 
-    def save(
-        self, run: Path, fingerprint: str, wandb_run_id: str | None, guard: Mapping[str, Any] | None = None
-    ) -> Checkpoint:
-        """Write a checkpoint into a run's folder.
+    def snapshot(self, fingerprint: str, wandb_run_id: str | None, guard: Mapping[str, Any] | None = None) -> Snapshot:
+        """A copy of all that a checkpoint holds, on the host, to be written while training goes on.
 
         Args:
-            run: The run's folder.
             fingerprint: Of the shards.
             wandb_run_id: The run in Weights & Biases, if any.
             guard: What the guard remembers.
-
-        Raises:
-            OSError: It could not be written; nothing is left behind.
         """
         networks = {"generator": self.generator, "generator_ema": self.averaged_generator(), "critic": self.critic}
         files: dict[str, Mapping[str, Tensor]] = {name: network.state_dict() for name, network in networks.items()}
@@ -224,10 +218,10 @@ class Learner:
         if self.spec.augmentation.target is not None:
             files["augmentation"] = self._game.critic.augmentation.tensors()
         state = self._state(fingerprint, wandb_run_id, guard)
-        return save_checkpoint(run, state, self._with_labels(files), self._optimizers)
+        return Snapshot.of(state, self._with_labels(files), self._optimizers, copied=True)
 
     def save_generator(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
-        """Write the averaged generator alone into a run's folder; the arguments are those of :meth:`save`.
+        """Write the averaged generator alone into a run's folder; the other arguments are those of :meth:`snapshot`.
 
         Raises:
             OSError: It could not be written; nothing is left behind.
@@ -236,7 +230,7 @@ class Learner:
         return save_checkpoint(run, self._state(fingerprint, wandb_run_id), files, kind=GENERATORS)
 
     def save_traces(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
-        """Write what averages are made from later into a run's folder; the arguments are those of :meth:`save`.
+        """Write what averages are made from later into a run's folder; as :meth:`save_generator`.
 
         Raises:
             OSError: It could not be written; nothing is left behind.

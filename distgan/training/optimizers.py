@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -58,10 +58,12 @@ class Entry(NamedTuple):
     build: Callable[..., torch.optim.Optimizer]
 
 
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
+
 _FOR_COMPILER = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
 
 
-def _plain(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+def _plain(optimizer: type[Kind]) -> type[Kind]:
     """An optimizer of torch's without what its methods are wrapped in for ``torch.compile``.
 
     The wrappers import the compiler, only to keep it out of them: 1.3 s of each start. Where a version of torch wraps
@@ -71,7 +73,7 @@ def _plain(optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer
     plain = {name: method for name, method in inner.items() if method}
     if "step" in plain:
         plain["step"] = torch.no_grad()(plain["step"])
-    return type(optimizer.__name__, (optimizer,), plain)
+    return cast("type[Kind]", type(optimizer.__name__, (optimizer,), plain))
 
 
 OPTIMIZERS: dict[str, Entry] = {
