@@ -200,37 +200,70 @@ def save_checkpoint(
     Raises:
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    files: dict[str, dict[str, Tensor]] = {name: dict(tensors) for name, tensors in modules.items()}
-    if optimizers is not None:
-        moments = files["optimizers"] = {}
-        for side, optimizer in optimizers.items():
-            saved = optimizer.state_dict()
-            groups[side] = saved["param_groups"]
-            for index, entry in saved["state"].items():
-                moments.update({f"{side}.{index}.{key}": tensor for key, tensor in entry.items()})
-    final = run / kind / f"{_step_name(state.step)}{suffix}"
-    if final.exists():  # the same step of the same run holds the same state
+    return Snapshot.of(state, modules, optimizers).write(run, kind=kind, suffix=suffix)
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint holds, before it is written.
+
+    Attributes:
+        state: But for the checksums.
+        files: Tensors by file and name.
+    """
+
+    state: State
+    files: dict[str, dict[str, Tensor]]
+
+    @classmethod
+    def of(
+        cls,
+        state: State,
+        modules: Mapping[str, Tensors],
+        optimizers: Mapping[str, torch.optim.Optimizer] | None = None,
+        *,
+        copied: bool = False,
+    ) -> Snapshot:
+        """Gather it; arguments are those of :func:`save_checkpoint`.
+
+        With ``copied`` it is a copy on the host, which stays as it is while training goes on.
+        """
+        groups: dict[str, list[dict[str, Any]]] = {}
+        files: dict[str, dict[str, Tensor]] = {name: dict(tensors) for name, tensors in modules.items()}
+        if optimizers is not None:
+            moments = files["optimizers"] = {}
+            for side, optimizer in optimizers.items():
+                saved = optimizer.state_dict()
+                groups[side] = saved["param_groups"]
+                for index, entry in saved["state"].items():
+                    moments.update({f"{side}.{index}.{key}": tensor for key, tensor in entry.items()})
+        for tensors in files.values():
+            for name, tensor in tensors.items():
+                tensors[name] = tensor.detach().to("cpu", copy=copied)
+        return cls(state.model_copy(update={"parameter_groups": groups}, deep=copied), files)
+
+    def write(self, run: Path, *, kind: str = CHECKPOINTS, suffix: str = "") -> Checkpoint:
+        """Write it into a run's folder, as :func:`save_checkpoint` does."""
+        final = run / kind / f"{_step_name(self.state.step)}{suffix}"
+        if final.exists():  # the same step of the same run holds the same state
+            return Checkpoint(final)
+        partial = final.with_name(f".{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)  # left by a kill
+        try:
+            partial.mkdir(parents=True)
+            sha256 = {}
+            for name, tensors in self.files.items():
+                data = save_tensors({key: tensor.contiguous() for key, tensor in tensors.items()})
+                sha256[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
+                with write_atomically(partial / f"{name}.safetensors") as file:
+                    file.write(data)
+            with write_atomically(partial / STATE) as file:
+                file.write(self.state.sealed(sha256).model_dump_json(indent=1).encode() + b"\n")
+            partial.rename(final)
+            _sync_names(final.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         return Checkpoint(final)
-    partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a kill
-    try:
-        partial.mkdir(parents=True)
-        sha256 = {}
-        for name, tensors in files.items():
-            data = save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-            sha256[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
-            with write_atomically(partial / f"{name}.safetensors") as file:
-                file.write(data)
-        complete = state.model_copy(update={"parameter_groups": groups}).sealed(sha256)
-        with write_atomically(partial / STATE) as file:
-            file.write(complete.model_dump_json(indent=1).encode() + b"\n")
-        partial.rename(final)
-        _sync_names(final.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return Checkpoint(final)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -5,7 +5,8 @@ that any size is described in seconds and without its memory.
 
 FLOPs are those of convolutions and matrix products, a multiplication and an addition being two; what else a network
 does is little beside them. Memory is what a step cannot do without; a library's workspaces and what a backward pass
-needs in passing come on top of it.
+needs in passing come on top of it. While a checkpoint is written the host holds a copy of the weights, the optimizers'
+state and the averages.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, ema: bool = True) -> int |
     except ImportError as error:
         raise InputError(f"--onnx needs {error.name}: pip install 'distgan[onnx]'") from None
     ready_or_say(out)
-    generator = Generator(checkpoint, ema=ema)
+    generator = Generator(checkpoint, ema=ema, device="cpu")
     inputs = generator.latents(COMPARED), generator.labels(COMPARED)
     names = ["latents", "labels"] if inputs[1].shape[1] else ["latents"]
     model = generator.module.float()

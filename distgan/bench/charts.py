@@ -9,16 +9,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from torchvision.utils import make_grid
 
 from distgan.bench.leaderboard import Result, median_points
-from distgan.sampling import Bytes
+from distgan.sampling import Bytes, grid_of
 from shards.files import write_or_say
 
 _DPI = 120
@@ -81,9 +78,7 @@ def draw_grids(grids: Mapping[str, Sequence[Bytes]], path: Path) -> None:
     for place in places[len(grids) :]:
         place.remove()
     for place, (label, images) in zip(places, grids.items(), strict=False):
-        tensor = torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)
-        grid = make_grid(tensor, nrow=math.ceil(math.sqrt(len(images))), padding=1)
-        place.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+        place.imshow(grid_of(list(images)), interpolation="nearest", cmap="gray", vmin=0, vmax=255)
         place.set(xticks=[], yticks=[])
         place.set_title("\n".join(fill(line, 40) for line in label.splitlines()), fontsize=9)
     _save(figure, path)

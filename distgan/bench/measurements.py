@@ -34,8 +34,8 @@ import distgan
 from distgan.bench.speed import ROUNDS, bench_step
 from distgan.bench.textbook import BATCH, DCGANTutorial
 from distgan.checkpoint import Checkpoint, checkpoints
+from distgan.devices import local_device
 from distgan.evaluation import pictures
-from distgan.launch.local import local_device
 from distgan.launch.torchrun import GROUP
 from distgan.networks import ImageShape, build_networks
 from distgan.networks.normalisation import SyncBatchNorm, synchronise

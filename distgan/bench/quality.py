@@ -30,10 +30,10 @@ from distgan.bench.textbook import train_textbook
 from distgan.checkpoint import Checkpoint, checkpoints, generators
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.selection import select_samples
+from distgan.devices import local_device
 from distgan.errors import RunError
 from distgan.evaluation import Alone, Comparison, held_out, real_images
 from distgan.evaluation.metrics import BETTER_HIGHER, BETTER_LOWER, METRICS
-from distgan.launch.local import local_device
 from distgan.networks import ImageShape
 from distgan.sampling import Bytes
 from distgan.sampling.generator import Generator

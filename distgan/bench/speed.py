@@ -24,7 +24,7 @@ from distgan.data.order import Order
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
 from distgan.describe import flops_of_step
-from distgan.launch.local import local_device
+from distgan.devices import local_device
 from distgan.networks import ImageShape
 from distgan.objectives import Batch
 from distgan.spec import DataSpec, RunSpec

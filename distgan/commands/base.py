@@ -125,6 +125,14 @@ Workers = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(metavar="N|MIN-MAX", help="Short for --set cluster.workers=N, or =[MIN, MAX].", show_default=False),
 ]
+Device = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="cpu|cuda[:N]",
+        help="Where the generator computes; a GPU where there is one when not given. Another device rounds otherwise.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from distgan.commands.base import Run, Weights, WhichWeights, console, errors, progress_bar
+from distgan.commands.base import Device, Run, Weights, WhichWeights, console, errors, progress_bar
 from shards.errors import InputError
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
@@ -35,6 +35,7 @@ def explore(
     ] = None,
     count: Annotated[int, typer.Option(help="Pictures to draw, from whose latents the directions come.")] = 2_000,
     weights: WhichWeights = Weights.ema,
+    device: Device = None,
     port: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, max=65_535, help="Where to listen; a free one when not given.", show_default=False),
@@ -83,7 +84,8 @@ def explore(
     from distgan.explore.state import State
 
     state = State.from_query(draw or "")
-    explorer = Explorer(run, classifier=classifier, attributes=attributes, count=count, ema=weights is Weights.ema)
+    ema = weights is Weights.ema
+    explorer = Explorer(run, classifier=classifier, attributes=attributes, count=count, ema=ema, device=device)
     if out is not None:
         from distgan.sampling import check_png
         from shards.files import ready_or_say, write_or_say

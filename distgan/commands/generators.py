@@ -12,6 +12,7 @@ from distgan.commands.base import (
     CONDITIONS,
     AsJson,
     Best,
+    Device,
     Run,
     Seed,
     Truncation,
@@ -37,6 +38,7 @@ def sample(
     seed: Seed = 0,
     columns: Annotated[Optional[int], typer.Option(help="Images in a row of the grid.")] = None,  # noqa: UP045
     weights: WhichWeights = Weights.ema,
+    device: Device = None,
     best: Best = False,
     where: Where = None,
     truncation: Truncation = None,
@@ -48,16 +50,19 @@ def sample(
 
     asked = parse_where(where or [])
     checkpoint = find_checkpoint(run, best=best)
-    draw(
-        checkpoint,
-        out,
-        count=count,
-        seed=seed,
-        columns=columns,
-        ema=weights is Weights.ema,
-        where=asked,
-        truncation=truncation,
-    )
+    with progress_bar("drawing") as progress:
+        draw(
+            checkpoint,
+            out,
+            count=count,
+            seed=seed,
+            columns=columns,
+            ema=weights is Weights.ema,
+            where=asked,
+            truncation=truncation,
+            device=device,
+            progress=progress,
+        )
     console.print(f"{count} images of step {checkpoint.state.step} in {out}")
 
 
@@ -106,6 +111,7 @@ def evaluate(
     features: FeaturesOption = None,
     seed: LatentSeed = 0,
     weights: WhichWeights = Weights.ema,
+    device: Device = None,
     where: RealWhere = None,
     best: Best = False,
     as_json: AsJson = False,
@@ -116,7 +122,7 @@ def evaluate(
     checkpoint = find_checkpoint(run, best=best)
     ema = weights is Weights.ema
     options = _options(count, metrics, features, where)
-    found = _scored(checkpoint, shards, seed, options, ema=ema, learnt_in=run)
+    found = _scored(checkpoint, shards, seed, options, ema=ema, device=device, learnt_in=run)
     if as_json:
         console.print_json(json.dumps(found.to_json()))
     else:
@@ -142,6 +148,7 @@ def average(
     features: FeaturesOption = None,
     seed: LatentSeed = 0,
     where: RealWhere = None,
+    device: Device = None,
     best: Best = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,7 +174,7 @@ def average(
         if not as_json:
             console.print(f"half-life {half_life:,} images, at step {checkpoint.state.step:,}: {generator.path}")
         if score:
-            found = _scored(generator, shards, seed, options, learnt_in=generator.path)
+            found = _scored(generator, shards, seed, options, device=device, learnt_in=generator.path)
             rows[-1] |= found.to_json()
             if not as_json:
                 _print_scores(found)
@@ -196,6 +203,7 @@ def _scored(
     options: dict[str, Any],
     *,
     ema: bool = True,
+    device: str | None,
     learnt_in: Path,
 ) -> Evaluated:
     """Score a checkpoint as the options say; what a test has learnt goes into a folder."""
@@ -204,7 +212,14 @@ def _scored(
 
     with progress_bar("scoring") as progress:
         return score(
-            checkpoint, shards, **options, seed=seed, ema=ema, detector=learnt_in / DETECTOR, progress=progress
+            checkpoint,
+            shards,
+            **options,
+            seed=seed,
+            ema=ema,
+            device=device,
+            detector=learnt_in / DETECTOR,
+            progress=progress,
         )
 
 

@@ -13,6 +13,7 @@ import typer
 from distgan.commands.base import (
     AsJson,
     Best,
+    Device,
     Run,
     Seed,
     Truncation,
@@ -42,6 +43,7 @@ def interpolate(
     seed: Seed = 0,
     truncation: Truncation = None,
     weights: WhichWeights = Weights.ema,
+    device: Device = None,
     best: Best = False,
     where: Where = None,
     frames_per_second: FramesPerSecond = 12,
@@ -63,6 +65,7 @@ def interpolate(
         steps=steps,
         seed=seed,
         ema=weights is Weights.ema,
+        device=device,
         where=asked,
         truncation=truncation,
         frames_per_second=frames_per_second,
@@ -98,6 +101,7 @@ def arithmetic(
     tried: Annotated[int, typer.Option(help="Other pictures, in which the classifier looks for it.")] = 200,
     seed: Seed = 0,
     weights: WhichWeights = Weights.ema,
+    device: Device = None,
     best: Best = False,
     frames_per_second: FramesPerSecond = 12,
     as_json: AsJson = False,
@@ -124,6 +128,7 @@ def arithmetic(
             tried=tried,
             seed=seed,
             ema=weights is Weights.ema,
+            device=device,
             frames_per_second=frames_per_second,
             progress=progress,
         )
@@ -170,6 +175,7 @@ def invert(
     steps: Annotated[int, typer.Option(help="Of the descent.")] = 400,
     seed: Annotated[int, typer.Option(help="Of the latents that it begins with.")] = 0,
     weights: WhichWeights = Weights.ema,
+    device: Device = None,
     best: Best = False,
     where: Where = None,
     as_json: AsJson = False,
@@ -193,6 +199,7 @@ def invert(
             steps=steps,
             seed=seed,
             ema=weights is Weights.ema,
+            device=device,
             where=asked,
             progress=progress,
         )
@@ -275,6 +282,7 @@ def neighbours(
     ] = None,
     seed: Seed = 0,
     weights: WhichWeights = Weights.ema,
+    device: Device = None,
     best: Best = False,
     as_json: AsJson = False,
 ) -> None:
@@ -296,6 +304,7 @@ def neighbours(
             columns=columns,
             seed=seed,
             ema=weights is Weights.ema,
+            device=device,
             features=features,
             progress=progress,
         )

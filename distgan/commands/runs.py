@@ -176,7 +176,7 @@ def report(
     way, differences to the shipped recipe. Of several: their grids and curves together, scores, settings that differ.
     With --watch the open page loads itself anew, too.
     """
-    from distgan.tracking import watch_report, write_report
+    from distgan.tracking.report import watch_report, write_report
     from distgan.training.complete import complete
 
     distinct: dict[Path, Path] = {}

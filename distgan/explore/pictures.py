@@ -79,6 +79,7 @@ class Explorer:
         attributes: Which of the classifier's; None for all that enough pictures show.
         count: Pictures that directions come from.
         ema: The averaged weights, else those that training goes on with.
+        device: By name; None for a GPU where there is one. Another device rounds differently.
 
     Attributes:
         stop: When it is set, finding directions ends with an error.
@@ -96,12 +97,13 @@ class Explorer:
         attributes: Sequence[str] | None = None,
         count: int = COUNT,
         ema: bool = True,
+        device: str | None = None,
     ) -> None:
         if count < 2 * LEAST:
             raise InputError(f"--count is at least {2 * LEAST}, not {count}")
         newest = find_checkpoint(run)
         self.stop = threading.Event()
-        self._run, self._classifier, self._count, self._ema = run, classifier, count, ema
+        self._run, self._classifier, self._count, self._ema, self._device = run, classifier, count, ema, device
         self._spec = newest.state.spec
         self._judge = judge_for(newest, classifier) if classifier else None
         known = self._judge.names if self._judge else ()
@@ -258,7 +260,7 @@ class Explorer:
     def _generator(self, kept: _Kept) -> Generator:
         if kept not in self._generators:
             try:
-                self._generators[kept] = Generator(Checkpoint(kept.path), ema=self._ema)
+                self._generators[kept] = Generator(Checkpoint(kept.path), ema=self._ema, device=self._device)
             except InputError:
                 if (kept.path / STATE).exists():
                     raise

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import torch
-
+from distgan.devices import local_device
 from distgan.launch.signals import stopping
 from distgan.spec import RunSpec
 from distgan.tracking import Sink
@@ -31,8 +30,3 @@ def train_locally(
     stop, here = stop or threading.Event(), Workers.alone(local_device())
     with stopping(stop):
         return train(spec, run, here, resume=resume, stop=stop, console=console, listener=listener)
-
-
-def local_device() -> torch.device:
-    """The first GPU, or the CPU where there is none."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
-from torchvision.utils import make_grid
 
 from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
@@ -28,6 +27,7 @@ from distgan.objectives import draw_latents
 from distgan.spec import ModelSpec
 from shards.errors import InputError
 from shards.files import write_atomically
+from shards.progress import Progress
 
 BATCH = 64
 """Images a forward pass draws. Always this many, so that the same kernels run whatever the count."""
@@ -47,6 +47,8 @@ def sample(
     ema: bool = True,
     where: Mapping[str, object] | None = None,
     truncation: float | None = None,
+    device: str | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
     """Draw images with a trained generator.
 
@@ -60,6 +62,8 @@ def sample(
         where: What the pictures are to show, for a run with ``model.condition``: ``{"Smiling": 1, "class": "cat"}``.
             What is not asked for is as the data has it. The latents do not depend on it.
         truncation: As :func:`distgan.sampling.paths.truncated` takes it.
+        device: By name; None for a GPU where there is one. Another device rounds differently.
+        progress: Told how many images are drawn.
 
     Raises:
         InputError: A number is out of range, the run does not know what is asked for, the checkpoint is damaged, or
@@ -73,7 +77,8 @@ def sample(
         raise InputError(f"a grid holds at most {MOST_IN_A_GRID} images, not {count}; give a folder instead of {out}")
     from distgan.sampling.generator import Generator  # which is made of what is below
 
-    images = Generator(checkpoint, ema=ema).images(count, seed=seed, where=where, truncation=truncation)
+    generator = Generator(checkpoint, ema=ema, device=device)
+    images = _told(generator.images(count, seed=seed, where=where, truncation=truncation), count, progress)
     if grid:
         save_grid_or_say(list(images), out, columns)
         return
@@ -82,9 +87,17 @@ def sample(
         if any(out.iterdir()):
             raise InputError(f"{out} is not empty: give a new folder")
         for i, image in enumerate(images):
-            save_image(image, out / f"{i:08d}.png")
+            with write_atomically(out / f"{i:08d}.png", lasting=False) as file:  # to wait for the disk takes longer
+                file.write(as_png(image))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+
+
+def _told(images: Iterator[Bytes], count: int, progress: Progress) -> Iterator[Bytes]:
+    """The same images; progress is told of each that has been dealt with."""
+    for done, image in enumerate(images, start=1):
+        yield image
+        progress(done, count)
 
 
 def check_numbers(count: int, seed: int, columns: int | None) -> None:
@@ -189,11 +202,21 @@ def image_bytes(images: Tensor) -> Bytes:
 
 
 def grid_of(images: Sequence[Bytes], columns: int | None = None) -> Bytes:
-    """Images uint8 (H, W, C) row by row in one, with as many channels; ``columns`` defaults to the squarest grid."""
-    tensor = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    grid = make_grid(tensor, nrow=columns or math.ceil(math.sqrt(len(images))), padding=2)
-    picture: Bytes = grid[: tensor.shape[1]].permute(1, 2, 0).numpy()  # make_grid turns one channel into three
-    return picture
+    """Images uint8 (H, W, C) row by row in one, with as many channels; ``columns`` defaults to the squarest grid.
+
+    As torchvision's ``make_grid`` arranges them, with black between and around; but importing that takes longer than
+    all the rest that a run begins with.
+    """
+    if len(images) == 1:
+        return images[0]
+    (height, width, channels), gap = images[0].shape, 2
+    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
+    rows = math.ceil(len(images) / columns)
+    grid = np.zeros((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), np.uint8)
+    for i, image in enumerate(images):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        grid[top : top + height, left : left + width] = image
+    return grid
 
 
 def save_grid(images: Sequence[Bytes], path: Path, columns: int | None = None) -> None:

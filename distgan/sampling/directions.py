@@ -236,6 +236,7 @@ def arithmetic(
     seed: int = 0,
     ema: bool = True,
     frames_per_second: float = FRAMES_PER_SECOND,
+    device: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Arithmetic:
     """Show what going in a direction of the latent space does to pictures, and how often a classifier agrees.
@@ -255,6 +256,7 @@ def arithmetic(
         seed: Of the pictures.
         ema: The averaged weights, else those that training goes on with.
         frames_per_second: Of a film.
+        device: By name; None for a GPU where there is one. Another device rounds differently.
         progress: Told how many pictures are drawn.
 
     Raises:
@@ -271,7 +273,7 @@ def arithmetic(
     judge = judge_for(checkpoint, classifier)
     terms = parse_expression(expression, judge.names)
     ready_or_say(out)
-    generator = Generator(checkpoint, ema=ema)
+    generator = Generator(checkpoint, ema=ema, device=device)
     strengths = torch.linspace(*strength, steps)
     total, before = count + tried * steps, 0
 

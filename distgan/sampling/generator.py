@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint, find_checkpoint
+from distgan.devices import device_for
 from distgan.sampling import BATCH, Bytes, draw_images, load_generator, load_labels, sample_labels, sample_latents
 from distgan.sampling.paths import check_truncation, truncated
 from distgan.spec import RunSpec
@@ -40,11 +41,11 @@ class Generator:
             [-1, 1].
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, ema: bool = True, device: str | torch.device = "cpu") -> None:
-        """Load it; arguments are those of :func:`load`."""
+    def __init__(self, checkpoint: Checkpoint, *, ema: bool = True, device: str | torch.device | None = None) -> None:
+        """Load it; arguments are those of :func:`load`, but that without a device a GPU is taken where there is one."""
         self.spec: RunSpec = checkpoint.state.spec
         self.step: int = checkpoint.state.step
-        self.module: nn.Module = load_generator(checkpoint, ema=ema).to(device)
+        self.module: nn.Module = load_generator(checkpoint, ema=ema).to(device_for(device))
         self._labels = load_labels(checkpoint)
 
     def sample(
@@ -130,6 +131,11 @@ class Generator:
         if latents.ndim != 2 or latents.shape[1] != self.spec.model.latent_dim or not len(latents):
             raise InputError(f"latents are (N, {self.spec.model.latent_dim}), not {tuple(latents.shape)}")
         return np.stack(list(self.draw_with(latents, self.labels(len(latents), seed=seed, where=where))))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.module.parameters()).device
 
     def draw_with(self, latents: Tensor, labels: Tensor, batch: int = BATCH) -> Iterator[Bytes]:
         """Images uint8 (H, W, C) of latents (N, latent_dim) and labels (N, K), one after the other.

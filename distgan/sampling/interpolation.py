@@ -31,6 +31,7 @@ def interpolate(
     where: Mapping[str, object] | None = None,
     truncation: float | None = None,
     frames_per_second: float = FRAMES_PER_SECOND,
+    device: str | None = None,
 ) -> None:
     """Draw the ways between pairs of pictures.
 
@@ -45,6 +46,7 @@ def interpolate(
             way as the first picture has it.
         truncation: As :func:`distgan.sampling.paths.truncated` takes it.
         frames_per_second: Of a film.
+        device: By name; None for a GPU where there is one. Another device rounds differently.
 
     Raises:
         InputError: A number is out of range, the run does not know what is asked for, the checkpoint is damaged, or
@@ -57,7 +59,7 @@ def interpolate(
         raise InputError("--pairs is at least 1, and --steps at least 2")
     if pairs * steps > MOST_IN_A_GRID:
         raise InputError(f"at most {MOST_IN_A_GRID:,} pictures are drawn, not {pairs} × {steps}")
-    generator = Generator(checkpoint, ema=ema)
+    generator = Generator(checkpoint, ema=ema, device=device)
     ends = generator.latents(2 * pairs, seed=seed, truncation=truncation)
     way = between(ends[0::2], ends[1::2], torch.linspace(0, 1, steps), generator.spec.model.latent)
     labels = generator.labels(2 * pairs, seed=seed, where=where)[0::2]

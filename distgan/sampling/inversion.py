@@ -60,6 +60,7 @@ def invert(
     seed: int = 0,
     ema: bool = True,
     where: Mapping[str, object] | None = None,
+    device: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Inverted:
     """Find the latent that draws what is nearest to a photograph.
@@ -77,6 +78,7 @@ def invert(
         seed: Of the latents it begins with.
         ema: The averaged weights, else those that training goes on with.
         where: What the picture is to show, for a run with ``model.condition``.
+        device: By name; None for a GPU where there is one. Another device rounds differently.
         progress: Told how many steps are done.
 
     Raises:
@@ -89,9 +91,10 @@ def invert(
     ready_or_say(out)
     state = checkpoint.state
     pixels = _read(photograph, Transform(state.spec.data.image_size, state.channels), crop)
-    generator = Generator(checkpoint, ema=ema)
-    latents, labels = generator.latents(CANDIDATES, seed=seed), generator.labels(CANDIDATES, seed=seed, where=where)
-    wanted = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+    generator = Generator(checkpoint, ema=ema, device=device)
+    latents = generator.latents(CANDIDATES, seed=seed).to(generator.device)
+    labels = generator.labels(CANDIDATES, seed=seed, where=where).to(generator.device)
+    wanted = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(generator.device).float() / 127.5 - 1
     with torch.no_grad():
         batches = zip(torch.split(latents, BATCH), torch.split(labels, BATCH), strict=True)
         begun = torch.cat([_apart(_drawn(generator, *batch), wanted) for batch in batches])

@@ -71,6 +71,7 @@ def nearest(
     ema: bool = True,
     features: str | None = None,
     cache: Path | None = None,
+    device: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Nearest:
     """Find the training images nearest to what a generator draws, and show the generated images that are nearest.
@@ -89,6 +90,7 @@ def nearest(
         features: As :func:`distgan.evaluation.features.load_features` takes it; without any, thumbnails of 16×16
             pixels are compared.
         cache: Where features of training images are kept; None for the user's cache folder.
+        device: By name; None for a GPU where there is one. Another device rounds differently.
         progress: Told how many images of all have been described.
 
     Raises:
@@ -120,7 +122,7 @@ def nearest(
         tick(len(pictures))
         return vectors
 
-    drawn = list(Generator(checkpoint, ema=ema).images(count, seed=seed))
+    drawn = list(Generator(checkpoint, ema=ema, device=device).images(count, seed=seed))
     with Reader(index) as reader:
         of_drawn = _sides(np.stack(drawn), describe, sides)
         of_apart = _sides(reader.read(apart), describe, sides) if len(apart) else of_drawn[:, :0]

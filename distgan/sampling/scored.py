@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distgan.checkpoint import Checkpoint
 from distgan.data.conditions import LabelDistribution
+from distgan.devices import device_for
 from distgan.evaluation import Alone, Comparison, Evaluated
 from distgan.evaluation.detector import C2ST, check_count, write
 from distgan.evaluation.metrics import METRICS
@@ -36,7 +37,7 @@ def evaluate(
     features: str | None = None,
     where: Mapping[str, object] | None = None,
     ema: bool = True,
-    device: torch.device | None = None,
+    device: str | torch.device | None = None,
     cache: Path | None = None,
     detector: Path | None = None,
     progress: Progress = lambda done, total: None,
@@ -53,7 +54,7 @@ def evaluate(
         where: The real images to compare with, as :meth:`shards.index.Index.select` takes it; None for those that the
             run was trained on, of another split. What the run is conditioned on of it is asked of the generator, too.
         ema: The averaged weights, else those that training goes on with.
-        device: None for a GPU where there is one.
+        device: By name; None for a GPU where there is one. Another device rounds differently.
         cache: Where features of real images are kept; None for the user's cache folder.
         detector: Where what "c2st" has learnt is written; None for nowhere.
         progress: Told how far it is.
@@ -65,7 +66,7 @@ def evaluate(
     if seed < 0:
         raise InputError("--seed is at least 0")
     state = checkpoint.state
-    workers = Alone(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    workers = Alone(device_for(device))
     comparison = compare(
         checkpoint, shards, count=count, metrics=metrics, features=features, where=where, workers=workers, cache=cache
     )

@@ -1,5 +1,7 @@
 """One Tracker; behind it ``metrics.jsonl``, Weights & Biases and the progress bar. And the report of what they wrote.
 
+The report has a module of its own, :mod:`distgan.tracking.report`, for which a run that begins need not wait.
+
 A run's folder then holds ``metrics.jsonl`` (a line per log step), ``log.txt`` (messages with their time), ``samples/``
 (grids, named by the images seen; and ``real.png``, what the run trains on), ``wandb/`` and ``report.html``.
 """
@@ -12,10 +14,9 @@ from distgan.spec import RunSpec
 from distgan.tracking import weights_and_biases
 from distgan.tracking.console import Console
 from distgan.tracking.records import REAL, Records, read_metrics
-from distgan.tracking.report import watch_report, write_report
 from distgan.tracking.tracker import Sink, Tracker
 
-__all__ = ["REAL", "Sink", "Tracker", "open_tracker", "read_metrics", "watch_report", "write_report"]
+__all__ = ["REAL", "Sink", "Tracker", "open_tracker", "read_metrics"]
 
 
 def open_tracker(

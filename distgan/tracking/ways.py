@@ -70,7 +70,7 @@ def _draw(path: Path, best: bool, written: int) -> Ways:
     A page that is written again and again shows the same ways.
     """
     checkpoint = Checkpoint(path)
-    rows = _rows(Generator(checkpoint))
+    rows = _rows(Generator(checkpoint, device="cpu"))
     pixels = grid_of([picture for row in rows for picture in row], columns=STEPS)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if image.width > _MOST_PIXELS:

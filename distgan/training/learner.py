@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distgan.checkpoint import GENERATORS, TRACES, Checkpoint, State, save_checkpoint
+from distgan.checkpoint import GENERATORS, TRACES, Checkpoint, Snapshot, State, save_checkpoint
 from distgan.data.conditions import NO_LABELS, LabelDistribution
 from distgan.data.noise import Noise
 from distgan.data.order import rank_slots
@@ -22,7 +22,7 @@ from distgan.networks.growing import grow, images_before, train_what_is_in_use
 from distgan.networks.normalisation import synchronise
 from distgan.networks.spectral import spectral_vectors
 from distgan.objectives import Batch, Loss, Side, build_game
-from distgan.sampling.calibration import calibrate, calibration_inputs
+from distgan.sampling.calibration import BATCHES, calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.training.clock import Clock
@@ -188,7 +188,8 @@ class Learner:
         precision, spec = self.precision, self.spec
         inputs = calibration_inputs(spec.model, spec.seed, self.labels, precision.dtype, precision.device)
         with precision.products():
-            return calibrate(self._ema.network, inputs)
+            # Before the first step there is nothing to be exact about, and a person waits for that step.
+            return calibrate(self._ema.network, inputs, BATCHES if self.step else 1)
 
     def set_back(self, rollbacks: int, steps_undone: int, rate_scale: float) -> None:
         """Go on from here with other noise and other learning rates than before.
@@ -202,19 +203,13 @@ class Learner:
         digest = hashlib.blake2b(f"{self.spec.seed}/rollback/{rollbacks}".encode(), digest_size=8).digest()
         self.noise_seed = int.from_bytes(digest, "big") >> 1
 
-    def save(
-        self, run: Path, fingerprint: str, wandb_run_id: str | None, guard: Mapping[str, Any] | None = None
-    ) -> Checkpoint:
-        """Write a checkpoint into a run's folder.
+    def snapshot(self, fingerprint: str, wandb_run_id: str | None, guard: Mapping[str, Any] | None = None) -> Snapshot:
+        """A copy of all that a checkpoint holds, on the host, to be written while training goes on.
 
         Args:
-            run: The run's folder.
             fingerprint: Of the shards.
             wandb_run_id: The run in Weights & Biases, if any.
             guard: What the guard remembers.
-
-        Raises:
-            OSError: It could not be written; nothing is left behind.
         """
         networks = {"generator": self.generator, "generator_ema": self.averaged_generator(), "critic": self.critic}
         files: dict[str, Mapping[str, Tensor]] = {name: network.state_dict() for name, network in networks.items()}
@@ -223,10 +218,10 @@ class Learner:
         if self.spec.augmentation.target is not None:
             files["augmentation"] = self._game.critic.augmentation.tensors()
         state = self._state(fingerprint, wandb_run_id, guard)
-        return save_checkpoint(run, state, self._with_labels(files), self._optimizers)
+        return Snapshot.of(state, self._with_labels(files), self._optimizers, copied=True)
 
     def save_generator(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
-        """Write the averaged generator alone into a run's folder; the arguments are those of :meth:`save`.
+        """Write the averaged generator alone into a run's folder; the other arguments are those of :meth:`snapshot`.
 
         Raises:
             OSError: It could not be written; nothing is left behind.
@@ -235,7 +230,7 @@ class Learner:
         return save_checkpoint(run, self._state(fingerprint, wandb_run_id), files, kind=GENERATORS)
 
     def save_traces(self, run: Path, fingerprint: str, wandb_run_id: str | None) -> Checkpoint:
-        """Write what averages are made from later into a run's folder; the arguments are those of :meth:`save`.
+        """Write what averages are made from later into a run's folder; as :meth:`save_generator`.
 
         Raises:
             OSError: It could not be written; nothing is left behind.

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from distgan.checkpoint import Best, Checkpoint, best_of, checkpoints, drop_later, go_back, mark_best, prune
+from distgan.checkpoint import Best, Checkpoint, Snapshot, best_of, checkpoints, drop_later, go_back, mark_best, prune
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.order import Ids
 from distgan.data.prefetch import Batches
@@ -28,7 +28,7 @@ from distgan.sampling import draw_images, sample_labels, sample_latents, save_gr
 from distgan.sampling.real import first_trained_on
 from distgan.spec import PrecisionName, RunSpec
 from distgan.stages import Stage
-from distgan.tracking import REAL, Sink, Tracker, open_tracker, write_report
+from distgan.tracking import REAL, Sink, Tracker, open_tracker
 from distgan.tracking.timeline import TIMELINE, timeline
 from distgan.tracking.tracker import Which
 from distgan.training.advice import Advice
@@ -40,6 +40,7 @@ from distgan.training.learner import Learner
 from distgan.training.micro_batches import micro_batch_note
 from distgan.training.precision import Precision
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Wish, Workers
+from distgan.training.writer import Writer
 from shards.errors import InputError
 from shards.reader import Reader
 
@@ -124,6 +125,7 @@ def train(
         place = open_run(spec, run, index.fingerprint, resume=resume, patience_s=patience, bound=bound)
         opened = workers.from_first(lambda: _path(stack.enter_context(place)))
         workers.check_shared(run)
+        writer = stack.enter_context(Writer())
         checkpoint = Checkpoint(opened) if opened else None
         if checkpoint:
             learner, guard = begin(checkpoint)
@@ -177,10 +179,12 @@ def train(
                     batches = Batches(reader, kept, vectors, spec, learner.step, *share, workers.device, dtype)
                     try:
                         with batches, learner.clock.running():
-                            _take_steps(learner, guard, batches, evaluation, tracker, run, index.fingerprint, signals)
+                            _take_steps(
+                                learner, guard, batches, evaluation, tracker, writer, run, index.fingerprint, signals
+                            )
                         break
                     except RollBack as rollback:
-                        learner, guard = _roll_back(run, learner, rollback.trouble, begin, tracker)
+                        learner, guard = _roll_back(run, learner, rollback.trouble, begin, tracker, writer)
             ended = "finished" if learner.step >= spec.steps else "interrupted"
             if ended == "finished" and workers.first:
                 _offer("last", Checkpoint(checkpoints(run)[-1]), {}, tracker)
@@ -206,6 +210,8 @@ def train(
             finally:
                 tracker.close(ended)
             if workers.first:
+                from distgan.tracking.report import write_report  # which draws charts: no step need wait for that
+
                 with suppress(InputError, OSError):  # no figures yet, or no room
                     write_report(run, complete=complete)
     return Outcome(ended, learner.step, learner.images)
@@ -229,6 +235,7 @@ def _take_steps(
     batches: Batches,
     evaluation: Evaluation | None,
     tracker: Tracker,
+    writer: Writer,
     run: Path,
     fingerprint: str,
     signals: _Signals,
@@ -278,7 +285,7 @@ def _take_steps(
             if evaluation and evaluating:
                 with learner.clock.paused():
                     values |= evaluation.scores(learner)
-                best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest))
+                best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest, writer))
                 saving = saving or best is not None
             drawn, ratio = learner.images // spec.objective.n_critic, values.get("diversity")
             advice = guard.advise(learner.images, drawn, ratio)
@@ -286,6 +293,7 @@ def _take_steps(
                 tracker.log(learner.step, {**meter.clock(), **values, **rates, **meter.rates(), **memory})
                 for sentence in advice:
                     tracker.message(f"step {learner.step}: {sentence}")
+                writer.wait(until_done=False)
             _handle(guard.judge(learner.step, drawn, ratio), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
             _picture(learner, run, tracker)
@@ -304,14 +312,36 @@ def _take_steps(
                 if workers.first and tracing:
                     learner.save_traces(run, fingerprint, tracker.wandb_run_id)
         if saving:
-            signals.save.clear()
+            at_once = leaving or wish == SAVE  # else training goes on while it is written
             with learner.clock.paused(), workers.together():
                 if workers.first:
-                    saved = learner.save(run, fingerprint, tracker.wandb_run_id, guard.state())
-                    if best is not None:
-                        mark_best(run, best._replace(path=saved.path))
-                        _offer("best", saved, {best.metric: best.value}, tracker)
-                    prune(run, spec.training.keep_last, _spans(spec), guard.suspects)
+                    writer.wait()
+                    snapshot = learner.snapshot(fingerprint, tracker.wandb_run_id, guard.state())
+                    _begin_checkpoint(writer, snapshot, run, best, guard.suspects, tracker)
+                    if at_once:
+                        writer.wait()
+            if at_once:  # it is there
+                signals.save.clear()
+
+
+def _begin_checkpoint(
+    writer: Writer, snapshot: Snapshot, run: Path, best: Best | None, suspects: set[int], tracker: Tracker
+) -> None:
+    """Have a checkpoint written; it is then the best one if its score is, and others may go."""
+    training = snapshot.state.spec.training
+
+    def write() -> Checkpoint:
+        saved = snapshot.write(run)
+        if best:
+            mark_best(run, best._replace(path=saved.path))
+        prune(run, training.keep_last, _spans(snapshot.state.spec), suspects)
+        return saved
+
+    def offer(saved: Checkpoint) -> None:
+        if best:
+            _offer("best", saved, {best.metric: best.value}, tracker)
+
+    writer.begin(write, offer)
 
 
 def _epoch_steps(stage: Stage, samples: int) -> int:
@@ -325,7 +355,7 @@ def _spans(spec: RunSpec) -> Callable[[int], int] | None:
     return None if images is None else lambda step: timetable.images(step) // images
 
 
-def _new_best(learner: Learner, run: Path, values: dict[str, float], of: str) -> Best | None:
+def _new_best(learner: Learner, run: Path, values: dict[str, float], of: str, writer: Writer) -> Best | None:
     """The best score of the run, where the one just made is it; its checkpoint is still to be written.
 
     The best score so far, and the images that it is of, are added to the values. One that was computed from something
@@ -334,6 +364,7 @@ def _new_best(learner: Learner, run: Path, values: dict[str, float], of: str) ->
     metric = learner.spec.training.keep_best
     if metric is None or not math.isfinite(values.get(f"score/{metric}", math.nan)):
         return None
+    writer.wait()  # it may be of the best one so far
     value, before = values[f"score/{metric}"], best_of(run)
     if before and (before.metric, before.of) == (metric, of) and not improves(metric, value, before.value):
         values |= {f"best/{metric}": before.value, "best/images": learner.spec.timetable.images(before.step)}
@@ -361,11 +392,17 @@ def _roll_back(
     trouble: Trouble,
     begin: Callable[[Checkpoint | None], tuple[Learner, Guard]],
     tracker: Tracker,
+    writer: Writer,
 ) -> tuple[Learner, Guard]:
     """The learner and the guard from before a trouble, with fresh noise and lower learning rates."""
     rollbacks, rate_scale = learner.rollbacks + 1, learner.rate_scale * learner.spec.guard.rollback_lr
     clock, reached = learner.clock, learner.step + learner.steps_undone  # what is done in vain takes its time too
-    good = learner.workers.from_first(lambda: _path(go_back(run, trouble.since)))
+
+    def find() -> Path | None:
+        writer.wait()
+        return _path(go_back(run, trouble.since))
+
+    good = learner.workers.from_first(find)
     learner, guard = begin(Checkpoint(good) if good else None)
     learner.clock = clock
     learner.set_back(rollbacks, reached - learner.step, rate_scale)

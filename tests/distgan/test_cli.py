@@ -69,6 +69,28 @@ finally:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_a_first_step_waits_for_no_compiler_and_no_charts(tiny, tmp_path, optimizer):
+    (tmp_path / "spec.yaml").write_text(dump_spec(tiny()))
+    program = f"""
+import os, sys
+from distgan import cli
+from distgan.training.learner import Learner
+
+def end(learner, real):
+    update(learner, real)
+    print(sorted({{"torch._dynamo", "torchvision", "matplotlib", "torchmetrics", "ray", "wandb"}} & sys.modules.keys()))
+    sys.stdout.flush()
+    os._exit(0)
+
+update, Learner.update_generator = Learner.update_generator, end
+sys.argv = ["distgan", "train", "{tmp_path}/spec.yaml", "--out", "{tmp_path}/run", "optimizer.critic.name={optimizer}"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_a_worker_process_imports_neither_the_command_line_nor_what_reads_urls():
     program = """
 import sys
@@ -300,6 +322,29 @@ def test_changes_are_arguments_as_sweeps_give_them(distgan, tiny, tmp_path, word
     assert str({option["path"]: option["value"] for option in json.loads(text)}[field]) == value
 
 
+def test_whatever_draws_takes_the_device_that_is_asked_for(distgan, tiny, tmp_path, monkeypatch):
+    asked: list[object] = []
+    for module in ("distgan.sampling.generator", "distgan.sampling.scored"):
+        monkeypatch.setattr(f"{module}.device_for", lambda name: asked.append(name) or torch.device("cpu"))
+    run, spec = tmp_path / "run", tiny(training__images=8)
+    train(spec, run, Workers.alone(torch.device("cpu")), console=False)
+    assert set(asked) == {"cpu"}  # the report's pictures: a run's own device has no room to spare
+    Image.new("RGB", (16, 16)).save(tmp_path / "face.png")
+    commands: list[list[object]] = [
+        ["sample", run, "--out", tmp_path / "sample.png", "--count", 1],
+        ["interpolate", run, "--out", tmp_path / "ways.png", "--pairs", 1],
+        ["invert", run, tmp_path / "face.png", "--out", tmp_path / "found.png", "--steps", 1],
+        ["neighbours", run, "--out", tmp_path / "near.png", "--count", 8, "--rows", 1],
+        ["explore", run, "--draw", "seed=1", "--out", tmp_path / "seen.png", "--count", 200],
+        ["evaluate", run, "--count", 10, "--features", "none", "--metrics", "wasserstein"],
+    ]
+    for command in commands:
+        for options, device in (([], None), (["--device", "cuda:7"], "cuda:7")):
+            asked.clear()
+            status, text = distgan(*command, *options)
+            assert (status, set(asked)) == (0, {device}), text
+
+
 def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
     shards = pack_discs()
     path = shards / "shard-000001.tar"
@@ -356,6 +401,7 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["describe", "SPEC", "--options", "--set", "optimizer.critic.name=adm"], "did you mean 'adam'"),
         (["describe", "SPEC", "--set", "objective.kind=wasserstein_gp"], "BatchNorm"),
         (["sample", "EMPTY", "--out", "x.png"], "EMPTY"),
+        (["sample", "EMPTY", "--out", "x.png", "--device"], "--device"),
         (["sample", "EMPTY", "--out", "x.png", "--where", "Smiling"], "NAME=VALUE"),
         (["report", "EMPTY"], "EMPTY"),
         (["report", "EMPTY", "nowhere"], "nowhere is not a run's folder"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.utils import make_grid
 
 from distgan.checkpoint import Checkpoint, State, save_checkpoint
 from distgan.data.conditions import LabelDistribution
 from distgan.networks import ImageShape, build_networks
 from distgan.sampling import (
     draw_images,
+    grid_of,
     image_bytes,
     load_generator,
     load_labels,
@@ -88,6 +91,22 @@ def test_a_picture_depends_on_seed_and_index_alone(checkpoint, tmp_path):
         assert path.read_bytes() != (tmp_path / "other" / path.name).read_bytes()
 
 
+def test_single_pictures_are_written_as_they_are_drawn_and_an_interruption_leaves_whole_ones(checkpoint, tmp_path):
+    """So that any number needs no more memory than one batch."""
+    out = tmp_path / "single"
+
+    def look(done: int, total: int) -> None:
+        assert (len(list(out.iterdir())), total) == (done, 200)
+        if done == 150:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(checkpoint, out, count=200, progress=look)
+    assert sorted(path.name for path in out.iterdir()) == [f"{i:08d}.png" for i in range(150)]
+    for path in out.iterdir():
+        Image.open(path).load()
+
+
 def test_a_grid_holds_the_pictures_row_by_row(checkpoint, tmp_path):
     sample(checkpoint, tmp_path / "deep" / "grid.png", count=6, columns=3)
     sample(checkpoint, tmp_path / "single", count=6)
@@ -98,6 +117,14 @@ def test_a_grid_holds_the_pictures_row_by_row(checkpoint, tmp_path):
         picture = Image.open(tmp_path / "single" / f"{i:08d}.png")
         assert picture.mode == {1: "L", 3: "RGB"}[checkpoint.state.channels]
         assert np.array_equal(grid[top : top + 16, left : left + 16], np.asarray(picture.convert("RGB")))
+
+
+@given(st.integers(1, 12), st.none() | st.integers(1, 15), st.sampled_from([(3, 5, 1), (4, 4, 3)]), st.integers(0, 99))
+def test_a_grid_is_what_torchvision_makes_of_the_same(count, columns, shape, seed):
+    images = list(np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8))
+    tensor = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    theirs = make_grid(tensor, nrow=columns or math.ceil(math.sqrt(count)), padding=2)
+    assert np.array_equal(grid_of(images, columns), theirs[: shape[2]].permute(1, 2, 0).numpy())
 
 
 def test_the_averaged_weights_are_the_default(checkpoint):

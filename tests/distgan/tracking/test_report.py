@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from distgan.spec import dump_spec
-from distgan.tracking import report, watch_report, write_report
+from distgan.tracking import report
 from distgan.tracking.grids import MOST_GRIDS
 from distgan.tracking.records import evenly
+from distgan.tracking.report import watch_report, write_report
 from shards.errors import InputError
 from tests.distgan.tracking.conftest import a_run, draw_grid, figures, make_run, make_spec, open_run
 

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from distgan.checkpoint import Best, mark_best
-from distgan.tracking import write_report
+from distgan.tracking.report import write_report
 from tests.browser import COLOURS, SIZES, open_browser, open_tab
 from tests.distgan.sampling.test_sampling import saved
 from tests.distgan.tracking.conftest import figures, make_run, make_spec, open_run

@@ -9,8 +9,8 @@ from distgan.checkpoint import best_of, checkpoints, find_checkpoint
 from distgan.evaluation import pictures
 from distgan.launch.local import train_locally
 from distgan.spec import RunSpec
-from distgan.tracking import write_report
 from distgan.tracking.records import read_facts, read_metrics
+from distgan.tracking.report import write_report
 from distgan.training.loop import train
 from distgan.training.workers import Workers
 from shards.errors import InputError

@@ -13,7 +13,8 @@ from PIL import Image
 from distgan.checkpoint import FORMAT, find_checkpoint
 from distgan.sampling import sample
 from distgan.spec import load_spec
-from distgan.tracking import read_metrics, write_report
+from distgan.tracking import read_metrics
+from distgan.tracking.report import write_report
 from distgan.training.folder import precision_of
 from distgan.training.loop import train
 from distgan.training.workers import Workers

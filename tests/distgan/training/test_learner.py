@@ -319,7 +319,7 @@ def test_what_has_adapted_goes_on_in_the_middle_of_four_updates(tiny, tmp_path):
 
     for number in range(3):  # nine updates: one after the second adaptation
         step(one, number)
-    checkpoint = one.save(tmp_path, "f", None)
+    checkpoint = one.snapshot("f", None).write(tmp_path)
     assert checkpoint.tensors("augmentation")["signs"] != 0
     other = learner(spec)
     other.load(checkpoint)
@@ -336,7 +336,7 @@ def test_saved_and_loaded_it_goes_on_the_same(tiny, tmp_path):
         one.update_critic(batch, 0)
         one.update_generator(batch)
     other = learner(spec)
-    other.load(one.save(tmp_path, "f", None))
+    other.load(one.snapshot("f", None).write(tmp_path))
     for each in (one, other):
         batch = real(spec, 3, torch.float32)
         each.update_critic(batch, 0)
@@ -354,7 +354,7 @@ def test_what_was_loaded_lies_in_memory_as_what_never_ended(tiny, tmp_path, name
     batch = real(spec, 0, torch.float32)
     one.update_critic(batch, 0)
     one.update_generator(batch)
-    other.load(one.save(tmp_path, "f", None))
+    other.load(one.snapshot("f", None).write(tmp_path))
 
     def strides(of: Learner) -> dict[str, tuple[int, ...]]:
         found: dict[str, tuple[int, ...]] = {}

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import jobs
-from distgan.checkpoint import Checkpoint, checkpoints, find_checkpoint, generators
+from distgan.checkpoint import Checkpoint, Snapshot, checkpoints, find_checkpoint, generators
 from distgan.data.order import Order
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
@@ -35,6 +35,7 @@ from distgan.training.learner import Learner
 from distgan.training.loop import train
 from distgan.training.optimizers import OPTIMIZERS
 from distgan.training.workers import Workers
+from distgan.training.writer import Writer
 from shards.errors import DamageError, InputError
 from shards.index import Index
 from shards.reader import Reader
@@ -199,7 +200,7 @@ def test_a_checkpoint_knows_how_long_the_run_has_trained(tiny, tmp_path, monkeyp
 
     monkeypatch.setattr(Learner, "update_critic", taking(1.0, Learner.update_critic))
     monkeypatch.setattr(Learner, "update_generator", taking(2.0, Learner.update_generator))
-    for slow in ("save", "save_generator", "finite"):
+    for slow in ("snapshot", "save_generator", "finite"):
         monkeypatch.setattr(Learner, slow, taking(100.0, getattr(Learner, slow)))
     monkeypatch.setattr(loop, "save_grid", taking(100.0, loop.save_grid))
     monkeypatch.setattr(Evaluation, "scores", taking(100.0, lambda self, learner: {}))
@@ -274,6 +275,76 @@ def test_a_crash_between_checkpoints_repeats_what_was_lost_and_nothing_else(tiny
     run(tiny(), tmp_path / "parts", resume=True)
     assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
     assert weights(tmp_path / "whole") == weights(tmp_path / "parts")
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Has checkpoints written late: when the run is two steps on, or waits. A list of how far on it was."""
+    reached, waits, on = [0], threading.Event(), []
+    write, update, wait = Snapshot.write, Learner.update_generator, Writer.wait
+
+    def late_write(self, run, **kind):
+        while reached[0] < self.state.step + 2 and not waits.wait(0.001):
+            continue
+        on.append(reached[0] - self.state.step)
+        return write(self, run, **kind)
+
+    def noted(self, real):
+        loss = update(self, real)
+        reached[0] = self.step
+        return loss
+
+    def waiting(self, *, until_done=True):
+        if until_done:
+            waits.set()
+        wait(self, until_done=until_done)
+        waits.clear()
+
+    monkeypatch.setattr(Snapshot, "write", late_write)
+    monkeypatch.setattr(Learner, "update_generator", noted)
+    monkeypatch.setattr(Writer, "wait", waiting)
+    return on
+
+
+def test_a_checkpoint_that_is_written_while_training_goes_on_is_of_its_own_step(tiny, tmp_path, request):
+    spec = tiny(training__keep_last=9)
+    run(spec, tmp_path / "whole")
+    on = request.getfixturevalue("late")
+    run(spec, tmp_path / "late")
+    assert min(on[:2]) >= 2
+    assert on[2:] == [0]  # the last is there when the run ends
+    whole, later = ([Checkpoint(path).state for path in checkpoints(tmp_path / name)] for name in ("whole", "late"))
+    for one, other in zip(whole, later, strict=True):
+        other = other.model_copy(update={"training_seconds": one.training_seconds})
+        assert one.model_copy(update={"sha256": {}}) == other.model_copy(update={"sha256": {}})
+        differ = {name for name, digest in one.sha256.items() if digest != other.sha256[name]}
+        assert differ <= {"state.json"}
+
+
+def test_a_disk_that_is_full_ends_the_run_with_the_checkpoint_before(tiny, tmp_path, monkeypatch):
+    run(tiny(), tmp_path / "whole")
+    write = Snapshot.write
+
+    def full(self, run, **kind):
+        if self.state.step == 8:
+            raise OSError(28, "No space left on device")
+        return write(self, run, **kind)
+
+    monkeypatch.setattr(Snapshot, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tiny(), tmp_path / "full")
+    assert "failed: [Errno 28] No space left on device" in (tmp_path / "full" / "log.txt").read_text()
+    assert [path.name for path in checkpoints(tmp_path / "full")] == ["step-00000004"]
+    monkeypatch.undo()
+    run(tiny(), tmp_path / "full", resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "full")
+
+
+def test_a_roll_back_waits_for_the_checkpoint_it_goes_back_to(tiny, tmp_path, late, poison):
+    poison("critic", 5)
+    with pytest.raises(RunError):  # a weight is infinite each time
+        run(tiny(guard__nonfinite="rollback", guard__max_rollbacks=1), tmp_path)
+    assert "Going back to step 4 " in (tmp_path / "log.txt").read_text()
 
 
 def test_a_finished_run_goes_on_when_given_more_images(tiny, tmp_path):
@@ -566,14 +637,14 @@ def test_generators_of_steps_that_are_done_again_are_kept_again(tiny, tmp_path, 
     """After a crash they are the same; whoever looks meanwhile finds none of a future that may come otherwise."""
     spec = tiny(training__keep_generator_every_images=8)
     run(spec, tmp_path / "whole")
-    save = Learner.save
+    snapshot = Learner.snapshot
 
     def failing(self, *rest):
         if self.step == 8:
             raise OSError("the disk is gone")
-        return save(self, *rest)
+        return snapshot(self, *rest)
 
-    monkeypatch.setattr(Learner, "save", failing)
+    monkeypatch.setattr(Learner, "snapshot", failing)
     with pytest.raises(OSError, match="gone"):
         run(spec, tmp_path / "parts")
     monkeypatch.undo()
@@ -880,7 +951,9 @@ def test_no_step_waits_for_the_device(tmp_path, monkeypatch, recipe):
         learner.step = first = stage.first_step + 1
         batches = _Endless(learner, steps=3)
         with pytest.raises(StopIteration):
-            loop._take_steps(learner, guard, batches, None, Tracker(), tmp_path, "", loop._Signals(Event(), Event()))
+            loop._take_steps(
+                learner, guard, batches, None, Tracker(), Writer(), tmp_path, "", loop._Signals(Event(), Event())
+            )
         assert learner.step == first + 3
         with pytest.raises(NotImplementedError, match="no data"):
             guard.means()  # what a log line reads

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -108,6 +110,28 @@ def test_rmsprop_is_what_its_authors_say(gradients, lr, alpha, eps, momentum):
         velocity = momentum * velocity + g / (math.sqrt(square) + eps)
         theta -= lr * velocity
     assert moved(spec, 0.5, gradients) == pytest.approx(theta, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("adam", partial(torch.optim.Adam, fused=True)), ("rmsprop", torch.optim.RMSprop)]
+)
+def test_without_the_wrapping_it_is_torch_s_own(name, theirs):
+    """A bit more or less would be another run; so would gradients of an update, which the wrapping keeps out."""
+    spec = SideOptimizerSpec(name=name, lr=0.01)
+    options = complete_optimizer(OptimizerSpec(generator=spec)).generator.rest
+    weights = [nn.Parameter(torch.linspace(-1.0, 1.0, 7)) for _ in range(2)]
+    plain, wrapped = build_optimizer(spec, weights[:1]), theirs(weights[1:], lr=0.01, **options)
+    for step in range(5):
+        for weight, optimizer in zip(weights, (plain, wrapped), strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            assert weight.grad is None
+            (weight * torch.arange(7) - step).square().sum().backward()
+            optimizer.step()
+            assert weight.is_leaf
+        if step == 2:
+            plain.load_state_dict(deepcopy(wrapped.state_dict()))
+        assert torch.equal(*weights)
+    assert str(plain.state_dict()) == str(wrapped.state_dict())
 
 
 def test_the_defaults_are_the_papers():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from distgan.checkpoint import find_checkpoint
+from distgan.checkpoint import Snapshot, find_checkpoint
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
 from distgan.errors import RunError
@@ -497,7 +497,7 @@ def full_disk(rank, world_size, spec, run, writer, name):
         return str(error)
 
 
-@pytest.mark.parametrize("place", [(Learner, "save"), (Tracker, "log"), (Tracker, "picture")])
+@pytest.mark.parametrize("place", [(Snapshot, "write"), (Tracker, "log"), (Tracker, "picture")])
 def test_a_full_disk_ends_all_with_the_reason(recipe, side_by_side, tmp_path, place):
     for text in side_by_side(full_disk, 2, 2, recipe("dcgan", "float32", 3), tmp_path, *place):
         assert text.startswith("rank 0 on ")
