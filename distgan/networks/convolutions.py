@@ -75,8 +75,7 @@ def conv_transpose2d(
         return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
     kernel = (weight.shape[2], weight.shape[3])
     if x.shape[2:] == (1, 1) and padding == output_padding == (0, 0):
-        flat = F.linear(x.flatten(1), _flat(weight).T)
-        maps = flat.view(len(x), *kernel, weight.shape[1]).permute(0, 3, 1, 2)
+        maps = (x.flatten(1) @ _flat(weight)).view(len(x), *kernel, weight.shape[1]).permute(0, 3, 1, 2)
         return maps if bias is None else maps + bias.to(maps.dtype)[:, None, None]
     height, width = (
         (n - 1) * s - 2 * p + k + o
@@ -115,7 +114,10 @@ class Quick(nn.Module):
 
 
 class Conv2d(Quick, nn.Conv2d):
-    """torch's, by :func:`conv2d`."""
+    """torch's, by :func:`conv2d`: padded with zeros and not dilated."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 (torch's own)
         if self.groups != 1:
@@ -125,9 +127,14 @@ class Conv2d(Quick, nn.Conv2d):
 
 
 class ConvTranspose2d(Quick, nn.ConvTranspose2d):
-    """torch's, by :func:`conv_transpose2d`."""
+    """torch's, by :func:`conv_transpose2d`: neither in groups nor dilated."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    output_padding: tuple[int, int]
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        """Maps (N, out_channels, H, W) of maps (N, in_channels, h, w)."""
         return conv_transpose2d(
             input, self.weight, self.bias, self.stride, self.padding, self.output_padding, quick=self.quick
         )
@@ -210,32 +217,34 @@ def _transposed(small: Tensor, weight: Tensor, bias: Tensor | None, geometry: Ge
 
 def _product(large: Tensor, small: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     stride, padding, *_ = geometry
-    return torch.ops.aten.convolution_backward.default(
+    product: Tensor = torch.ops.aten.convolution_backward.default(
         small, large, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (False, True, False)
     )[1]
+    return product
 
 
 def _by_phases(small: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """A transposed convolution as one of stride 1 to s² times the channels, whose pixels are then put in their places.
+    """A transposed convolution as a plain one to s² times the channels, whose pixels are then put in their places.
 
-    Row s·i + a of the uncropped output is made of rows i - u of the input, by the kernel's rows s·u + a.
+    Row s·i + a of the output, with the padding that is cropped, is made of the rows i - u, by the kernel's s·u + a.
     """
     (down, across), (top, left), kernel, (height, width) = geometry
-    rows, columns = -(-kernel[0] // down), -(-kernel[1] // across)
-    weight = F.pad(weight, (0, columns * across - kernel[1], 0, rows * down - kernel[0]))
-    phases = weight.unflatten(3, (columns, across)).unflatten(2, (rows, down)).flip(2, 4)
+    # Rows of s that the kernel has, and one more where it does not reach the last pixels.
+    rows = max(-(-kernel[0] // down), -(-(top + height) // down) - small.shape[2] + 1)
+    columns = max(-(-kernel[1] // across), -(-(left + width) // across) - small.shape[3] + 1)
+    before, after = weight.shape[:2]
+    padded = F.pad(weight, (0, columns * across - kernel[1], 0, rows * down - kernel[0]))
+    phases = padded.reshape(before, after, rows, down, columns, across).flip(2, 4)
     phases = phases.permute(3, 5, 1, 0, 2, 4).flatten(0, 2).contiguous(memory_format=torch.channels_last)
     bias = None if bias is None else bias.repeat(down * across)
-    maps = torch.convolution(small, phases, bias, (1, 1), (rows - 1, columns - 1), (1, 1), False, (0, 0), 1).unflatten(
-        1, (down, across, -1)
-    )
-    large = small.new_empty((len(small), height, width, weight.shape[1])).permute(0, 3, 1, 2)
-    for a in range(down):
-        for b in range(across):
-            y, x = (a - top) % down, (b - left) % across
-            place = large[:, :, y::down, x::across]
-            i, j = (top + y) // down, (left + x) // across
-            place.copy_(maps[:, a, b, :, i : i + place.shape[2], j : j + place.shape[3]])
+    maps = torch.convolution(small, phases, bias, (1, 1), (rows - 1, columns - 1), (1, 1), False, (0, 0), 1)
+    large = _empty(small, (len(small), after, height, width))
+    for phase, of_phase in enumerate(maps.chunk(down * across, dim=1)):
+        a, b = divmod(phase, across)
+        y, x = (a - top) % down, (b - left) % across  # of its first pixel that is not cropped
+        place = large[:, :, y::down, x::across]
+        i, j = (top + y) // down, (left + x) // across
+        place.copy_(of_phase[:, :, i : i + place.shape[2], j : j + place.shape[3]])
     return large
 
 
@@ -251,10 +260,10 @@ def _by_windows(large: Tensor, small: Tensor, geometry: Geometry) -> Tensor:
     windows = padded.as_strided(
         (count, rows, columns, kernel[0], kernel[1] * channels), (image, row * down, pixel * across, row, 1)
     )
-    weight = large.new_empty((small.shape[1], *kernel, channels))
+    weight = _empty(large, (small.shape[1], channels, *kernel))
     vectors = small.permute(0, 2, 3, 1).reshape(-1, small.shape[1])
-    torch.mm(vectors.T, windows.reshape(len(vectors), -1), out=weight.view(len(weight), -1))
-    return weight.permute(0, 3, 1, 2)
+    torch.mm(vectors.T, windows.reshape(len(vectors), weight[0].numel()), out=_flat(weight))
+    return weight
 
 
 def _to_an_image(weight: Tensor, geometry: Geometry) -> bool:
@@ -263,11 +272,12 @@ def _to_an_image(weight: Tensor, geometry: Geometry) -> bool:
 
 
 def _much_weight(weight: Tensor, geometry: Geometry, dtype: torch.dtype) -> bool:
-    """Whether the product is faster :func:`_by_windows`."""
-    (down, across), _, kernel, (height, width) = geometry
-    pixels = (height // down) * (width // across)
-    least = 2048 if dtype == torch.bfloat16 else 4096
-    return weight.shape[0] * weight.shape[1] >= least * pixels
+    """Whether the product is faster :func:`_by_windows`: where maps are small beside the weight, by measurement."""
+    (down, across), _, (rows, columns), (height, width) = geometry
+    small = (height // down) * (width // across)
+    copies = rows * columns / (down * across)
+    least = 512 if dtype == torch.bfloat16 else 1024
+    return weight.shape[0] * weight.shape[1] >= least * small * copies
 
 
 def _wanted(ctx: Any) -> tuple[bool, bool, bool]:
@@ -275,6 +285,11 @@ def _wanted(ctx: Any) -> tuple[bool, bool, bool]:
     of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
     slopes = _penalised.get()
     return of_maps, of_weight and not slopes, of_bias and not slopes
+
+
+def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Maps or weights, channels last. Not a view, which a custom function must not return to layers that write."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _flat(x: Tensor) -> Tensor:

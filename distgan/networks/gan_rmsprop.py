@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import nn
 
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
-from distgan.networks.layers import Dropout, Layers, LeakyReLU
 from distgan.networks.convolutions import Conv2d
+from distgan.networks.layers import Dropout, Layers, LeakyReLU
 from distgan.networks.same import SameConv2d, SameConvTranspose2d
 from distgan.networks.sizes import require_power
 from distgan.spec import Fraction, Options, Width
