@@ -26,7 +26,7 @@ from distgan.data.conditions import NO_LABELS
 from distgan.data.order import Ids
 from distgan.data.selection import select_samples
 from distgan.networks import ImageShape, build_networks
-from distgan.networks.convolutions import Quick
+from distgan.networks.convolutions import take_torchs_own
 from distgan.networks.layers import Dropout, LeakyReLU, ReLU
 from distgan.objectives import objective_options
 from distgan.sampling.calibration import calibrate, calibration_inputs
@@ -251,9 +251,8 @@ def _optimizer(spec: SideOptimizerSpec, network: nn.Module) -> torch.optim.Optim
 
 def _of_torchs_own_layers(network: nn.Module) -> nn.Module:
     """A network with torch's own layers where distgan's do the same in another way."""
+    take_torchs_own(network)
     for module in list(network.modules()):
-        if isinstance(module, Quick):
-            module.quick = False
         for name, layer in list(module.named_children()):
             if isinstance(layer, LeakyReLU):
                 setattr(module, name, nn.LeakyReLU(layer.negative_slope, layer.inplace))

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from distgan.networks import convolutions
-from distgan.networks.convolutions import Conv2d, ConvTranspose2d, Geometry, Quick, conv2d, conv_transpose2d, penalised
+from distgan.networks.convolutions import (
+    Conv2d,
+    ConvTranspose2d,
+    Geometry,
+    Quick,
+    conv2d,
+    conv_transpose2d,
+    penalised,
+    take_torchs_own,
+)
 from tests.distgan.networks.conftest import noise
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -167,7 +176,7 @@ def test_other_devices_and_layers_that_are_told_take_torch_s_own(taken):
         assert Conv2d(8, 3, 5)(torch.empty(2, 8, 5, 5)).shape == (2, 3, 1, 1)
     layers: list[Quick] = [ConvTranspose2d(8, 3, 4, 2, 1), Conv2d(8, 1, 4)]
     for layer in layers:
-        layer.quick = False
+        take_torchs_own(layer)
         (node, _), *_ = layer(torch.zeros(2, 8, 4, 4, requires_grad=True)).sum().grad_fn.next_functions
         assert node.name() == "ConvolutionBackward0"
     assert taken == []
