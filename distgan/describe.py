@@ -31,6 +31,7 @@ from distgan.data.conditions import label_names
 from distgan.data.noise import Noise
 from distgan.data.selection import select_samples, split_note
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
+from distgan.networks.convolutions import take_torchs_own
 from distgan.networks.growing import grow, train_what_is_in_use
 from distgan.networks.layers import Residual
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
@@ -225,6 +226,8 @@ def _describe(spec: RunSpec, data: _Data, workers: int) -> Description:
         data.notes.append("training.precision is auto: float32 is assumed; try --set training.precision=bfloat16")
     with FakeTensorMode(), _default_dtype(precision.dtype):
         networks = build_networks(spec.model, image, spec.seed, data.labels)
+        for network in networks:  # FLOPs and memory as on any device
+            take_torchs_own(network)
         game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)
         check_micro_batches(spec, *networks)
         data.notes.extend([note] if (note := micro_batch_note(spec, *networks)) else [])

@@ -26,6 +26,7 @@ from distgan.data.conditions import NO_LABELS
 from distgan.data.order import Ids
 from distgan.data.selection import select_samples
 from distgan.networks import ImageShape, build_networks
+from distgan.networks.convolutions import take_torchs_own
 from distgan.networks.layers import Dropout, LeakyReLU, ReLU
 from distgan.objectives import objective_options
 from distgan.sampling.calibration import calibrate, calibration_inputs
@@ -250,6 +251,7 @@ def _optimizer(spec: SideOptimizerSpec, network: nn.Module) -> torch.optim.Optim
 
 def _of_torchs_own_layers(network: nn.Module) -> nn.Module:
     """A network with torch's own layers where distgan's do the same in another way."""
+    take_torchs_own(network)
     for module in list(network.modules()):
         for name, layer in list(module.named_children()):
             if isinstance(layer, LeakyReLU):

@@ -17,6 +17,7 @@ from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
 from distgan.networks.blocks import ToMaps
+from distgan.networks.convolutions import Conv2d, ConvTranspose2d
 from distgan.networks.gain import GAINS, LEAK, EqualisedConv2d, EqualisedLinear, LayerGain, check_layer_gain
 from distgan.networks.growing import GrowingFeatures, GrowingLayers
 from distgan.networks.layers import Layers, LeakyReLU
@@ -113,7 +114,7 @@ class DCGANGenerator(Generator):
         def doubled(before: int, after: int, *, bias: bool, gain: float = GAINS[options.activation]) -> nn.Module:
             if equalised:
                 return EqualisedConv2d(before, after, 4, change="double", bias=bias, gain=gain)
-            return nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1, bias=bias)
+            return ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1, bias=bias)
 
         def to_image(before: int) -> list[nn.Module]:
             return [doubled(before, image.channels, bias=False, gain=1.0), nn.Tanh()]
@@ -123,7 +124,7 @@ class DCGANGenerator(Generator):
                 linear = EqualisedLinear(given.width, channels[0] * 4 * 4, bias=bias, gain=GAINS[options.activation])
                 return [linear, ToMaps(channels[0])]
             # A linear projection to 4×4, written as the transposed convolution of a 1×1 map that it is.
-            maps = nn.ConvTranspose2d(given.width, channels[0], kernel_size=4, bias=bias)
+            maps = ConvTranspose2d(given.width, channels[0], kernel_size=4, bias=bias)
             return [nn.Unflatten(1, (given.width, 1, 1)), maps]
 
         of_input = by_batch and options.input_batchnorm
@@ -156,13 +157,13 @@ def dcgan_critic(options: CriticOptions, image: ImageShape, labels: int) -> Crit
     if options.normalisation == "spectral":
         head = SpectralConv2d(channels, 1, kernel_size=4, bias=False)
         return Critic(features, head, channels, labels, SpectralLinear)
-    return Critic(features, nn.Conv2d(channels, 1, kernel_size=4, bias=False), channels, labels)
+    return Critic(features, Conv2d(channels, 1, kernel_size=4, bias=False), channels, labels)
 
 
 def dcgan_encoder(options: CriticOptions, image: ImageShape, labels: int, latent_dim: int) -> Encoder:
     """Images to the mean and log-variance of latents: the critic up to 4×4, then one fully connected layer."""
     features, channels = _features(options, image)
-    return Encoder(features, nn.Conv2d(channels, 2 * latent_dim, kernel_size=4), latent_dim, labels)
+    return Encoder(features, Conv2d(channels, 2 * latent_dim, kernel_size=4), latent_dim, labels)
 
 
 def _places(image: ImageShape) -> dict[int, int]:
@@ -182,7 +183,7 @@ def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential,
     def halved(before: int, after: int, *, bias: bool) -> nn.Module:
         if options.layer_gain == "equalised":
             return EqualisedConv2d(before, after, 4, change="halve", bias=bias, gain=GAINS["leaky_relu"])
-        kind = SpectralConv2d if normalisation == "spectral" else nn.Conv2d
+        kind = SpectralConv2d if normalisation == "spectral" else Conv2d
         return kind(before, after, kernel_size=4, stride=2, padding=1, bias=bias)
 
     def from_image(after: int) -> list[nn.Module]:

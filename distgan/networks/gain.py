@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distgan.networks import convolutions
+from distgan.networks.convolutions import conv2d, conv_transpose2d
 from distgan.networks.spectral import SpectralConv2d, SpectralLinear
 
 LayerGain = Literal["plain", "equalised"]
@@ -69,7 +71,7 @@ class Equalised(Gained):
             self.weight.zero_()
 
 
-class Conv2d(Gained, nn.Conv2d):
+class Conv2d(Gained, convolutions.Conv2d):
     """A convolution that may double or halve its maps as it goes. The padding leaves odd kernels the size of the map.
 
     A 3×3 kernel after ``double`` by the box filter is one transposed convolution with 4×4 weights, and a 3×3 kernel
@@ -121,8 +123,8 @@ class Conv2d(Gained, nn.Conv2d):
             weight = F.avg_pool2d(weight, 2, stride=1, padding=1)
             weight = 4 * weight.flip(2, 3) if self.change == "double" else weight
         if self.change == "double":
-            return F.conv_transpose2d(input, weight.transpose(0, 1), bias, stride=2, padding=1)
-        return F.conv2d(input, weight, bias, stride=2, padding=1)
+            return conv_transpose2d(input, weight.transpose(0, 1), bias, (2, 2), (1, 1), quick=self.quick)
+        return conv2d(input, weight, bias, (2, 2), (1, 1), quick=self.quick)
 
 
 class Linear(Gained, nn.Linear):

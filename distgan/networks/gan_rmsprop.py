@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from distgan.networks.base import Critic, Generator, GeneratorInput, ImageShape
+from distgan.networks.convolutions import Conv2d
 from distgan.networks.layers import Dropout, Layers, LeakyReLU
 from distgan.networks.same import SameConv2d, SameConvTranspose2d
 from distgan.networks.sizes import require_power
@@ -64,10 +65,10 @@ def rmsprop_critic(options: CriticOptions, image: ImageShape, labels: int) -> Cr
     require_power(
         image.size, 64, "the gan_rmsprop critic's convolutions, without padding, leave nothing of less than 64 pixels"
     )
-    layers = _leaky(nn.Conv2d(image.channels, options.width, kernel_size=3), options.leak)
+    layers = _leaky(Conv2d(image.channels, options.width, kernel_size=3), options.leak)
     size = image.size - 2
     for _ in range(4):
-        layers += _leaky(nn.Conv2d(options.width, options.width, kernel_size=4, stride=2), options.leak)
+        layers += _leaky(Conv2d(options.width, options.width, kernel_size=4, stride=2), options.leak)
         size = (size - 4) // 2 + 1  # 126 → 62 → 30 → 14 → 6 at 128 pixels
     head = nn.Sequential(nn.Flatten(), Dropout(options.dropout), nn.Linear(options.width * size * size, 1))
     return Critic(nn.Sequential(*layers), head, options.width, labels)

@@ -8,10 +8,12 @@ gradient of that convolution: input n becomes n·s, and what the padding would h
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from distgan.networks.convolutions import Conv2d, ConvTranspose2d, conv2d, conv_transpose2d
 
 
-class SameConv2d(nn.Conv2d):
+class SameConv2d(Conv2d):
     """A convolution with "same" padding; the kernel and the stride are square."""
 
     def __init__(self, channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
@@ -21,11 +23,12 @@ class SameConv2d(nn.Conv2d):
         """(N, C, H, W) to (N, out, ⌈H/s⌉, ⌈W/s⌉)."""
         (top, bottom), (left, right) = (same_padding(n, self.kernel_size[0], self.stride[0]) for n in x.shape[2:])
         if (top, left) == (bottom, right):  # what the convolution itself can pad, without a copy
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left))
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride)
+            return conv2d(x, self.weight, self.bias, self.stride, (top, left), quick=self.quick)
+        padded = F.pad(x, (left, right, top, bottom))
+        return conv2d(padded, self.weight, self.bias, self.stride, (0, 0), quick=self.quick)
 
 
-class SameConvTranspose2d(nn.ConvTranspose2d):
+class SameConvTranspose2d(ConvTranspose2d):
     """A transposed convolution with "same" padding; the kernel and the stride are square."""
 
     def __init__(self, channels: int, out_channels: int, kernel_size: int, stride: int = 2) -> None:
@@ -38,7 +41,9 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
         before, after = same_padding(height, kernel, stride)  # of a multiple of the stride: the width's are the same
         # A kernel smaller than the stride reaches no pixel after the last one's own.
         beyond = max(stride - kernel, 0)
-        full = F.conv_transpose2d(x, self.weight, self.bias, self.stride, before, beyond)
+        full = conv_transpose2d(
+            x, self.weight, self.bias, self.stride, (before, before), (beyond, beyond), quick=self.quick
+        )
         return full if before == after else full[:, :, :height, :width]
 
 

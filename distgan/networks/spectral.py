@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distgan.networks.convolutions import Conv2d
+
 FIRST_ITERATIONS = 32
 """Power iterations that an initialised layer begins with."""
 
@@ -62,7 +64,7 @@ class Spectral(nn.Module):
             self.largest_singular_value(iterate=True)
 
 
-class SpectralConv2d(Spectral, nn.Conv2d):
+class SpectralConv2d(Spectral, Conv2d):
     """A convolution whose weight is divided by its largest singular value; arguments are those of ``nn.Conv2d``."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from distgan.networks.convolutions import penalised
 from distgan.networks.normalisation import in_parts
 from distgan.networks.spectral import spectral_vectors
 from distgan.objectives.side import Batch, Draw, Loss, Side, frozen
@@ -131,7 +132,7 @@ class CriticSide(Side):
 
         Without autocast: a squared gradient in bfloat16 is no number to build a loss on.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), penalised():
             points = images.detach().to(next(self.parameters()).dtype).requires_grad_(True)
             outputs = self.judge(self.trained, points, labels, draw, part)
             (slopes,) = torch.autograd.grad(outputs.sum(), points, create_graph=True)

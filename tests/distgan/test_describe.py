@@ -19,6 +19,7 @@ from distgan.data.noise import Noise
 from distgan.describe import Description, describe, description_text, options, options_text, schema, to_json
 from distgan.launch.local import train_locally
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
+from distgan.networks.convolutions import take_torchs_own
 from distgan.objectives import OBJECTIVES, Batch, Side, build_game
 from distgan.spec import Cosine, RunSpec, load_spec
 from distgan.training.complete import complete
@@ -254,6 +255,8 @@ def test_memory_is_what_real_tensors_take(sections):
     precision, labels = Precision(spec.training.precision, CPU), len(getattr(spec.model.condition, "attributes", ()))
     size, dtype = spec.data.image_size, precision.dtype
     networks = tuple(map(precision.place, build_networks(spec.model, ImageShape(3, size), 0, labels)))
+    for network in networks:
+        take_torchs_own(network)  # as on any device
     weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
     real = Batch(torch.zeros(4, 3, size, size, dtype=dtype), torch.zeros(4, labels, dtype=dtype))
     game = build_game(spec.objective, *networks, spec.model.latent_dim, spec.model.latent, spec.augmentation)

@@ -241,6 +241,9 @@ def test_its_layers_are_torch_s_own(tiny, name):
     layers = {type(layer) for layer in textbook.critic.modules()}
     assert nn.LeakyReLU in layers
     assert not layers & {LeakyReLU, ReLU, Dropout}
+    assert not any(
+        getattr(layer, "quick", False) for each in (textbook.critic, textbook.generator) for layer in each.modules()
+    )
     assert (nn.Dropout in layers) == (name == "gan_rmsprop")
     assert np.isfinite(textbook.step(real_images("real", ImageShape(3, 64)))).all()
 

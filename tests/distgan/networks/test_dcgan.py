@@ -8,6 +8,7 @@ from torch import nn
 
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.base import GeneratorInput
+from distgan.networks.convolutions import ConvTranspose2d
 from distgan.networks.dcgan import CriticOptions, DCGANGenerator, GeneratorOptions, dcgan_critic, dcgan_encoder
 from distgan.networks.gain import Equalised
 from distgan.networks.normalisation import BatchNorm2d, PixelNorm
@@ -168,7 +169,7 @@ def test_without_batch_norm_on_its_input_layer_that_has_a_bias():
         generator = DCGANGenerator(GeneratorOptions(input_batchnorm=False), ImageShape(3, 64), GeneratorInput(100))
     assert keras_counts(generator) == (3_576_704 + 2 * (960 - 512) - 512, 3_576_704 - 512)
     kinds = [type(layer) for layer in generator.layers]
-    assert kinds[:4] == [nn.Unflatten, nn.ConvTranspose2d, nn.ReLU, nn.ConvTranspose2d]
+    assert kinds[:4] == [nn.Unflatten, ConvTranspose2d, nn.ReLU, ConvTranspose2d]
 
 
 @pytest.mark.parametrize(("normalisation", "kind"), [("batch", nn.BatchNorm2d), ("pixel", PixelNorm), ("none", None)])
