@@ -43,6 +43,7 @@ Images = Annotated[int, Field(ge=0, le=10**15)]
 
 Latent = Literal["normal", "uniform"]
 PrecisionName = Literal["auto", "float32", "tfloat32", "bfloat16", "float64"]
+Switch = Literal["auto", "off", "on"]
 
 
 class Options(BaseModel):
@@ -384,6 +385,11 @@ class TrainingSpec(Options):
     from Ampere on: factors are rounded to 10 bits. ``float32`` trains without any TF32, which torch by itself has in
     convolutions. A resumed run goes on in what it began in. ``bf16``, ``tf32``, ``fp32`` and ``fp64`` are understood.
     """
+    graphs: Switch = "auto"
+    """On a GPU, capture each kind of update as a CUDA graph once, and from then on launch it whole, not kernel by kernel:
+    for networks whose kernels take the GPU less time than the host takes to launch them. No number depends on it.
+    ``auto`` does so on every GPU, and goes on without, and says so, where an update cannot be captured; ``on`` is an
+    error there."""
     ema_half_life_images: MovingImages = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
     move: ``{base: 0, final: 500_000, images: 10_000_000}``."""
@@ -444,6 +450,12 @@ class TrainingSpec(Options):
                 "training.images says how many there are in all"
             )
         return stages
+
+    @field_validator("graphs", mode="before")
+    @classmethod
+    def _as_yaml_has_it(cls, switch: Any) -> Any:
+        """For which on and off are true and false."""
+        return ("off", "on")[switch] if isinstance(switch, bool) else switch
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -778,6 +790,7 @@ def _until(own: SideOptimizerSpec, images: int, side: str) -> SideOptimizerSpec:
 FREE_ON_RESUME = (
     "name",
     "training.accumulate",
+    "training.graphs",
     "training.images",
     "training.epochs",
     "training.checkpoint_every_images",

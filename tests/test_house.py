@@ -15,6 +15,7 @@ ROOMS = [
     "memory",
     "products",
     "stages",
+    "moving",
     "spec",
     "networks",
     "objectives",
