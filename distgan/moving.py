@@ -46,7 +46,7 @@ def moving_key(compute: Callable[[], int]) -> int | Tensor:
 
 
 def times(x: Tensor, number: float | Tensor) -> Tensor:
-    """x · number in x's type, with the same bits whether the number is the host's or a scalar on the device.
+    """The product x · number in x's type, with the same bits for a number of the host and for a scalar on the device.
 
     torch rounds numbers of the host to float32 beside bfloat16, but scalars on the device to bfloat16.
     """

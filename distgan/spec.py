@@ -386,10 +386,9 @@ class TrainingSpec(Options):
     convolutions. A resumed run goes on in what it began in. ``bf16``, ``tf32``, ``fp32`` and ``fp64`` are understood.
     """
     graphs: Switch = "auto"
-    """On a GPU, capture each kind of update as a CUDA graph once, and from then on launch it whole, not kernel by kernel:
-    for networks whose kernels take the GPU less time than the host takes to launch them. No number depends on it.
-    ``auto`` does so on every GPU, and goes on without, and says so, where an update cannot be captured; ``on`` is an
-    error there."""
+    """On a GPU, capture each kind of update as a CUDA graph once, and launch it whole from then on, not kernel by
+    kernel: for networks whose kernels take a GPU less time than the host takes to launch them. No number depends on it.
+    Where an update cannot be captured, ``auto`` says so and goes on without; ``on`` is an error there."""
     ema_half_life_images: MovingImages = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
     move: ``{base: 0, final: 500_000, images: 10_000_000}``."""

@@ -29,8 +29,7 @@ class Noise:
     Args:
         seed: The run's seed.
         slots: int64 (n,) on the device that the numbers are wanted on.
-        update: Which update of which side, such as ``critic/17``; or what says it, for numbers that are drawn again by a
-            CUDA graph.
+        update: Which update of which side, such as ``critic/17``; or what says it, if a CUDA graph is to draw again.
         dtype: Floating point type of what is drawn.
     """
 

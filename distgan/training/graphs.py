@@ -174,7 +174,7 @@ class Graphs:
             return True
         why = f"the step could not be captured as a CUDA graph: {why or 'another worker says why'}"
         if self._must:
-            raise InputError(f"training.graphs is on, but {why}. Set it to auto or off")
+            raise InputError(f"training.graphs is on, but {why}: set it to auto or off")
         self.news.append(f"{why}. Going on without; training.graphs=off does not try")
         self._backend = None
         self.forget()

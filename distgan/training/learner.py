@@ -338,7 +338,7 @@ class Learner:
     def _gradients(self, side: Side, real: Batch) -> Descent:
         """Have a side's networks have its loss's gradients, cut as the optimizers want them.
 
-        A CUDA graph stands for this: what moves, but for what decides about :attr:`Side.kind`, is :mod:`distgan.moving`.
+        A CUDA graph may stand for this: what moves in it is :mod:`distgan.moving`, or decides about the side's kind.
         """
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)
