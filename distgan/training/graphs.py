@@ -14,15 +14,15 @@ stay outside: each is one launch or two, whose numbers (learning rates, decay ra
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distgan.moving import Numbers
-from distgan.objectives import Batch, Loss
+from distgan.objectives import Batch, Loss, Side
 from distgan.spec import RunSpec
 from distgan.training.workers import Workers
 from shards.errors import InputError
@@ -69,7 +69,7 @@ class CUDAGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager
@@ -127,16 +127,13 @@ class Graphs:
         self._seen.clear()
         self._captured.clear()
 
-    def __call__(
-        self, kind: Hashable, descend: Callable[[Batch], Descent], real: Batch, parameters: Sequence[nn.Parameter]
-    ) -> Descent:
+    def __call__(self, side: Side, descend: Callable[[Batch], Descent], real: Batch) -> Descent:
         """Compute gradients.
 
         Args:
-            kind: Updates of the same kind do the same operations.
+            side: Whose update this is; it has been told how far the run is.
             descend: Computes them from a batch of this process.
             real: That batch.
-            parameters: Whose gradients these are.
 
         Returns:
             What was computed. Images may be where those of the next update of this kind will be.
@@ -146,28 +143,23 @@ class Graphs:
         """
         if self._backend is None:
             return descend(real)
-        kind = kind, real.images.shape
+        kind = side.trains, side.kind, real.images.shape
         if kind not in self._captured:
             self._seen[kind] += 1
             if self._seen[kind] <= self._warm_up:
                 with self._backend.beside():
                     return descend(real)
-            if not self._capture(self._backend, kind, descend, real, parameters):
+            if not self._capture(self._backend, kind, side, descend, real):
                 return descend(real)
         return self._captured[kind].replay(real)
 
     def _capture(
-        self,
-        backend: Backend,
-        kind: Hashable,
-        descend: Callable[[Batch], Descent],
-        real: Batch,
-        parameters: Sequence[nn.Parameter],
+        self, backend: Backend, kind: Hashable, side: Side, descend: Callable[[Batch], Descent], real: Batch
     ) -> bool:
         """Capture an update; whether that has worked, in all processes. If not, there are no graphs from here on."""
         why = ""
         try:
-            self._captured[kind] = _Captured(backend, descend, real, parameters)
+            self._captured[kind] = _Captured(backend, side, descend, real)
         except Exception as error:  # of any library: the update as it is written may still be right
             why = next(iter(str(error).splitlines()), "") or type(error).__name__
         if not self._workers.most([float(bool(why))])[0]:
@@ -196,13 +188,7 @@ def cannot_capture(spec: RunSpec, device: torch.device) -> str | None:
 class _Captured:
     """An update that was captured."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        descend: Callable[[Batch], Descent],
-        real: Batch,
-        parameters: Sequence[nn.Parameter],
-    ) -> None:
+    def __init__(self, backend: Backend, side: Side, descend: Callable[[Batch], Descent], real: Batch) -> None:
         self._real = Batch(*(tensor.clone() for tensor in real))
         self._numbers = Numbers(real.images.device)
 
@@ -213,7 +199,7 @@ class _Captured:
         with self._numbers.collected():
             (self._done, self._scalars), self._replay = backend.capture(work)
         # Held, so that their memory is nobody else's, even where another kind's have taken their place.
-        self._gradients = [(parameter, parameter.grad) for parameter in parameters]
+        self._gradients = [(parameter, parameter.grad) for parameter in side.parameters()]
 
     def replay(self, real: Batch) -> Descent:
         """Do it again, with other images and with the numbers that there are now."""

@@ -324,8 +324,7 @@ class Learner:
     def _descend(self, side: Side, updates: int, images: int, real: Batch) -> Loss:
         """One step of a side down its own loss, after so many updates and images."""
         side.at(updates, images)
-        parameters = [parameter for name in side.trains for parameter in self._parameters[name]]
-        done = self._graphs((side.trains, *side.kind), partial(self._gradients, side), real, parameters)
+        done = self._graphs(side, partial(self._gradients, side), real)
         self._norms |= done.norms
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
