@@ -389,6 +389,11 @@ class TrainingSpec(Options):
     """On a GPU, capture each kind of update as a CUDA graph once, and launch it whole from then on, not kernel by
     kernel: for networks whose kernels take a GPU less time than the host takes to launch them. No number depends on it.
     Where an update cannot be captured, ``auto`` says so and goes on without; ``on`` is an error there."""
+    compile: Switch = "auto"
+    """Have torch.compile make kernels for the networks that are trained. ``on`` does so, for all but gradient
+    penalties, and says how long that took: up to some minutes at the first step, less where torch has kept what it made
+    before. ``auto`` is off: on processors it has gained nothing, and what it gains on GPUs is not measured yet. Numbers
+    differ by rounding. Not for runs that grow, and not for dropout or BatchNorm over several workers."""
     ema_half_life_images: MovingImages = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
     move: ``{base: 0, final: 500_000, images: 10_000_000}``."""
@@ -450,7 +455,7 @@ class TrainingSpec(Options):
             )
         return stages
 
-    @field_validator("graphs", mode="before")
+    @field_validator("graphs", "compile", mode="before")
     @classmethod
     def _as_yaml_has_it(cls, switch: Any) -> Any:
         """For which on and off are true and false."""

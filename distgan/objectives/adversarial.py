@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -134,9 +135,12 @@ class CriticSide(Side):
     def squared_slopes(self, images: Tensor, labels: Tensor, draw: Draw, part: str) -> Tensor:
         """‖∇ D(x)‖² for each image, (N,), differentiable in the critic's weights.
 
-        Without autocast: a squared gradient in bfloat16 is no number to build a loss on.
+        Without autocast: a squared gradient in bfloat16 is no number to build a loss on. And without torch.compile,
+        whose backward passes cannot be differentiated.
         """
-        with torch.autocast(images.device.type, enabled=False):
+        compiled = self.trained._compiled_call_impl is not None  # entering a stance takes a while
+        as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+        with torch.autocast(images.device.type, enabled=False), as_written:
             points = images.detach().to(next(self.parameters()).dtype).requires_grad_(True)
             outputs = self.judge(self.trained, points, labels, draw, part)
             (slopes,) = torch.autograd.grad(outputs.sum(), points, create_graph=True)

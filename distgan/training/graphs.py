@@ -127,6 +127,11 @@ class Graphs:
         self._seen.clear()
         self._captured.clear()
 
+    def stop(self) -> None:
+        """Do updates as they are written from here on."""
+        self._backend = None
+        self.forget()
+
     def __call__(self, side: Side, descend: Callable[[Batch], Descent], real: Batch) -> Descent:
         """Compute gradients.
 
@@ -168,8 +173,7 @@ class Graphs:
         if self._must:
             raise InputError(f"training.graphs is on, but {why}: set it to auto or off")
         self.news.append(f"{why}. Going on without; training.graphs=off does not try")
-        self._backend = None
-        self.forget()
+        self.stop()
         return False
 
 

@@ -27,6 +27,7 @@ from distgan.sampling.calibration import calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.training.clock import Clock
+from distgan.training.compilation import Compilation
 from distgan.training.ema import EMA, Traces
 from distgan.training.graphs import Descent, Graphs
 from distgan.training.micro_batches import check_micro_batches, micro_batch_sizes
@@ -90,6 +91,7 @@ class Learner:
         self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up, came_in)
         self._traces = Traces(self.generator) if spec.training.keep_traces_every_images else None
         self._averaged_at: int | None = None  # the step that the average's BatchNorm statistics are of
+        self._compilation = Compilation(spec, workers, self.generator, self.critic)  # not the average, copied before
         self._forwards: dict[Side, nn.Module] = {side: side for side in self._game if side}
         if workers.world_size > 1:
             synchronise(self.generator)
@@ -160,10 +162,14 @@ class Learner:
         """The Euclidean norm of each network's last gradient, before any clipping, on the device."""
         return dict(self._norms)
 
+    def spell_out(self) -> None:
+        """Have no CUDA graphs from here on, for whoever wants to watch what an update does."""
+        self._graphs.stop()
+
     def news(self) -> list[str]:
         """What the person watching should hear of the last steps, in sentences; each once."""
         told, self._graphs.news = self._graphs.news, []
-        return told
+        return told + self._compilation.news()
 
     def learning_rates(self) -> dict[str, float]:
         """Each network's last learning rate."""
@@ -324,7 +330,8 @@ class Learner:
     def _descend(self, side: Side, updates: int, images: int, real: Batch) -> Loss:
         """One step of a side down its own loss, after so many updates and images."""
         side.at(updates, images)
-        done = self._graphs(side, partial(self._gradients, side), real)
+        with self._compilation.watched():
+            done = self._graphs(side, partial(self._gradients, side), real)
         self._norms |= done.norms
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
