@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-import torch
 from torch import nn
 
 from distgan.networks.layers import Dropout
@@ -65,20 +64,22 @@ class Compilation:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        callbacks = torch._dynamo.callback
-        callbacks.on_compile_start(self._begin)
-        callbacks.on_compile_end(self._end)
+        from torch._dynamo.callback import callback_handler  # here: importing it takes seconds
+        from torch._dynamo.exc import TorchDynamoException
+
+        callback_handler.register_start_callback(self._begin)
+        callback_handler.register_end_callback(self._end)
         try:
             yield
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
+        except TorchDynamoException as error:  # Inductor's are of this kind
+            inner = getattr(error, "inner_exception", error)
+            what = next((line for line in str(inner).splitlines() if line.strip()), type(inner).__name__)
             raise InputError(
-                f"training.compile is on, but torch.compile fails: {lines[0] if lines else type(error).__name__}: set "
-                "it to auto or off"
+                f"training.compile is on, but torch.compile fails: {what}: set it to auto or off"
             ) from error
         finally:
-            callbacks.callback_handler.remove_start_callback(self._begin)
-            callbacks.callback_handler.remove_end_callback(self._end)
+            callback_handler.remove_start_callback(self._begin)
+            callback_handler.remove_end_callback(self._end)
 
     def _begin(self, _: object) -> None:
         self._began = time.perf_counter()

@@ -81,7 +81,7 @@ def test_without_a_compiler_it_is_said_before_training(tiny, monkeypatch):
 
 def test_a_compiler_that_fails_is_said_in_a_line(tiny):
     trainee = learner(tiny(training__compile="on"))
-    error = torch._inductor.exc.InductorError(RuntimeError("no room\nand more of it"))
+    error = torch._inductor.exc.InductorError(RuntimeError("no room\nand more of it"), None)
     said = r"torch\.compile fails: .*no room: set it to auto or off$"
     with pytest.raises(InputError, match=said), trainee._compilation.watched():
         raise error
