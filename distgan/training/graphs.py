@@ -180,7 +180,8 @@ class Graphs:
 def cannot_capture(spec: RunSpec, device: torch.device) -> str | None:
     """Why a run has no CUDA graphs on a device whatever is tried, and what to do about it; None where it may."""
     if device.type not in BACKENDS:
-        return f"training.graphs is on, which needs a CUDA device, and this run is on the {device.type}: set it to auto or off"
+        on = f"this run is on the {device.type}"
+        return f"training.graphs is on, which needs a CUDA device, and {on}: set it to auto or off"
     if spec.objective.rest.get("share_fakes"):
         return (
             "training.graphs is on, but objective.share_fakes has the generator's update go back through what the "
