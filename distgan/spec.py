@@ -43,6 +43,7 @@ Images = Annotated[int, Field(ge=0, le=10**15)]
 
 Latent = Literal["normal", "uniform"]
 PrecisionName = Literal["auto", "float32", "tfloat32", "bfloat16", "float64"]
+Switch = Literal["auto", "off", "on"]
 
 
 class Options(BaseModel):
@@ -384,6 +385,15 @@ class TrainingSpec(Options):
     from Ampere on: factors are rounded to 10 bits. ``float32`` trains without any TF32, which torch by itself has in
     convolutions. A resumed run goes on in what it began in. ``bf16``, ``tf32``, ``fp32`` and ``fp64`` are understood.
     """
+    graphs: Switch = "auto"
+    """On a GPU, capture each kind of update as a CUDA graph once, and launch it whole from then on, not kernel by
+    kernel: for networks whose kernels take a GPU less time than the host takes to launch them. No number depends on it.
+    Where an update cannot be captured, ``auto`` says so and goes on without; ``on`` is an error there."""
+    compile: Switch = "auto"
+    """Have torch.compile make kernels for the networks that are trained. ``on`` does so, for all but gradient
+    penalties, and says how long that took: up to some minutes at the first step, less where torch has kept what it made
+    before. ``auto`` is off: on processors it has gained nothing, and what it gains on GPUs is not measured yet. Numbers
+    differ by rounding. Not for runs that grow, and not for dropout or BatchNorm over several workers."""
     ema_half_life_images: MovingImages = 10_000
     """Half-life, in images, of the exponential moving average (EMA) of the generator's weights; 0 is no average. It may
     move: ``{base: 0, final: 500_000, images: 10_000_000}``."""
@@ -444,6 +454,12 @@ class TrainingSpec(Options):
                 "training.images says how many there are in all"
             )
         return stages
+
+    @field_validator("graphs", "compile", mode="before")
+    @classmethod
+    def _as_yaml_has_it(cls, switch: Any) -> Any:
+        """For which on and off are true and false."""
+        return ("off", "on")[switch] if isinstance(switch, bool) else switch
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -778,6 +794,7 @@ def _until(own: SideOptimizerSpec, images: int, side: str) -> SideOptimizerSpec:
 FREE_ON_RESUME = (
     "name",
     "training.accumulate",
+    "training.graphs",
     "training.images",
     "training.epochs",
     "training.checkpoint_every_images",

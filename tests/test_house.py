@@ -16,6 +16,7 @@ ROOMS = [
     "devices",
     "products",
     "stages",
+    "moving",
     "spec",
     "networks",
     "objectives",

@@ -41,9 +41,10 @@ from distgan.networks import ImageShape, build_networks
 from distgan.networks.normalisation import SyncBatchNorm, synchronise
 from distgan.objectives import Batch
 from distgan.sampling import save_grid
-from distgan.spec import RunSpec, load_spec
+from distgan.spec import RunSpec, Switch, load_spec
 from distgan.tracking import read_metrics
 from distgan.tracking.commit import commit_of_distgan
+from distgan.training.graphs import WARM_UP
 from distgan.training.learner import Learner
 from distgan.training.workers import Workers
 from jobs import recipes
@@ -219,6 +220,68 @@ def _speed(place: Place) -> dict[str, Measurement]:
     return {f"PyTorch's tutorial, batch {batch}": functools.partial(textbook, batch), **ours}
 
 
+# What switches change
+
+
+def _switches(place: Place) -> dict[str, Measurement]:
+    """The same steps as their operations are written, with CUDA graphs, with torch.compile and with both."""
+    here, count = local_device(), 2 * WARM_UP  # the last of so many steps are replayed
+
+    @functools.cache
+    def ready(name: str, changes: tuple[str, ...]) -> tuple[Learner, Batch, list[float], float]:
+        """A learner that has taken some steps; the critic's losses in them, and seconds."""
+        began = time.perf_counter()
+        spec = load_spec(name, [*_little(place), *changes])
+        learner = Learner(spec, ImageShape.of(spec, 3), Workers.alone(here))
+        real = _batch(learner, torch.Generator().manual_seed(0))
+        losses = [_step(learner, real).item() for _ in range(count)]
+        return learner, real, losses, time.perf_counter() - began
+
+    def measured(name: str, changes: tuple[str, ...], graphs: Switch, compiled: Switch) -> Iterator[Row]:
+        _begin_anew()
+        switched = (*changes, f"training.graphs={graphs}", f"training.compile={compiled}")
+        *_, plain, _ = ready(name, (*changes, "training.graphs=off", "training.compile=off"))
+        learner, real, losses, seconds = ready(name, switched)
+        apart = [abs(one - other) / (1 + abs(other)) for one, other in zip(losses, plain, strict=True)]
+        told = learner.news()
+        repeats, rounds = (1, 2) if place.small else (10, 7)
+        yield {
+            "what": name,
+            "changes": ", ".join(changes) or "none",
+            "graphs": graphs,
+            "compile": compiled,
+            "seconds until ready": seconds,
+            "said": " ".join(told) or "nothing",
+            "losses apart at the first step": apart[0],
+            f"after {count} steps": apart[-1],
+            "ms a step": 1e3 * _seconds(lambda: _step(learner, real), repeats, rounds),
+            GOOD: apart[0] < 1e-2 and apart[-1] < 0.1 and not any("captured" in sentence for sentence in told),
+        }
+
+    on: Switch = "on" if here.type == "cuda" else "auto"
+    ways: list[tuple[Switch, Switch]] = [("off", "off"), (on, "off")]
+    chosen: list[tuple[str, tuple[str, ...], list[tuple[Switch, Switch]]]] = [("dcgan64", (), ways)]
+    if not place.small:
+        chosen += [("dcgan64", ("training.precision=float32",), ways)]
+        chosen += [(name, (), ways) for name in ("demo", "wgan_gp64", "sngan64", "r3gan64")]
+        chosen += [("dcgan64", (), [("off", "on"), (on, "on")])]  # which takes its time
+    return {
+        f"{', '.join((name, *changes))}, graphs {graphs}, compile {compiled}": functools.partial(
+            measured, name, changes, graphs, compiled
+        )
+        for name, changes, all_ways in chosen
+        for graphs, compiled in all_ways
+    }
+
+
+def _step(learner: Learner, real: Batch) -> torch.Tensor:
+    """A step on one batch; the critic's last loss."""
+    for repeat in range(learner.stage.n_critic):
+        loss = learner.update_critic(real, repeat).value
+    learner.update_generator(real)
+    return loss
+
+
 def _is_small(spec: RunSpec) -> bool:
     """Whether a run's own batch is too small to keep a large GPU busy."""
     return not spec.training.stages and spec.data.image_size <= 64 and spec.training.batch_size <= 128
@@ -235,6 +298,8 @@ class _How(NamedTuple):
     tf32: bool = True
     deterministic: bool = False
     take: int = 0  # so that the same is computed again
+    graphs: Switch = "auto"
+    compile: Switch = "off"
 
 
 def _equality(place: Place) -> dict[str, Measurement]:
@@ -245,6 +310,7 @@ def _equality(place: Place) -> dict[str, Measurement]:
     def losses(name: str, how: _How) -> torch.Tensor:
         """Losses of the critic's last update and of the generator, float64 (steps, 2)."""
         changes = [*_little(place), f"training.precision={how.precision}", f"training.batch_size={batch}"]
+        changes += [f"training.graphs={how.graphs}", f"training.compile={how.compile}"]
         spec, device = load_spec(name, changes), torch.device(how.device)
         before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = how.tf32, how.deterministic
@@ -285,7 +351,7 @@ def _equality(place: Place) -> dict[str, Measurement]:
             "apart at most": most,
             "may be at most": all_within,
             "last losses": ", ".join(f"{value:.4g}" for value in ours[-1].tolist()),
-            **({GOOD: all(found <= limit for found, limit in wanted if limit is not None)} if first_within else {}),
+            **({} if first_within is None else {GOOD: all(a <= limit for a, limit in wanted if limit is not None)}),
         }
 
     # Rounding grows: in ten steps of dcgan64 a CPU's losses in float32 leave those in float64 by 1e-6, then 1e-3, then
@@ -307,6 +373,13 @@ def _equality(place: Place) -> dict[str, Measurement]:
                 None,
             ),
             ("bfloat16 and float32, GPU", _How(here, "bfloat16"), _How(here, "float32"), 1e-1, None),
+            (
+                "float32, with CUDA graphs and without, deterministic cuDNN",
+                _How(here, "float32", deterministic=True),
+                _How(here, "float32", deterministic=True, graphs="off"),
+                0.0,
+                0.0,
+            ),
         ):
             found[f"{name}, {what}"] = functools.partial(compare, name, what, *arguments)
     return found
@@ -541,7 +614,7 @@ def _profile(place: Place) -> dict[str, Measurement]:
             if on_gpu:
                 torch.cuda.synchronize()
 
-        take(3)
+        take(WARM_UP + 2)  # a graph is captured by then
         return take, learner
 
     def step(name: str, batch: int) -> Iterator[Row]:
@@ -749,6 +822,7 @@ SECTIONS: Mapping[str, Section] = {
     "tests": Section("Tests for GPUs", 120, 60, _tests),
     "speed": Section("Training steps, images a second", 150, 40, _speed),
     "equality": Section("The same steps, computed elsewhere, again and in other precisions", 80, 60, _equality),
+    "switches": Section("A step with CUDA graphs and torch.compile, and without", 100, 60, _switches),
     "run": Section("A whole run from shards", 100, 60, _run),
     "memory": Section("Too little memory", 60, 40, _memory),
     "processes": Section("Several processes", 70, 40, _processes),

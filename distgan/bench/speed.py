@@ -214,6 +214,7 @@ def bench_step(
         figures["share of the convolution's"] = reached / rates[fastest.name]
     figures["peak memory, GiB"] = peak / 2**30
     times = max(2, round(round_seconds * steps_a_second))
+    learner.spell_out()
     shares = shares_of_parts(training.steps, times, clock_of(device))
     return {**figures, **{f"share of {part}": share for part, share in shares.items()}}
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from distgan.moving import moving_key
 
 # SplitMix64's constants as signed 64-bit integers: int64 arithmetic in torch wraps, which is what the hash wants.
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
@@ -27,14 +29,16 @@ class Noise:
     Args:
         seed: The run's seed.
         slots: int64 (n,) on the device that the numbers are wanted on.
-        update: Which update of which side, such as ``critic/17``.
+        update: Which update of which side, such as ``critic/17``; or what says it, if a CUDA graph is to draw again.
         dtype: Floating point type of what is drawn.
     """
 
-    def __init__(self, seed: int, slots: Tensor, update: str, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, seed: int, slots: Tensor, update: str | Callable[[], str], dtype: torch.dtype = torch.float32
+    ) -> None:
         self._seed = seed
         self._slots = slots
-        self._update = update
+        self._update = update if callable(update) else lambda: update
         self._dtype = dtype
 
     def uniform(self, purpose: str, shape: Sequence[int] = ()) -> Tensor:
@@ -48,11 +52,13 @@ class Noise:
         radius = (high.double() + 1).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()  # u in (0, 1]: the logarithm is finite
         return (radius * low.double().mul_(2.0 * math.pi * 2.0**-32).cos_()).to(self._dtype).view(-1, *shape)
 
+    def _key(self, purpose: str) -> int:
+        digest = hashlib.blake2b(f"{self._seed}/{purpose}/{self._update()}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big", signed=True)
+
     def _words(self, purpose: str, count: int) -> tuple[Tensor, Tensor]:
         """Two independent words in [0, 2³²) for each slot and element: int64 (n, count) each."""
-        digest = hashlib.blake2b(f"{self._seed}/{purpose}/{self._update}".encode(), digest_size=8).digest()
-        key = int.from_bytes(digest, "big", signed=True)
-        streams = _mix(self._slots * _GAMMA + key)
+        streams = _mix(self._slots * _GAMMA + moving_key(lambda: self._key(purpose)))
         elements = torch.arange(1, count + 1, device=self._slots.device) * _GAMMA
         word = _mix(streams[:, None] + elements)
         return _shift(word, 32), word & 0xFFFFFFFF

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distgan.moving import moving, times
 from distgan.networks.layers import Layers, through
 from distgan.stages import Timetable
 
@@ -37,6 +38,10 @@ class Growing(nn.Module):
     def before(self) -> int | None:
         """The size that a fade comes from, if there is a fade now."""
         return self.size // 2 if self.fade < 1 else None
+
+    def moving_fade(self) -> float | Tensor:
+        """The fade, while there is one."""
+        return moving(lambda: self.fade)
 
     def in_use(self) -> Iterable[nn.Module]:
         """The layers that an image goes through now, each on its way or beside it, as long as a fade lasts."""
@@ -103,7 +108,7 @@ class GrowingLayers(Growing, Layers):
             maps = through(self._shared(0, before), x, labels)
             small = through(self._own(before), maps, labels)
             large = through([*self._shared(before, self.size), *self._own(self.size)], maps, labels)
-            images = blend(enlarge(small, 2), large, self.fade)
+            images = blend(enlarge(small, 2), large, self.moving_fade())
         return images if self.training else enlarge(images, self.sizes[-1] // self.size)
 
     def in_use(self) -> Iterable[nn.Module]:
@@ -149,7 +154,7 @@ class GrowingFeatures(Growing, nn.Sequential):
             return through([*self._own(self.size), *self._shared(self.size, None)], images)
         large = through([*self._own(self.size), *self._shared(self.size, before)], images)
         small = through(self._own(before), shrink(images, 2))
-        return through(self._shared(before, None), blend(small, large, self.fade))
+        return through(self._shared(before, None), blend(small, large, self.moving_fade()))
 
     def in_use(self) -> Iterable[nn.Module]:
         """The layers that an image goes through now."""
@@ -171,9 +176,9 @@ def _named(layers: Mapping[str, nn.Module] | Iterable[nn.Module]) -> OrderedDict
     return OrderedDict((str(place), layer) for place, layer in enumerate(layers))
 
 
-def blend(old: Tensor, new: Tensor, fade: float) -> Tensor:
+def blend(old: Tensor, new: Tensor, fade: float | Tensor) -> Tensor:
     """(1 − fade) · old + fade · new."""
-    return old * (1 - fade) + new * fade
+    return times(old, 1 - fade) + times(new, fade)
 
 
 def enlarge(images: Tensor, times: int) -> Tensor:

@@ -62,8 +62,7 @@ class LeakyReLU(nn.LeakyReLU):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's own name of it)
         """Negative numbers times the slope."""
-        activated: Tensor = _Activation.apply(input, self.negative_slope, self.inplace)
-        return activated
+        return _activated(input, self.negative_slope, inplace=self.inplace)
 
 
 class ReLU(nn.ReLU):
@@ -71,8 +70,14 @@ class ReLU(nn.ReLU):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         """Negative numbers as 0."""
-        activated: Tensor = _Activation.apply(input, 0.0, self.inplace)
-        return activated
+        return _activated(input, 0.0, inplace=self.inplace)
+
+
+def _activated(x: Tensor, slope: float, *, inplace: bool) -> Tensor:
+    if torch.compiler.is_compiling():  # for which it is one operation of many; nothing goes back through it twice
+        return F.leaky_relu(x, slope)
+    activated: Tensor = _Activation.apply(x, slope, inplace)
+    return activated
 
 
 class _Activation(torch.autograd.Function):

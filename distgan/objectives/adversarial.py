@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from distgan.moving import moving, times
 from distgan.networks.convolutions import penalised
 from distgan.networks.normalisation import in_parts
 from distgan.networks.spectral import spectral_vectors
@@ -41,6 +44,8 @@ class CriticSide(Side):
     itself: then the ranking is how often a real image's is above a generated one's."""
     options: AdversarialOptions
     _kept: Tensor | None = None
+    _weights: ClassVar[tuple[str, ...]] = ("r1", "r2")
+    """The options that are penalties' weights: one that weighs nothing is not computed."""
 
     def take_fakes(self) -> Tensor:
         """The last update's generated images, (N, C, S, S), with their graph: once, with ``share_fakes``."""
@@ -67,13 +72,29 @@ class CriticSide(Side):
         """What is added to the loss for slopes that are not as they should be, and figures of it, without weights."""
         value: Tensor | float = 0.0
         figures: dict[str, Tensor] = {}
-        if r1 := value_at(self.options.r1, self.images):
+        if self._weight("r1"):
             squares = self.squared_slopes(real.images, real.labels, draw, "real").mean()  # of the D(x) that is judged
-            value, figures["critic/penalty"] = r1 / 2 * squares, squares.detach()
-        if r2 := value_at(self.options.r2, self.images):
+            value = times(squares, moving(lambda: self._weight("r1") / 2))
+            figures["critic/penalty"] = squares.detach()
+        if self._weight("r2"):
             squares = self.squared_slopes(fake, real.labels, draw, "fake").mean()
-            value, figures["critic/penalty_fake"] = value + r2 / 2 * squares, squares.detach()
+            value = value + times(squares, moving(lambda: self._weight("r2") / 2))
+            figures["critic/penalty_fake"] = squares.detach()
         return value, figures
+
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """What the next forward computes: which penalties, if any."""
+        penalties = tuple(self._weight(name) > 0 for name in self._weights) if self._penalised_now else ()
+        return (*super().kind, *penalties)
+
+    @property
+    def _penalised_now(self) -> bool:
+        return self.updates % self.options.penalty_every == 0
+
+    def _weight(self, name: str) -> float:
+        """What an option that may move is now."""
+        return value_at(getattr(self.options, name), self.images)
 
     def both(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Outputs (N,) for the real and for the generated images, each a batch of its own.
@@ -102,7 +123,7 @@ class CriticSide(Side):
         self._kept = drawn if self.options.share_fakes else None
         fake = drawn.detach()
         real_outputs, fake_outputs = self.both(real, fake, draw)
-        penalty, figures = self.penalty(real, fake, draw) if self.updates % every == 0 else (0.0, {})
+        penalty, figures = self.penalty(real, fake, draw) if self._penalised_now else (0.0, {})
         with torch.no_grad():
             figures = {**self.figures(real_outputs, fake_outputs), **figures}
             if self.threshold is not None:
@@ -114,8 +135,7 @@ class CriticSide(Side):
                 # Pairs by slot, of independent images: so it is a mean over slots, for any number of processes.
                 figures["critic/ranking"] = (real_outputs > fake_outputs).to(real_outputs.dtype).mean()
             if self.augmentation.spec.on:
-                probability = self.augmentation.probability(self.images)
-                figures["augmentation/probability"] = torch.zeros_like(figures["critic/real"]) + probability
+                figures["augmentation/probability"] = torch.zeros_like(figures["critic/real"]) + self.probability()
         return Loss(self.loss(real_outputs, fake_outputs, draw) + every * penalty, figures, fake)
 
     def figures(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -130,9 +150,12 @@ class CriticSide(Side):
     def squared_slopes(self, images: Tensor, labels: Tensor, draw: Draw, part: str) -> Tensor:
         """‖∇ D(x)‖² for each image, (N,), differentiable in the critic's weights.
 
-        Without autocast: a squared gradient in bfloat16 is no number to build a loss on.
+        Without autocast: a squared gradient in bfloat16 is no number to build a loss on. And without torch.compile,
+        whose backward passes cannot be differentiated.
         """
-        with torch.autocast(images.device.type, enabled=False), penalised():
+        compiled = self.trained._compiled_call_impl is not None  # entering a stance takes a while
+        as_written = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+        with torch.autocast(images.device.type, enabled=False), as_written, penalised():
             points = images.detach().to(next(self.parameters()).dtype).requires_grad_(True)
             outputs = self.judge(self.trained, points, labels, draw, part)
             (slopes,) = torch.autograd.grad(outputs.sum(), points, create_graph=True)

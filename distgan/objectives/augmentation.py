@@ -77,18 +77,18 @@ class Augmentation:
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
 
-    def __call__(self, images: Tensor, uniform: Uniform, shown: int) -> Tensor:
-        """Images (N, C, S, S), each augmented in each kind with the probability that the specification says.
+    def __call__(self, images: Tensor, uniform: Uniform, probability: float | Tensor) -> Tensor:
+        """Images (N, C, S, S), each augmented in each kind with some probability.
 
         They keep their type, also under autocast. One that is not augmented keeps every bit.
 
         Args:
             images: In [-1, 1].
             uniform: Where random numbers come from, a row for each image.
-            shown: Real images that the run has shown.
+            probability: A number or, on the device, a scalar.
         """
-        spec, probability, size = self.spec, self.probability(shown), images.shape[-1]
-        if not spec.on or (spec.target is None and not probability):
+        spec, size = self.spec, images.shape[-1]
+        if not spec.on or (not isinstance(probability, Tensor) and not probability):
             return images
         draws = dict(zip(_DRAWS, uniform("augmentation", (len(_DRAWS),)).unbind(1), strict=True))
         furthest, side = spec.pixels(size)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from distgan.moving import moving
 from distgan.networks.layers import dropout_from
 from distgan.objectives.augmentation import Augmentation
 from distgan.spec import AugmentationSpec, Latent, Options
@@ -104,8 +105,6 @@ class Side(nn.Module):
             updates: Updates that this side has done before this one.
             images: Real images that the run has shown before it.
         """
-        # Updates decide what is computed. Images only weigh it: a CUDA graph, which knows no numbers of the host, would
-        # have a device tensor for what follows from them, filled here.
         self.updates, self.images = updates, images
 
     @property
@@ -117,6 +116,26 @@ class Side(nn.Module):
     def penalised(self) -> bool:
         """Whether the loss holds gradients of the critic for single images, which BatchNorm would mix."""
         return False
+
+    @property
+    def kind(self) -> tuple[Hashable, ...]:
+        """What the next forward computes, where that depends on how far the run is.
+
+        Forwards of one kind do the same operations, and a CUDA graph of one stands for all of them: the numbers that
+        differ are :func:`~distgan.moving.moving`.
+        """
+        probability = self.augmentation.probability(self.images)
+        return (isinstance(probability, Tensor) or probability > 0,)
+
+    def probability(self) -> float | Tensor:
+        """That an image is augmented now: a scalar on the device where it adapts."""
+        if not self.augmentation.spec.on:
+            return 0.0
+        now = self.augmentation.probability(self.images)
+        if isinstance(now, Tensor) or not now:
+            return now
+        # In the type of what it is compared with.
+        return moving(lambda: float(self.augmentation.probability(self.images)), next(self.parameters()).dtype)
 
     def constrain(self) -> None:
         """Bring the weights back to where they may be. Called after each update of this side."""
@@ -137,7 +156,7 @@ class Side(nn.Module):
         def uniform(purpose: str, shape: Sequence[int]) -> Tensor:
             return torch.cat([draw.uniform(f"{purpose}/{part}", shape) for part in parts])
 
-        augmented = self.augmentation(images, uniform, self.images)
+        augmented = self.augmentation(images, uniform, self.probability())
         with dropout_from(critic, uniform):
             outputs: Tensor = critic(augmented, labels)
         return outputs.to(next(self.parameters()).dtype)

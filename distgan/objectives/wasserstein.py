@@ -12,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distgan.moving import moving, times
 from distgan.objectives.adversarial import AdversarialOptions, CriticSide, GeneratorSide
 from distgan.objectives.side import Batch, Draw
-from distgan.spec import MovingWeight, Rate, Weight, greatest, value_at
+from distgan.spec import MovingWeight, Rate, Weight, greatest
 
 TINY = 1e-12
 """Added to a squared norm: the square root has no derivative at 0, where NaN would come from."""
@@ -66,6 +67,7 @@ class PenalisedCritic(WassersteinCritic):
     """A critic whose slope should be 1 between real and generated images."""
 
     options: PenalisedOptions
+    _weights = ("r1", "r2", "penalty")
 
     def loss(self, real: Tensor, fake: Tensor, draw: Draw) -> Tensor:
         """The scalar to go down."""
@@ -80,14 +82,14 @@ class PenalisedCritic(WassersteinCritic):
     def penalty(self, real: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor | float, dict[str, Tensor]]:
         """The gradient penalty, beside R1's and R2's; its figure takes the place of R1's."""
         value, figures = super().penalty(real, fake, draw)
-        weight = value_at(self.options.penalty, self.images)
-        if not weight:
+        if not self._weight("penalty"):
             return value, figures
         epsilon = draw.uniform("epsilon", ())[:, None, None, None]
         between = epsilon * real.images + (1 - epsilon) * fake
         norms = (self.squared_slopes(between, real.labels, draw, "between") + TINY).sqrt()
         penalty = (norms - 1).square().mean()
-        return value + weight * penalty, {**figures, "critic/penalty": penalty.detach()}
+        weighed = times(penalty, moving(lambda: self._weight("penalty")))
+        return value + weighed, {**figures, "critic/penalty": penalty.detach()}
 
 
 class WassersteinGenerator(GeneratorSide):

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from distgan.sampling.calibration import BATCHES, calibrate, calibration_inputs
 from distgan.spec import RunSpec
 from distgan.stages import Stage
 from distgan.training.clock import Clock
+from distgan.training.compilation import Compilation
 from distgan.training.ema import EMA, Traces
+from distgan.training.graphs import Descent, Graphs
 from distgan.training.micro_batches import check_micro_batches, micro_batch_sizes
 from distgan.training.optimizers import build_optimizer, clip_gradients, moving_options, steer
 from distgan.training.precision import Precision, lay_out_like
@@ -88,10 +91,12 @@ class Learner:
         self._ema = EMA(self.generator, spec.training.ema_half_life_images, spec.training.ema_ramp_up, came_in)
         self._traces = Traces(self.generator) if spec.training.keep_traces_every_images else None
         self._averaged_at: int | None = None  # the step that the average's BatchNorm statistics are of
+        self._compilation = Compilation(spec, workers, self.generator, self.critic)  # not the average, copied before
         self._forwards: dict[Side, nn.Module] = {side: side for side in self._game if side}
         if workers.world_size > 1:
             synchronise(self.generator)
             synchronise(self.critic)
+        self._graphs = Graphs(spec, workers)
         self._ready_for: tuple[Stage, float] | None = None  # the stage and the fade that the networks have
         self._in_use: tuple[Stage, bool] | None = None  # the stage, and whether it fades in
         self._get_ready(0)
@@ -126,7 +131,7 @@ class Learner:
         self._get_ready(self.step)
         update = self.critic_updates + repeat
         images = self._timetable.images(self.step, repeat)
-        loss = self._descend(self._game.critic, update, images, real, f"critic/{update}")
+        loss = self._descend(self._game.critic, update, images, real)
         if self.spec.augmentation.target is not None:
             # Whole numbers, whatever the mean's type: their sum is the same for any number of processes.
             signs = self.workers.sum((loss.figures["critic/sign"].double() * self.slots).round())
@@ -145,7 +150,7 @@ class Learner:
         loss = None
         self._get_ready(self.step)
         if self._game.generator:
-            loss = self._descend(self._game.generator, self.step, self.images, real, f"generator/{self.step}")
+            loss = self._descend(self._game.generator, self.step, self.images, real)
         images_per_step = self.stage.images_per_step
         self.step += 1
         self._ema.update(self.images, images_per_step)
@@ -156,6 +161,15 @@ class Learner:
     def gradient_norms(self) -> dict[str, Tensor]:
         """The Euclidean norm of each network's last gradient, before any clipping, on the device."""
         return dict(self._norms)
+
+    def spell_out(self) -> None:
+        """Have no CUDA graphs from here on, for whoever wants to watch what an update does."""
+        self._graphs.stop()
+
+    def news(self) -> list[str]:
+        """What the person watching should hear of the last steps, in sentences; each once."""
+        told, self._graphs.news = self._graphs.news, []
+        return told + self._compilation.news()
 
     def learning_rates(self) -> dict[str, float]:
         """Each network's last learning rate."""
@@ -202,6 +216,7 @@ class Learner:
         self.rollbacks, self.steps_undone, self.rate_scale = rollbacks, steps_undone, rate_scale
         digest = hashlib.blake2b(f"{self.spec.seed}/rollback/{rollbacks}".encode(), digest_size=8).digest()
         self.noise_seed = int.from_bytes(digest, "big") >> 1
+        self._graphs.forget()
 
     def snapshot(self, fingerprint: str, wandb_run_id: str | None, guard: Mapping[str, Any] | None = None) -> Snapshot:
         """A copy of all that a checkpoint holds, on the host, to be written while training goes on.
@@ -282,6 +297,7 @@ class Learner:
         self.noise_seed = state.seeds["noise"]
         self.clock.seconds = state.training_seconds
         self._averaged_at = None
+        self._graphs.forget()
 
     def _get_ready(self, step: int) -> None:
         """Have the networks be as a step's images, its fade and its batch want them."""
@@ -301,26 +317,40 @@ class Learner:
         self._slots = torch.from_numpy(slots).to(self.workers.device)
         self._share = len(slots) * self.workers.world_size / stage.batch_size
         self._micro_batches = micro_batch_sizes(slots, stage.batch_size, self.spec.training.accumulate)
+        self._graphs.forget()
         if self.workers.world_size > 1:  # anew, so that nobody need look for parameters that have no gradient
-            self._forwards = {side: _distributed(side) for side in self._forwards}
+            with self._graphs.beside():
+                self._forwards = {side: _distributed(side) for side in self._forwards}
 
-    def _descend(self, side: Side, updates: int, images: int, real: Batch, key: str) -> Loss:
-        """One step of a side down its own loss, after so many updates and images; random numbers are by that key."""
-        for name in side.trains:
-            self._optimizers[name].zero_grad(set_to_none=True)
+    def _descend(self, side: Side, updates: int, images: int, real: Batch) -> Loss:
+        """One step of a side down its own loss, after so many updates and images."""
         side.at(updates, images)
-        with self.precision.products():
-            loss = self._add_gradients(side, real, key)
+        with self._compilation.watched():
+            done = self._graphs(side, partial(self._gradients, side), real)
+        self._norms |= done.norms
         for name in side.trains:
             spec, optimizer = getattr(self.spec.optimizer, name), self._optimizers[name]
-            self._norms[name] = clip_gradients(spec, self._parameters[name])
             rate = self.stage.learning_rates.get(name, spec.lr) * self.rate_scale
             steer(optimizer, spec.schedule, self._moving[name], rate, images, updates)
             optimizer.step()
         side.constrain()
-        return loss
+        return done.loss
 
-    def _add_gradients(self, side: Side, real: Batch, key: str) -> Loss:
+    def _gradients(self, side: Side, real: Batch) -> Descent:
+        """Have a side's networks have its loss's gradients, cut as the optimizers want them.
+
+        A CUDA graph may stand for this: what moves in it is :mod:`distgan.moving`, or decides about the side's kind.
+        """
+        for name in side.trains:
+            self._optimizers[name].zero_grad(set_to_none=True)
+        with self.precision.products():
+            loss = self._add_gradients(side, real)
+        clipped = {
+            name: clip_gradients(getattr(self.spec.optimizer, name), self._parameters[name]) for name in side.trains
+        }
+        return Descent(loss, clipped)
+
+    def _add_gradients(self, side: Side, real: Batch) -> Loss:
         """The loss of a side on this process's images; its gradients are added up, micro-batch by micro-batch."""
         forward, sizes = self._forwards[side], self._micro_batches
         losses: list[Loss] = []
@@ -332,12 +362,18 @@ class Learner:
             # Processes exchange gradients with the last one, which has the sums.
             with nullcontext() if last or not isinstance(forward, DistributedDataParallel) else forward.no_sync():
                 with self.precision.autocast():
-                    loss: Loss = forward(Batch(*batch), Noise(self.noise_seed, slots, key, self.precision.dtype))
+                    draw = Noise(self.noise_seed, slots, partial(_update_of, side), self.precision.dtype)
+                    loss: Loss = forward(Batch(*batch), draw)
                 # DistributedDataParallel takes the plain mean over processes.
                 weighted = loss.value * (len(slots) * self.workers.world_size / self._batch_size)
                 weighted.backward()  # type: ignore[no-untyped-call]
             losses.append(loss._replace(value=loss.value.detach()))
         return Loss.of_parts(losses, sizes)
+
+
+def _update_of(side: Side) -> str:
+    """The update that a side's random numbers are of."""
+    return f"{side.trains[0]}/{side.updates}"
 
 
 def _distributed(side: Side) -> nn.Module:

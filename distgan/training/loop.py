@@ -266,6 +266,8 @@ def _take_steps(
         figures = _figures(spec, critic_loss, generator_loss, learner.gradient_norms())
         guard.observe(figures)
         tracker.progress(learner.step)
+        for sentence in learner.news():
+            tracker.message(sentence)
 
         last = learner.step == steps
         wish = workers.agree(signals.wish)

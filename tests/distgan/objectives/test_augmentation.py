@@ -92,7 +92,7 @@ def test_it_is_what_the_authors_code_does_to_one_image_after_the_other(tree, pro
     spec = AugmentationSpec.model_validate({**tree, "probability": probability})
     images = some_images(5, channels, size)
     noise = Noise(seed, torch.arange(5), "update", torch.float64)
-    augmented = Augmentation(spec)(images, noise.uniform, 0)
+    augmented = Augmentation(spec)(images, noise.uniform, probability)
     numbers = noise.uniform("augmentation", (10,)).numpy()
     for image, ours, row in zip(images.numpy(), augmented.numpy(), numbers, strict=True):
         np.testing.assert_allclose(ours, plain(image, row, spec, probability), rtol=1e-12, atol=1e-14)
@@ -104,7 +104,7 @@ def test_images_keep_their_type_and_layout_also_under_autocast(dtype):
     images = some_images(64, size=16, dtype=dtype).to(memory_format=torch.channels_last)
     noise = Noise(0, torch.arange(64), "update")
     with torch.autocast("cpu", torch.bfloat16):
-        augmented = Augmentation(spec)(images, noise.uniform, 0)
+        augmented = Augmentation(spec)(images, noise.uniform, 0.7)
     assert augmented.dtype == dtype
     assert augmented.is_contiguous(memory_format=torch.channels_last)
     expected = [
@@ -124,7 +124,7 @@ def test_each_kind_is_done_to_its_share_of_the_images_and_the_others_keep_every_
     untouched = {}
     for tree in ({"colour": True}, {"translation": 0.5}, {"cutout": 0.5}):
         spec = AugmentationSpec.model_validate({**tree, "probability": probability})
-        same = (Augmentation(spec)(images, noise.uniform, 0) == images).flatten(1).all(1)
+        same = (Augmentation(spec)(images, noise.uniform, probability) == images).flatten(1).all(1)
         untouched[next(iter(tree))] = same
         # Of 25 translations, one is by nothing.
         expected = 1 - probability * (24 / 25 if "translation" in tree else 1)
@@ -138,14 +138,14 @@ def test_the_numbers_are_spread_as_the_authors_code_has_them():
     count = 5_000
     noise = Noise(0, torch.arange(count), "update", torch.float64)
     place = torch.arange(64, dtype=torch.float64).view(1, 1, 8, 8).expand(count, 1, 8, 8) + 1
-    moved = Augmentation(AugmentationSpec(translation=0.25))(place, noise.uniform, 0)[:, 0, 3, 4] - 1
+    moved = Augmentation(AugmentationSpec(translation=0.25))(place, noise.uniform, 1.0)[:, 0, 3, 4] - 1
     shifts = {((27 + 1 - int(m)) // 8, int(m)) for m in moved.tolist()}
     assert len({m for _, m in shifts}) == 25, "from two up and left to two down and right"
-    cut = Augmentation(AugmentationSpec(cutout=0.5))(torch.ones_like(place), noise.uniform, 0)
+    cut = Augmentation(AugmentationSpec(cutout=0.5))(torch.ones_like(place), noise.uniform, 1.0)
     left = cut.flatten(1).sum(1)
     assert (left.min().item(), left.max().item()) == (64 - 16, 64 - 4), "whole, or a quarter of it in a corner"
     colours = torch.tensor([0.2, 0.0, -0.2], dtype=torch.float64).view(1, 3, 1, 1).expand(count, 3, 8, 8)
-    painted = Augmentation(AugmentationSpec(colour=True))(colours, noise.uniform, 0)
+    painted = Augmentation(AugmentationSpec(colour=True))(colours, noise.uniform, 1.0)
     brightness = painted.mean((1, 2, 3))
     assert (brightness.min().item(), brightness.max().item()) == pytest.approx((-0.5, 0.5), abs=0.01)
     spread = (painted[:, 0] - painted[:, 2]).mean((1, 2)) / 0.4
@@ -159,7 +159,7 @@ def test_gradients_of_gradients_go_through_it(channels):
     images = some_images(2, channels, 4).requires_grad_(True)
 
     def bent(images: torch.Tensor) -> torch.Tensor:
-        return Augmentation(spec)(images, uniform_of("real", 2), 0).pow(3)
+        return Augmentation(spec)(images, uniform_of("real", 2), 0.7).pow(3)
 
     assert not torch.equal(bent(images), images.pow(3))
     assert gradcheck(bent, images)
@@ -190,7 +190,8 @@ def test_nothing_changes_nothing():
 )
 def test_it_costs_nothing_where_it_is_off(tree):
     images = some_images(3)
-    assert Augmentation(AugmentationSpec.model_validate(tree))(images, lambda *_: pytest.fail("drawn"), 0) is images
+    off = Augmentation(AugmentationSpec.model_validate(tree))
+    assert off(images, lambda *_: pytest.fail("drawn"), off.probability(0)) is images
 
 
 def test_its_probability_may_move():
@@ -200,7 +201,8 @@ def test_its_probability_may_move():
     )
     for shown, probability in ((50, 0.4), (100, 0.8), (999, 0.8)):
         fixed = Augmentation(AugmentationSpec.model_validate({**PAPER, "probability": probability}))
-        assert torch.equal(moving(images, noise.uniform, shown), fixed(images, noise.uniform, 0))
+        moved = moving(images, noise.uniform, moving.probability(shown))
+        assert torch.equal(moved, fixed(images, noise.uniform, probability))
 
 
 # In a game: the reference is the authors' code as the affine map of each image that it is
@@ -390,13 +392,14 @@ def test_it_goes_from_0_to_1_within_the_images_of_its_speed():
 def test_an_adapting_probability_is_that_of_a_fixed_one():
     images, noise = some_images(50), Noise(0, torch.arange(50), "update", torch.float64)
     adapting = Augmentation(AugmentationSpec.model_validate({**PAPER, "target": 0.6, "speed_images": 1_000}))
-    assert torch.equal(adapting(images, noise.uniform, 0), images)
+    assert torch.equal(adapting(images, noise.uniform, adapting.probability(0)), images)
     for update in range(1, 4 * 7 + 1):
         adapting.adapt(torch.tensor(8.0), 8, update, 0)
     probability = float(adapting.probability(0))
     assert probability == pytest.approx(7 * 32 / 1_000)
     fixed = Augmentation(AugmentationSpec.model_validate({**PAPER, "probability": probability}))
-    assert torch.equal(adapting(images, noise.uniform, 0), fixed(images, noise.uniform, 0))
+    adapted = adapting(images, noise.uniform, adapting.probability(0))
+    assert torch.equal(adapted, fixed(images, noise.uniform, probability))
 
 
 FLIPPED = {"kind": "bce", "real_label": 0.1, "fake_label": 0.9}
