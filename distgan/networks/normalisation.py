@@ -40,7 +40,7 @@ class OfBatch(nn.Module):
 
     def each(self, of_batch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """What a function of one batch makes of each, (N, …) to (N, …)."""
-        return _joined([of_batch(batch) for batch in x.chunk(self.parts)])
+        return of_batch(x) if self.parts == 1 else torch.cat([of_batch(batch) for batch in x.chunk(self.parts)])
 
 
 @contextmanager

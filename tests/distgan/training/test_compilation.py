@@ -43,7 +43,7 @@ def test_compiled_networks_compute_what_is_written(tiny, tmp_path):
     assert compiled.news() == plain.news() == []
     for one, other in ((compiled.generator, plain.generator), (compiled.critic, plain.critic)):
         assert one.state_dict().keys() == other.state_dict().keys()
-    checkpoint = compiled.save(tmp_path, "f", None)
+    checkpoint = compiled.snapshot("f", None).write(tmp_path)
     plain.load(checkpoint)
     assert compiled.averaged_generator()(torch.zeros(2, 4)).shape == (2, 3, 16, 16)
 

@@ -182,7 +182,7 @@ def test_a_run_goes_on_from_a_checkpoint_with_graphs_or_without(tiny, recorded, 
     ours, plain = learner(spec), learner(spec, graphs="off")
     for number in range(4):
         take_step(ours, number)
-    checkpoint = ours.save(tmp_path, "f", None)
+    checkpoint = ours.snapshot("f", None).write(tmp_path)
     for number in range(4, 8):
         take_step(ours, number)
     for each in (ours, plain):
