@@ -23,7 +23,9 @@ def device_for(asked: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(asked)
     except RuntimeError:
-        raise InputError(f"--device {asked}: write cpu, cuda, or cuda:1 for the second GPU") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {asked}: write cpu, cuda, or cuda:1 for the second GPU")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {asked}: torch sees {torch.cuda.device_count()} GPUs here")
     return device

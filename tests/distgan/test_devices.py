@@ -19,7 +19,9 @@ def test_a_gpu_is_taken_where_there_is_one(monkeypatch, gpus):
         assert device_for("cuda:1") == torch.device("cuda", 1)
 
 
-@pytest.mark.parametrize(("asked", "word"), [("gpu", "write cpu, cuda"), ("cuda:2", "sees 2 GPUs"), ("", "write cpu")])
+@pytest.mark.parametrize(
+    ("asked", "word"), [("gpu", "write cpu, cuda"), ("cuda:2", "sees 2 GPUs"), ("", "write cpu"), ("meta", "write cpu")]
+)
 def test_a_device_that_is_not_there_is_named(monkeypatch, asked, word):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match=word):
