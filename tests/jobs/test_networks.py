@@ -47,11 +47,9 @@ def report_generator(network: nn.Module, z: Tensor) -> Tensor:
     return table.conv_t(3, 4, bias=False).tanh().out()
 
 
-def paper_features(
-    network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm", *, image_bias: bool = False
-) -> Table:
+def paper_features(network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm") -> Table:
     """Its mirror: no normalisation on the first layer, LeakyReLU."""
-    table = Table(network, x).conv(widths[0], 4, 2, 1, bias=image_bias).leaky()
+    table = Table(network, x).conv(widths[0], 4, 2, 1, bias=False).leaky()
     for width in widths[1:]:
         getattr(table.conv(width, 4, 2, 1, bias=False), norm)().leaky()
     return table
@@ -59,12 +57,6 @@ def paper_features(
 
 def paper_critic(network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm") -> Tensor:
     features = paper_features(network, x, widths, norm)
-    return features.dense(1, bias=False, shape=(1, widths[-1], 4, 4)).out().flatten()
-
-
-def our_critic(network: nn.Module, x: Tensor, widths: tuple[int, ...]) -> Tensor:
-    """The paper's, with a bias on the first layer."""
-    features = paper_features(network, x, widths, image_bias=True)
     return features.dense(1, bias=False, shape=(1, widths[-1], 4, 4)).out().flatten()
 
 
@@ -125,8 +117,8 @@ TABLES: dict[str, tuple[Forward, Forward]] = {
     "dcgan32_gwu": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),
     "dcgan64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
     "grow64": (lambda n, z: paper_generator(n, z, NARROWED[::-1]), lambda n, x: paper_critic(n, x, NARROWED)),
-    "faces64": (lambda n, z: paper_generator(n, z, HALF[::-1]), lambda n, x: our_critic(n, x, HALF)),
-    "faces128": (lambda n, z: paper_generator(n, z, HALF128[::-1]), lambda n, x: our_critic(n, x, HALF128)),
+    "faces64": (lambda n, z: paper_generator(n, z, HALF[::-1]), lambda n, x: paper_critic(n, x, HALF)),
+    "faces128": (lambda n, z: paper_generator(n, z, HALF128[::-1]), lambda n, x: paper_critic(n, x, HALF128)),
     "dcgan64_report": (report_generator, lambda n, x: paper_critic(n, x, W64)),
     "dcgan_mnist": (lambda n, z: paper_generator(n, z, W32[::-1], 1), lambda n, x: paper_critic(n, x, W32)),
     "dcgan_cifar10": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),

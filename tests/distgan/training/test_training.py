@@ -76,7 +76,12 @@ def trained(tiny, bars, tmp_path):
         adam = {"lr": 0.002, "betas": [0.5, 0.99]}
         spec = tiny(
             data={"shards": str(bars), "image_size": SIZE},
-            model={"generator": {"width": 8}, "critic": {"width": 8}, "latent_dim": 8, "condition": condition},
+            model={
+                "generator": {"width": 8},
+                "critic": {"width": 8, "image_bias": True},  # bright or dim is what it would be blind to
+                "latent_dim": 8,
+                "condition": condition,
+            },
             optimizer={"generator": adam, "critic": adam},
             training={
                 "batch_size": 32,
