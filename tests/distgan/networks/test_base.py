@@ -6,6 +6,7 @@ from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput
 from distgan.networks.layers import ConditionalBatchNorm2d, Layers
+from distgan.networks.normalisation import BatchNorm2d
 from tests.distgan.networks.conftest import enlarged, noise
 
 
@@ -20,10 +21,10 @@ class Plain(Generator):
 @pytest.mark.parametrize(
     ("given", "width", "norm"),
     [
-        (GeneratorInput(4), 4, nn.BatchNorm2d),
-        (GeneratorInput(4, 3), 7, nn.BatchNorm2d),
+        (GeneratorInput(4), 4, BatchNorm2d),
+        (GeneratorInput(4, 3), 7, BatchNorm2d),
         (GeneratorInput(4, 3, by_batchnorm=True), 4, ConditionalBatchNorm2d),
-        (GeneratorInput(4, 0, by_batchnorm=True), 4, nn.BatchNorm2d),
+        (GeneratorInput(4, 0, by_batchnorm=True), 4, BatchNorm2d),
     ],
 )
 def test_what_a_generator_is_given(given, width, norm):
@@ -33,7 +34,7 @@ def test_what_a_generator_is_given(given, width, norm):
     assert given.width == expected.shape[1] == width
     layer = given.batch_norm(5, eps=0.25)
     assert type(layer) is norm
-    assert (layer if norm is nn.BatchNorm2d else layer.norm).eps == 0.25
+    assert (layer if norm is BatchNorm2d else layer.norm).eps == 0.25
 
 
 def test_without_a_condition_labels_may_be_left_out():
