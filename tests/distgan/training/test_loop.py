@@ -552,6 +552,7 @@ def test_what_changes_no_number_may_change(tiny, tmp_path):
         "max_width": None,
         "layer_gain": "plain",
         "normalisation": "batch",
+        "image_bias": False,
         "minibatch_stddev": False,
     }
     assert spec.model.critic.rest == options
