@@ -12,8 +12,10 @@ state and the averages.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -23,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
 from distgan.data.conditions import label_names
@@ -33,17 +35,23 @@ from distgan.data.selection import select_samples, split_note
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.growing import grow, train_what_is_in_use
 from distgan.networks.layers import Residual
-from distgan.objectives import OBJECTIVES, Batch, Side, build_game
+from distgan.memory import Heap
+from distgan.objectives import OBJECTIVES, Batch, Game, Loss, Side, build_game
 from distgan.spec import Options, PrecisionName, RunSpec, SideOptimizerSpec, item_of, section_of
 from distgan.stages import Stage, Timetable
 from distgan.training.complete import complete
 from distgan.training.micro_batches import check_micro_batches, micro_batch_note
-from distgan.training.optimizers import OPTIMIZERS, build_optimizer
+from distgan.training.optimizers import OPTIMIZERS, build_optimizer, clip_gradients
 from distgan.training.precision import Precision
 from shards.errors import InputError
 from shards.index import Index
 
 CPU = torch.device("cpu")
+PROCESS = 584 * 2**20
+"""Bytes that a process on a CPU takes beside its tensors (torch 2.15, Python 3.12, x86): what a run of next to nothing
+took at most."""
+STEPS = 3
+"""Before the heap has got as large as it gets."""
 
 _NAMED: dict[str, tuple[str, Mapping[str, Any]]] = {
     "model.generator": ("name", GENERATORS),
@@ -133,9 +141,20 @@ class Memory:
     """Averages of the generator: the EMA and, where they are kept, two traces."""
     batch: int
     activations: dict[str, int]
-    """What each side keeps for the backward pass of a micro-batch."""
+    """What an update of each side takes at its fullest moment beside all these: what it keeps for the backward pass of a
+    micro-batch, what it needs in passing, and the generated images of the updates before."""
     total: int
-    """All of these, with the greater of the two sides' activations."""
+    """All of these, with the greater of the two sides' activations: what tensors take."""
+    unused: int
+    """On a CPU: what the C library holds between tensors."""
+    prefetched: int
+    """Batches that were read ahead, on the host."""
+    process: int
+    """On a CPU: Python, torch and the libraries, once they have trained a step."""
+    on_cpu: int
+    """What a worker's process on a CPU takes: ``total`` and the three."""
+    checkpoint: int
+    """The copy on the host that a checkpoint is written from, for as long as that takes."""
 
 
 @dataclass(frozen=True)
@@ -253,16 +272,29 @@ def _describe(spec: RunSpec, data: _Data, workers: int) -> Description:
                 grow(network, timetable, stage.faded_in)
                 train_what_is_in_use(network)
             images, at_once = (-(-stage.batch_size // parts) for parts in (workers, workers * micro_batches))
-            shapes = (image.channels, stage.size, stage.size), (data.labels,)
-            real = Batch(*(torch.empty(at_once, *shape) for shape in shapes))
-            critic_update = _critic_update(spec, game.critic, real, networks, precision)
-            generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
-            flops = critic_update[0], generator_update[0] if game.generator else None
+            shapes = ((images, image.channels, stage.size, stage.size), (images, data.labels))
+            update = _Updates(spec, game, networks, shapes, at_once, precision, kept["ema"])
+            flops = update.flops()
             steps.append(_step(stage, workers, micro_batches, *flops))
-            batch = sum(torch.empty(images, *shape).nbytes for shape in shapes)
-            activations = {"critic": critic_update[1], "generator": generator_update[1]}
-            total = sum(kept.values()) + batch + max(activations.values())
-            memory.append(Memory(named, images, at_once, **kept, batch=batch, activations=activations, total=total))
+            batch = sum(torch.empty(shape).nbytes for shape in shapes)
+            total = sum(kept.values()) + batch + max(update.activations.values())
+            prefetched = (spec.data.prefetch_batches + 1) * (math.prod(shapes[0]) + math.prod(shapes[1]))
+            memory.append(
+                Memory(
+                    named,
+                    images,
+                    at_once,
+                    **kept,
+                    batch=batch,
+                    activations=update.activations,
+                    total=total,
+                    unused=update.unused,
+                    prefetched=prefetched,
+                    process=PROCESS,
+                    on_cpu=total + update.unused + prefetched + PROCESS,
+                    checkpoint=kept["weights"] + kept["optimizer_state"] + kept["ema"],
+                )
+            )
     known = spec.in_images(data.samples) if data.samples else spec
     run, stages = _run(known, steps, data.samples)
     data.notes.extend([known.cut_short] if known.cut_short else [])
@@ -544,41 +576,134 @@ def _count(module: nn.Module) -> Parameters:
     return Parameters(trainable + statistics, trainable)
 
 
-def _critic_update(
-    spec: RunSpec, side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision
-) -> tuple[int, int]:
-    """What :func:`_update` says of the critic's side: FLOPs of the mean update, bytes of that which keeps the most."""
-    every = spec.objective.rest.get("penalty_every", 1)
-    side.at(0, 1)  # an update that has the penalties, and not at 0 images, where a weight may still be 0
-    flops, kept = _update(side, real, networks, precision)
-    if every == 1:
-        return flops, kept
-    side.at(1, 1)
-    without, _ = _update(side, real, networks, precision)
-    return round((flops + (every - 1) * without) / every), kept
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the storages of tensors from their making until nobody holds them any more.
 
-
-def _update(side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision) -> tuple[int, int]:
-    """FLOPs of a side's update, and bytes that it keeps for its backward pass.
-
-    What is there anyway (weights, statistics, the batch) is not counted again.
+    Args:
+        known: What is there already.
     """
-    here = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-    known = {tensor.untyped_storage()._cdata for tensor in (*here, *real)}
-    saved: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        """Bytes of what was made since and is alive, and the most that it was."""
+        self.heap = Heap()
+        self._storages: dict[int, Any] = {}
+        for tensor in known:
+            self._meet(tensor)
+        self.known, self.now, self.peak = self.now, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for each in tree_iter(out):
+            if isinstance(each, Tensor):
+                self._meet(each)
+        copies: list[Tensor] = []  # of weights, and of their gradient, in the layout that the convolution wants
+        if func._overloadpacket is torch.ops.aten.convolution:
+            copies = [args[1]]
+        elif func._overloadpacket is torch.ops.aten.convolution_backward:
+            copies = [args[2]] + ([out[1]] if out[1] is not None else [])
+        for block in [self.heap.take(copy.nbytes) for copy in copies]:
+            self.heap.give_back(block)
+        return out
+
+    def _meet(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            saved[storage._cdata] = storage  # held, so that no other gets its address
-        return tensor
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages or not size:
+            return
+        block = self.heap.take(size)
 
-    draw = Noise(0, torch.arange(len(real.images)), "description", precision.dtype)
-    with _FLOPs() as flops:  # type: ignore[no-untyped-call]
-        with saved_tensors_hooks(keep, lambda tensor: tensor), precision.autocast():
-            loss = side(real, draw)
-        loss.value.backward()
-    return flops.total, sum(storage.nbytes() for storage in saved.values())
+        def gone(_: object) -> None:
+            del self._storages[key]
+            self.heap.give_back(block)
+            self.now -= size
+
+        self._storages[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+class _Updates:
+    """Some steps of a stage, in the order and with what is held meanwhile as in training: what they cost."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        game: Game,
+        networks: tuple[nn.Module, nn.Module],
+        shapes: tuple[tuple[int, ...], ...],
+        at_once: int,
+        precision: Precision,
+        averages: int,
+    ) -> None:
+        self._spec, self._precision, self._at_once = spec, precision, at_once
+        self._every = spec.objective.rest.get("penalty_every", 1)
+        self._networks = dict(zip(("generator", "critic"), networks, strict=True))
+        self._optimizers = {
+            name: build_optimizer(getattr(spec.optimizer, name), network.parameters())
+            for name, network in self._networks.items()
+        }
+        self._flops: dict[str, list[int]] = {"critic": [], "generator": []}
+        peaks = {"critic": 0, "generator": 0}
+        here = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+        here.append(torch.empty(averages, dtype=torch.uint8))
+        held: dict[str, Loss] = {}  # as the loop does
+        with _Alive(here) as alive:
+            for _ in range(STEPS):
+                for repeat in range(1 if spec.objective.n_critic == self._every == 1 else 2):
+                    real = Batch(*(torch.empty(shape) for shape in shapes))
+                    alive.peak = alive.now
+                    game.critic.at(repeat, 1)  # the first has the penalties; at 0 images a weight may still be 0
+                    held["critic"] = self._descend(game.critic, real, "critic")
+                    peaks["critic"] = max(peaks["critic"], alive.peak)
+                if game.generator:
+                    alive.peak = alive.now
+                    held["generator"] = self._descend(game.generator, real, "generator")
+                    peaks["generator"] = max(peaks["generator"], alive.peak)
+        stated = sum(tensor.nbytes for tensor in real) + self._of_optimizers()
+        self.activations = {side: max(peak - stated, 0) for side, peak in peaks.items()}
+        """Bytes: as in :class:`Memory`."""
+        self.unused = max(alive.heap.peak - alive.known - max(peaks.values()), 0)
+        """Bytes: as in :class:`Memory`."""
+
+    def flops(self) -> tuple[int, int | None]:
+        """Of the critic's mean update and of the generator's, for a micro-batch."""
+        critic, generator = self._flops.values()
+        mean = critic[0] if self._every == 1 else round((critic[0] + (self._every - 1) * critic[1]) / self._every)
+        return mean, generator[0] if generator else None
+
+    def _of_optimizers(self) -> int:
+        """Bytes of all gradients and of all that optimizers remember, of parameters that are in use."""
+        tensors = [
+            tensor
+            for optimizer in self._optimizers.values()
+            for parameter, state in optimizer.state.items()
+            for tensor in (parameter, *state.values())
+            if isinstance(tensor, Tensor)
+        ]
+        return sum(tensor.nbytes for tensor in tensors)  # a gradient is as large as its parameter
+
+    def _descend(self, side: Side, real: Batch, name: str) -> Loss:
+        """One update, as :class:`~distgan.training.learner.Learner` does it; of many micro-batches, two."""
+        parts = -(-len(real.images) // self._at_once)
+        for each in side.trains:
+            self._optimizers[each].zero_grad(set_to_none=True)
+        losses: list[Loss] = []
+        for _ in range(min(parts, 2)):
+            with _FLOPs() as flops:  # type: ignore[no-untyped-call]
+                with self._precision.autocast():
+                    draw = Noise(0, torch.arange(self._at_once), "description", self._precision.dtype)
+                    loss: Loss = side(Batch(*(tensor[: self._at_once] for tensor in real)), draw)
+                loss.value.backward()
+            losses.append(loss._replace(value=loss.value.detach()))
+        self._flops[name].append(flops.total)
+        losses += [losses[0]._replace(fake=torch.empty_like(losses[0].fake)) for _ in range(parts - len(losses))]
+        for each in side.trains:
+            clip_gradients(getattr(self._spec.optimizer, each), list(self._networks[each].parameters()))
+            self._optimizers[each].step()
+        side.constrain()
+        return Loss.of_parts(losses, [self._at_once] * parts)
 
 
 def _bytes_of(network: nn.Module) -> int:
