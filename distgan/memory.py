@@ -50,13 +50,14 @@ class Block(NamedTuple):
 
 
 class Heap:
-    """What glibc's heap grows to, in bytes, where the tensors of a run are made and freed as they are on a CPU.
+    """What glibc's heap grows to, in bytes, where tensors are made and freed as a run on a CPU does it.
 
-    It follows glibc 2.36 with :func:`keep_freed_memory`: of the free blocks the smallest that will do is taken, and cut;
-    free neighbours become one; nothing goes back to the system but what is so large that the system is asked for it
-    (mallopt(3), and ``_int_malloc`` and ``_int_memalign`` in glibc's malloc.c). torch wants addresses that are multiples
-    of 64, for which glibc looks for a block that is larger than what it then hands out: so a tensor does not fit where
-    one of its size has been, and the heap grows to up to twice of what is alive. Small objects are left out.
+    It follows glibc 2.36 with :func:`keep_freed_memory` (mallopt(3); ``_int_malloc``, ``_int_memalign`` and
+    ``_int_free`` in malloc.c): of the free blocks the smallest that will do is taken, and cut; free neighbours become
+    one; nothing goes back to the system but what is so large that it came from there by itself. Tensors lie at multiples
+    of 64, for which glibc looks for a block that is larger than what it then hands out. So holes are left, and the heap
+    grows to up to twice of what is alive. Small objects, which move into such holes for good, are left out: heaps were
+    larger still.
     """
 
     def __init__(self) -> None:
