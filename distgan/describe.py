@@ -1,7 +1,7 @@
 """What a specification asks for, before anything is trained: layers, parameters, FLOPs, memory, steps, options.
 
-The networks and one update of each side are run on torch's fake tensors, which have shapes and types but no numbers, so
-that any size is described in seconds and without its memory.
+The networks and some steps are run on torch's fake tensors, which have shapes and types but no numbers, so that any
+size is described in seconds and without its memory.
 
 FLOPs are those of convolutions and matrix products, a multiplication and an addition being two; what else a network
 does is little beside them. Memory is what tensors take at the fullest moment of a step, each followed from its making
@@ -594,7 +594,7 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         """Bytes of what was made since and is alive, and the most that it was."""
         self.heap = Heap()
@@ -667,6 +667,8 @@ class _Updates:
             name: build_optimizer(getattr(spec.optimizer, name), parameters)
             for name, parameters in self._parameters.items()
         }
+        for optimizer in self._optimizers.values():
+            optimizer.zero_grad(set_to_none=True)  # those of an earlier stage
         every = spec.objective.rest.get("penalty_every", 1)
         critic_updates = 1 if spec.objective.n_critic == every == 1 else 2  # more are as the second is
         sides = [("critic", game.critic, update) for update in range(critic_updates)]

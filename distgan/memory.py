@@ -54,10 +54,10 @@ class Heap:
 
     It follows glibc 2.36 with :func:`keep_freed_memory` (mallopt(3); ``_int_malloc``, ``_int_memalign`` and
     ``_int_free`` in malloc.c): of the free blocks the smallest that will do is taken, and cut; free neighbours become
-    one; nothing goes back to the system but what is so large that it came from there by itself. Tensors lie at multiples
-    of 64, for which glibc looks for a block that is larger than what it then hands out. So holes are left, and the heap
-    grows to up to twice of what is alive. Small objects, which move into such holes for good, are left out: heaps were
-    larger still.
+    one; nothing goes back to the system but what is so large that it came from there by itself. Tensors lie at
+    multiples of 64, for which glibc looks for a block that is larger than what it then hands out. So holes are left,
+    and the heap grows to up to twice what is alive. Small objects, which move into such holes for good, are left out:
+    heaps were larger still.
     """
 
     def __init__(self) -> None:
