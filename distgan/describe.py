@@ -6,7 +6,7 @@ size is described in seconds and without its memory.
 FLOPs are those of convolutions and matrix products, a multiplication and an addition being two; what else a network
 does is little beside them. Memory is what tensors take at the fullest moment of a step, each followed from its making
 to its end. On a GPU the driver's context and the libraries' workspaces come on top of it; on a CPU, what is said apart.
-Processes on a CPU were found to take 1 to 13 % more than is said of them. While a checkpoint is written the host holds
+Processes on a CPU were found to take 1 to 15 % more than is said of them. While a checkpoint is written the host holds
 a copy of the weights, the optimizers' state and the averages.
 """
 
