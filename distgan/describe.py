@@ -1,20 +1,23 @@
 """What a specification asks for, before anything is trained: layers, parameters, FLOPs, memory, steps, options.
 
-The networks and one update of each side are run on torch's fake tensors, which have shapes and types but no numbers, so
-that any size is described in seconds and without its memory.
+The networks and some steps are run on torch's fake tensors, which have shapes and types but no numbers, so that any
+size is described in seconds and without its memory.
 
 FLOPs are those of convolutions and matrix products, a multiplication and an addition being two; what else a network
-does is little beside them. Memory is what a step cannot do without; a library's workspaces and what a backward pass
-needs in passing come on top of it. While a checkpoint is written the host holds a copy of the weights, the optimizers'
-state and the averages.
+does is little beside them. Memory is what tensors take at the fullest moment of a step, each followed from its making
+to its end. On a GPU the driver's context and the libraries' workspaces come on top of it; on a CPU, what is said apart.
+Processes on a CPU were found to take 1 to 15 % more than is said of them. While a checkpoint is written the host holds
+a copy of the weights, the optimizers' state and the averages.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from textwrap import wrap
@@ -23,28 +26,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
 from distgan.data.conditions import label_names
 from distgan.data.noise import Noise
 from distgan.data.selection import select_samples, split_note
+from distgan.memory import Heap
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.convolutions import take_torchs_own
 from distgan.networks.growing import grow, train_what_is_in_use
 from distgan.networks.layers import Residual
-from distgan.objectives import OBJECTIVES, Batch, Side, build_game
+from distgan.objectives import OBJECTIVES, Batch, Game, Loss, Side, build_game
 from distgan.spec import Options, PrecisionName, RunSpec, SideOptimizerSpec, item_of, section_of
 from distgan.stages import Stage, Timetable
 from distgan.training.complete import complete
 from distgan.training.micro_batches import check_micro_batches, micro_batch_note
-from distgan.training.optimizers import OPTIMIZERS, build_optimizer
+from distgan.training.optimizers import OPTIMIZERS, build_optimizer, clip_gradients
 from distgan.training.precision import Precision
 from shards.errors import InputError
 from shards.index import Index
 
 CPU = torch.device("cpu")
+PROCESS = 584 * 2**20
+"""Bytes that a process on a CPU takes beside its tensors: the most that training a network of next to nothing took,
+with torch 2.15 for CUDA, which is 33 MiB more than before its first step."""
+STEPS = 3
+"""After so many the C library's heap hardly grows any more: with ``dcgan64``, by 2 % in five."""
 
 _NAMED: dict[str, tuple[str, Mapping[str, Any]]] = {
     "model.generator": ("name", GENERATORS),
@@ -134,9 +143,20 @@ class Memory:
     """Averages of the generator: the EMA and, where they are kept, two traces."""
     batch: int
     activations: dict[str, int]
-    """What each side keeps for the backward pass of a micro-batch."""
+    """What an update of each side takes at its fullest moment beside all these: what it keeps for the backward pass of
+    a micro-batch, what it needs in passing, and the generated images of the updates before."""
     total: int
-    """All of these, with the greater of the two sides' activations."""
+    """All of these, with the greater of the two sides' activations: what tensors take."""
+    unused: int
+    """On a CPU: what the C library holds between tensors."""
+    prefetched: int
+    """Batches that were read ahead, on the host."""
+    process: int
+    """On a CPU: Python, torch and the libraries, once they have trained a step."""
+    on_cpu: int
+    """What a worker's process on a CPU takes: ``total`` and the three."""
+    checkpoint: int
+    """The copy on the host that a checkpoint is written from, for as long as that takes."""
 
 
 @dataclass(frozen=True)
@@ -256,16 +276,29 @@ def _describe(spec: RunSpec, data: _Data, workers: int) -> Description:
                 grow(network, timetable, stage.faded_in)
                 train_what_is_in_use(network)
             images, at_once = (-(-stage.batch_size // parts) for parts in (workers, workers * micro_batches))
-            shapes = (image.channels, stage.size, stage.size), (data.labels,)
-            real = Batch(*(torch.empty(at_once, *shape) for shape in shapes))
-            critic_update = _critic_update(spec, game.critic, real, networks, precision)
-            generator_update = _update(game.generator, real, networks, precision) if game.generator else (0, 0)
-            flops = critic_update[0], generator_update[0] if game.generator else None
-            steps.append(_step(stage, workers, micro_batches, *flops))
-            batch = sum(torch.empty(images, *shape).nbytes for shape in shapes)
-            activations = {"critic": critic_update[1], "generator": generator_update[1]}
-            total = sum(kept.values()) + batch + max(activations.values())
-            memory.append(Memory(named, images, at_once, **kept, batch=batch, activations=activations, total=total))
+            shapes = ((images, image.channels, stage.size, stage.size), (images, data.labels))
+            updates = _Updates(spec, game, networks, shapes, at_once, precision, kept["ema"])
+            steps.append(_step(stage, workers, micro_batches, *updates.flops))
+            batch = sum(torch.empty(shape).nbytes for shape in shapes)
+            total = sum(kept.values()) + batch + max(updates.activations.values())
+            # Bytes of pixels and labels; one more than wait is in the thread's hands.
+            prefetched = (spec.data.prefetch_batches + 1) * sum(map(math.prod, shapes))
+            memory.append(
+                Memory(
+                    named,
+                    images,
+                    at_once,
+                    **kept,
+                    batch=batch,
+                    activations=updates.activations,
+                    total=total,
+                    unused=updates.unused,
+                    prefetched=prefetched,
+                    process=PROCESS,
+                    on_cpu=total + updates.unused + prefetched + PROCESS,
+                    checkpoint=kept["weights"] + kept["optimizer_state"] + kept["ema"],
+                )
+            )
     known = spec.in_images(data.samples) if data.samples else spec
     run, stages = _run(known, steps, data.samples)
     data.notes.extend([known.cut_short] if known.cut_short else [])
@@ -414,6 +447,15 @@ def description_text(description: Description) -> str:
         "total": memory.total,
     }
     lines += _table([(name, _bytes(size)) for name, size in parts.items()])
+    parts = {
+        "those tensors": memory.total,
+        "what the C library holds between them": memory.unused,
+        "batches read ahead": memory.prefetched,
+        "Python, torch and the libraries": memory.process,
+        "total": memory.on_cpu,
+        "a copy, while a checkpoint is written": memory.checkpoint,
+    }
+    lines += ["", "memory of its process, on a CPU", *_table([(name, _bytes(size)) for name, size in parts.items()])]
     in_which = " in the last stage" if description.stages else ""
     epochs = (
         f"; {run.steps_per_epoch:,.1f} an epoch of {run.samples:,}{in_which}, {run.epochs:,.1f} epochs"
@@ -547,41 +589,150 @@ def _count(module: nn.Module) -> Parameters:
     return Parameters(trainable + statistics, trainable)
 
 
-def _critic_update(
-    spec: RunSpec, side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision
-) -> tuple[int, int]:
-    """What :func:`_update` says of the critic's side: FLOPs of the mean update, bytes of that which keeps the most."""
-    every = spec.objective.rest.get("penalty_every", 1)
-    side.at(0, 1)  # an update that has the penalties, and not at 0 images, where a weight may still be 0
-    flops, kept = _update(side, real, networks, precision)
-    if every == 1:
-        return flops, kept
-    side.at(1, 1)
-    without, _ = _update(side, real, networks, precision)
-    return round((flops + (every - 1) * without) / every), kept
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the storages of tensors from their making until nobody holds them any more.
 
-
-def _update(side: Side, real: Batch, networks: tuple[nn.Module, nn.Module], precision: Precision) -> tuple[int, int]:
-    """FLOPs of a side's update, and bytes that it keeps for its backward pass.
-
-    What is there anyway (weights, statistics, the batch) is not counted again.
+    Args:
+        known: What is there already.
     """
-    here = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-    known = {tensor.untyped_storage()._cdata for tensor in (*here, *real)}
-    saved: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        """Bytes of what was made since and is alive, and the most that it was."""
+        self.heap = Heap()
+        self._storages: dict[int, Any] = {}
+        for tensor in known:
+            self._meet(tensor)
+        self.known, self.now, self.peak = self.now, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.prim.device.default:  # which fake tensors are asked more often than anything else
+            return out
+        for each in tree_iter(out):
+            if isinstance(each, Tensor):
+                self._meet(each)
+        copies: list[Tensor] = []  # of weights, and of their gradient, in the layout that the convolution wants
+        if func._overloadpacket is torch.ops.aten.convolution:
+            copies = [args[1]]
+        elif func._overloadpacket is torch.ops.aten.convolution_backward:
+            copies = [args[2]] + ([out[1]] if out[1] is not None else [])
+        for block in [self.heap.take(copy.nbytes) for copy in copies]:
+            self.heap.give_back(block)
+        return out
+
+    def _meet(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            saved[storage._cdata] = storage  # held, so that no other gets its address
-        return tensor
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages or not size:
+            return
+        block = self.heap.take(size)
 
-    draw = Noise(0, torch.arange(len(real.images)), "description", precision.dtype)
-    with _FLOPs() as flops:  # type: ignore[no-untyped-call]
-        with saved_tensors_hooks(keep, lambda tensor: tensor), precision.autocast():
-            loss = side(real, draw)
-        loss.value.backward()
-    return flops.total, sum(storage.nbytes() for storage in saved.values())
+        def gone(_: object) -> None:
+            del self._storages[key]
+            self.heap.give_back(block)
+            self.now -= size
+
+        self._storages[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+class _Updates:
+    """Some steps of a stage on fake tensors, in the order and with what is held meanwhile as in training: their cost.
+
+    Args:
+        spec: The run.
+        game: Its sides.
+        networks: The generator and the critic.
+        shapes: Of this worker's images and of their labels.
+        at_once: How many images a micro-batch has.
+        precision: Of the run.
+        averages: Bytes of the generator's averages.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        game: Game,
+        networks: tuple[nn.Module, nn.Module],
+        shapes: tuple[tuple[int, ...], ...],
+        at_once: int,
+        precision: Precision,
+        averages: int,
+    ) -> None:
+        self._spec, self._precision, self._at_once = spec, precision, at_once
+        self._parameters = {
+            name: list(network.parameters()) for name, network in zip(("generator", "critic"), networks, strict=True)
+        }
+        self._optimizers = {
+            name: build_optimizer(getattr(spec.optimizer, name), parameters)
+            for name, parameters in self._parameters.items()
+        }
+        for optimizer in self._optimizers.values():
+            optimizer.zero_grad(set_to_none=True)  # those of an earlier stage
+        every = spec.objective.rest.get("penalty_every", 1)
+        critic_updates = 1 if spec.objective.n_critic == every == 1 else 2  # more are as the second is
+        sides = [("critic", game.critic, update) for update in range(critic_updates)]
+        sides += [("generator", game.generator, 0)] if game.generator else []
+        peaks = {"critic": 0, "generator": 0}
+        flops: list[int] = []
+        here = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+        here.append(torch.empty(averages, dtype=torch.uint8))
+        held: dict[str, Loss] = {}  # as the loop does, with the images that were generated
+        with _Alive(here) as alive:
+            for step in range(STEPS):
+                for name, side, update in sides:
+                    if name == "critic":
+                        real = Batch(*(torch.empty(shape) for shape in shapes))
+                    alive.peak = alive.now
+                    # The first has the penalties; at 0 images a weight may still be 0.
+                    side.at(update, 1)
+                    with _FLOPs() if step == 0 else nullcontext() as counted:  # type: ignore[no-untyped-call]
+                        held[name] = self._descend(side, real)
+                    peaks[name] = max(peaks[name], alive.peak)
+                    flops += [counted.total // self._passes(real)] if counted else []
+            stated = sum(tensor.nbytes for tensor in (*real, *self._tensors()))
+        of_critic = flops[0] if every == 1 else round((flops[0] + (every - 1) * flops[1]) / every)
+        self.flops = of_critic, flops[-1] if game.generator else None
+        """Of the critic's mean update and of the generator's, for a micro-batch."""
+        self.activations = {side: max(peak - stated, 0) for side, peak in peaks.items()}
+        """Bytes: as in :class:`Memory`."""
+        self.unused = max(alive.heap.peak - alive.known - max(peaks.values()), 0)
+        """Bytes: as in :class:`Memory`."""
+
+    def _tensors(self) -> Iterator[Tensor]:
+        """All gradients and all that optimizers remember. After a step gradients are there."""
+        for name, optimizer in self._optimizers.items():
+            yield from (each.grad for each in self._parameters[name] if each.grad is not None)
+            for state in optimizer.state.values():
+                yield from (each for each in state.values() if isinstance(each, Tensor))
+
+    def _passes(self, real: Batch) -> int:
+        """How many micro-batches are dealt with: more are as the second is."""
+        return min(-(-len(real.images) // self._at_once), 2)
+
+    def _descend(self, side: Side, real: Batch) -> Loss:
+        """One update, as :class:`~distgan.training.learner.Learner` does it."""
+        for name in side.trains:
+            self._optimizers[name].zero_grad(set_to_none=True)
+        parts = -(-len(real.images) // self._at_once)
+        losses = [self._add_gradients(side, real) for _ in range(self._passes(real))]
+        losses += [losses[0]._replace(fake=torch.empty_like(losses[0].fake)) for _ in range(parts - len(losses))]
+        for name in side.trains:
+            clip_gradients(getattr(self._spec.optimizer, name), self._parameters[name])
+            self._optimizers[name].step()
+        side.constrain()
+        return Loss.of_parts(losses, [self._at_once] * parts)
+
+    def _add_gradients(self, side: Side, real: Batch) -> Loss:
+        """Those of a micro-batch."""
+        draw = Noise(0, torch.arange(self._at_once), "description", self._precision.dtype)
+        with self._precision.autocast():
+            loss: Loss = side(Batch(*(tensor[: self._at_once] for tensor in real)), draw)
+        loss.value.backward()  # type: ignore[no-untyped-call]
+        return loss._replace(value=loss.value.detach())
 
 
 def _bytes_of(network: nn.Module) -> int:
