@@ -19,6 +19,7 @@ from distgan.data.conditions import LabelDistribution
 from distgan.describe import Description, _Alive, describe, description_text, options, options_text, schema, to_json
 from distgan.launch.local import train_locally
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
+from distgan.networks.convolutions import take_torchs_own
 from distgan.objectives import OBJECTIVES, Batch, Loss
 from distgan.spec import Cosine, RunSpec, load_spec
 from distgan.training.complete import complete
@@ -241,6 +242,8 @@ def test_memory_is_what_real_tensors_take(sections):
     labels = LabelDistribution.of(names, np.zeros((4, len(names)), np.int8))
     size = spec.data.image_size
     learner = Learner(spec, ImageShape(3, size), Workers.alone(CPU), labels)
+    take_torchs_own(learner.generator)  # as on any device
+    take_torchs_own(learner.critic)
     dtype = learner.precision.dtype
     networks = (learner.generator, learner.critic, learner._ema.network)
     weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
