@@ -414,8 +414,9 @@ def losses(rank, world_size, spec, steps):
 @pytest.mark.parametrize(
     ("name", "precision", "steps", "tolerance"),
     [
-        *[("dcgan64", "float32", 1, 1e-5), ("vae64", "float32", 1, 1e-5)],
-        ("wgan_gp64", "float32", 1, 1e-2),  # five updates of the critic come before its generator's first loss
+        ("vae64", "float32", 1, 1e-5),
+        ("dcgan64", "float32", 1, 1e-3),  # an update of the critic comes before its generator's first loss
+        ("wgan_gp64", "float32", 1, 1e-2),  # and here five
         *[(name, "float64", 3, 1e-9) for name in ("dcgan64", "vae64", "wgan_gp64")],
     ],
 )
