@@ -13,6 +13,7 @@ from distgan.bench.speed import random_batch
 from distgan.data.noise import Noise
 from distgan.describe import _FLOPs, describe
 from distgan.networks import ImageShape
+from distgan.networks.convolutions import take_torchs_own
 from distgan.objectives import Side
 from distgan.objectives.adversarial import CriticSide
 from distgan.training.ema import EMA
@@ -26,6 +27,8 @@ LAYER = {"width": 2, "normalisation": "layer"}
 class Training:
     def __init__(self, spec: Any) -> None:
         self.learner = Learner(spec, ImageShape(3, 16), Workers.alone(CPU))
+        for network in (self.learner.generator, self.learner.critic):
+            take_torchs_own(network)  # whose FLOPs are told
         self.real = random_batch(self.learner)
 
     def step(self) -> None:

@@ -138,9 +138,9 @@ def losses(tiny, monkeypatch) -> Callable[..., Iterator[tuple[Losses, Losses]]]:
         learner, textbook = Learner(spec, image, Workers.alone(CPU)), TEXTBOOKS[game](spec, image, CPU)
 
         class Named:
-            def __init__(self, seed: int, slots: Tensor, update: str, dtype: torch.dtype) -> None:
+            def __init__(self, seed: int, slots: Tensor, update: Callable[[], str], dtype: torch.dtype) -> None:
                 # The tutorial's generator is judged by the images that its critic has learnt from.
-                self.update = update.replace("generator", "critic") if game == "bce" else update
+                self.update = update().replace("generator", "critic") if game == "bce" else update()
 
             def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
                 return normal(self.update, COUNT, *shape)
