@@ -1,6 +1,7 @@
-"""How GPUs multiply float32: in TF32, which rounds factors to 10 bits of mantissa, or as it is.
+"""How GPUs multiply: float32 in TF32, which rounds factors to 10 bits of mantissa, or as it is; by which algorithms.
 
-torch has TF32 off for matrix products and on for convolutions, unless it is told otherwise.
+torch has TF32 off for matrix products and on for convolutions, and takes cuDNN's word for which algorithm is fastest,
+unless it is told otherwise.
 """
 
 from __future__ import annotations
@@ -27,6 +28,20 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+@contextmanager
+def convolutions_of_fixed_shapes() -> Iterator[None]:
+    """A block in which cuDNN tries its algorithms on the first convolution of each shape, and keeps to the fastest.
+
+    Worth it where the same shapes come again and again. Then all is as before: this is a setting of the process.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def has_tf32(device: torch.device) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from distgan.memory import keep_freed_memory
-from distgan.products import float32_products, has_tf32
+from distgan.products import convolutions_of_fixed_shapes, float32_products, has_tf32
 from distgan.spec import PrecisionName
 from shards.errors import InputError
 
@@ -52,14 +53,19 @@ class Precision:
         """The context that forward passes run in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.name == "bfloat16")
 
-    def products(self) -> AbstractContextManager[None]:
-        """The context that training computes in: ``float32`` without TF32, ``tfloat32`` with it.
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """The context that training computes in: on a GPU, ``float32`` without TF32, ``tfloat32`` with it.
 
-        What bfloat16 leaves in float32, such as penalties, is as torch has it: with TF32 in a GPU's convolutions.
+        What bfloat16 leaves in float32, such as penalties, is as torch has it: with TF32 in a GPU's convolutions. These
+        go by the fastest of cuDNN's algorithms, as a step's shapes are those of the step before.
         """
-        if self.device.type != "cuda" or self.name not in ("float32", "tfloat32"):
-            return nullcontext()
-        return float32_products(tf32=self.name == "tfloat32")
+        with ExitStack() as settings:
+            if self.device.type == "cuda":
+                settings.enter_context(convolutions_of_fixed_shapes())
+                if self.name in ("float32", "tfloat32"):
+                    settings.enter_context(float32_products(tf32=self.name == "tfloat32"))
+            yield
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -67,6 +67,17 @@ def test_other_settings_stay_as_torch_has_them(name, device):
     before = products()
     with Precision(name, device).products():
         assert products() == before
+
+
+@pytest.mark.parametrize("benchmarked", [False, True])
+@pytest.mark.parametrize(("name", "device"), [("bfloat16", CUDA), ("float32", CUDA), ("float32", CPU)])
+def test_a_gpu_has_cudnn_choose_by_trying_while_it_trains(monkeypatch, name, device, benchmarked):
+    """Also where an error ends it, and whatever somebody has set for the rest of the process."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", benchmarked)
+    with suppress(KeyError), Precision(name, device).products():
+        assert torch.backends.cudnn.benchmark == (benchmarked or device == CUDA)
+        raise KeyError
+    assert torch.backends.cudnn.benchmark == benchmarked
 
 
 def test_all_that_trains_is_computed_in_these_products(tiny, monkeypatch):
