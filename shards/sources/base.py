@@ -114,8 +114,9 @@ def recognised_text(found: Recognised, channels: int) -> str:
 
 
 def _listed(counts: Mapping[str, int], form: str = "{name} {count:,}", most: int = 12) -> str:
-    """Numbers by name, the first of them."""
-    shown = [form.format(name=name, count=count) for name, count in list(counts.items())[:most]]
+    """Numbers by name, the first of them. A name with a comma is quoted, as ``--where`` takes it."""
+    first = [(f'"{name}"' if "," in name else name, count) for name, count in list(counts.items())[:most]]
+    shown = [form.format(name=name, count=count) for name, count in first]
     return ", ".join(shown) + (f", and {len(counts) - most} more" if len(counts) > most else "")
 
 

@@ -203,7 +203,7 @@ def read(path: Path) -> tuple[Classifier, Known]:
         network = Classifier(known.channels, known.size, len(known.attributes) + len(known.classes))
         network.load_state_dict(load_tensors(path.read_bytes()))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(f"cannot read {path}: {error.strerror or str(error).partition(': ')[0]}") from None
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     frozen(network)

@@ -227,7 +227,7 @@ def test_strength_0_is_the_picture_itself(checkpoint, known, tmp_path, monkeypat
         ({"out": "a.avi"}, r"\.png for a picture"),
         ({"steps": 1}, "--steps 2"),
         ({"count": 3}, "--count 20"),
-        ({"classifier": "nowhere.safetensors"}, "cannot read|nowhere"),
+        ({"classifier": "nowhere.safetensors"}, "^cannot read nowhere.safetensors: No such file or directory$"),
     ],
 )
 def test_bad_input(checkpoint, known, tmp_path, options, said):

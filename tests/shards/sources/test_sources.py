@@ -362,6 +362,11 @@ def test_the_text_says_all_of_it(tmp_path):
         assert part in text
 
 
+def test_a_class_with_a_comma_is_named_as_where_takes_it(tmp_path):
+    found = open_source(write(tmp_path / "it", "folder", photos("Smith, John/1.jpg", "b/1.jpg"))).recognised
+    assert '2: "Smith, John" 1, b 1' in recognised_text(found, 3)
+
+
 NAMES = st.sampled_from(
     ["a", "b", "train", "test", "images", "masks", "00000", "1", "__MACOSX", ".hidden", "x y", "ü", "labels", "cat"]
 )
