@@ -31,6 +31,7 @@ __all__ = [
     "ImageShape",
     "build_networks",
     "complete_model",
+    "critic_options",
 ]
 
 N = TypeVar("N", bound=nn.Module, covariant=True)
@@ -109,13 +110,22 @@ def complete_model(spec: ModelSpec) -> ModelSpec:
         InputError: An unknown network or a wrong option.
     """
     generator = _options(spec.generator, GENERATORS, "model.generator").model_dump()
-    critic = _options(spec.critic, {**CRITICS, **ENCODERS}, "model.critic").model_dump()
+    critic = critic_options(spec.critic).model_dump()
     return spec.model_copy(
         update={
             "generator": NetworkSpec(name=spec.generator.name, **generator),
             "critic": NetworkSpec(name=spec.critic.name, **critic),
         }
     )
+
+
+def critic_options(spec: NetworkSpec) -> Options:
+    """The options of ``model.critic``, an encoder's where that is what it is.
+
+    Raises:
+        InputError: An unknown network or a wrong option.
+    """
+    return _options(spec, {**CRITICS, **ENCODERS}, "model.critic")
 
 
 def _build(

@@ -94,6 +94,11 @@ class CriticOptions(_WidthOptions):
     """Tell the last strided convolution how much the images of a batch differ (Karras et al. 2018): of all workers'
     images. The slope of a gradient penalty is then that of the sum of all outputs in each image."""
 
+    @property
+    def blind_to_contrast(self) -> bool:
+        """Whether what it says of images stays the same when all of them have another contrast."""
+        return not self.image_bias and self.normalisation in ("batch", "layer", "instance")
+
     @model_validator(mode="after")
     def _possible(self) -> CriticOptions:
         check_layer_gain(self.layer_gain, self.normalisation)

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from distgan.networks import critic_options
+from distgan.networks.dcgan import CriticOptions
 from distgan.objectives import objective_options
 from distgan.objectives.relativistic import RelativisticOptions
 from distgan.spec import RunSpec, value_at
@@ -48,7 +50,7 @@ class Advice:
 
     def __init__(self, spec: RunSpec, samples: int, remembered: Mapping[str, Any] | None = None) -> None:
         self._spec = spec
-        self._objective = objective_options(spec.objective)
+        self._critic, self._objective = critic_options(spec.model.critic), objective_options(spec.objective)
         self._samples = samples
         state = remembered or {}
         self._heard: int = state.get("heard", 0)  # images, at the last log step
@@ -168,11 +170,17 @@ class Advice:
         if self._streak("alike", mean <= ALIKE * self._most) < ALIKE_FOR:
             return None
         remedy = "a narrower critic" if self._spec.augmentation.on else f"augmentation ({_ALL_KINDS})"
-        return (
+        said = (
             f"the generated images become more alike: {mean:.0%} as diverse as the data's over the last {images:,} "
             f"images, and {self._most:.0%} before. An earlier generator may be the better one (training.keep_best and "
-            f"training.keep_generator_every_images keep some); what may help is more images, or {remedy}"
+            "training.keep_generator_every_images keep some); "
         )
+        if isinstance(self._critic, CriticOptions) and self._critic.blind_to_contrast:
+            return (
+                f"{said}if their contrast fades, which this critic cannot see, a new run with "
+                f"model.critic.image_bias=true keeps it; else what may help is more images, or {remedy}"
+            )
+        return f"{said}what may help is more images, or {remedy}"
 
     def _streak(self, what: str, going_on: bool) -> int:
         """For how many times in a row something has been so, this one included."""

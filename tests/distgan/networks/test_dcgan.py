@@ -37,12 +37,15 @@ def test_at_32_pixels_they_have_what_their_layers_say():
         assert counts == (critic + 4 * (128 + 256), critic + 2 * (128 + 256))
 
 
+@pytest.mark.parametrize("normalisation", ["batch", "layer", "instance", "none"])
 @pytest.mark.parametrize("image_bias", [False, True])
-def test_a_bias_lets_the_critic_see_how_strong_a_batch_s_contrast_is(image_bias):
-    """BatchNorm takes off whatever only scales its batch; no gradient leads to another contrast then."""
-    critic = enlarged(dcgan_critic(CriticOptions(width=8, image_bias=image_bias), ImageShape(3, 16), 0))
+def test_which_critics_see_how_strong_the_contrast_of_their_images_is(normalisation, image_bias):
+    """A norm takes off whatever only scales what comes in; no gradient leads to another contrast then."""
+    options = CriticOptions(width=8, normalisation=normalisation, image_bias=image_bias)
+    assert options.blind_to_contrast == (not image_bias and normalisation != "none")
+    critic = enlarged(dcgan_critic(options, ImageShape(3, 16), 0))
     for layer in critic.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, (nn.BatchNorm2d, nn.GroupNorm)):
             layer.eps = 1e-30
     images = noise(4, 3, 16, 16)
     points = images.clone().requires_grad_(True)
@@ -50,7 +53,7 @@ def test_a_bias_lets_the_critic_see_how_strong_a_batch_s_contrast_is(image_bias)
     (slopes,) = torch.autograd.grad(outputs.square().sum(), points)
     along, size = float((slopes * images).sum()), float(slopes.norm() * images.norm())
     fainter = critic(images / 2)
-    if image_bias:
+    if not options.blind_to_contrast:
         assert abs(along) > 1e-5 * size
         assert (fainter - outputs).abs().max() > 1e-3
     else:
