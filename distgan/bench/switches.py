@@ -2,8 +2,8 @@
 
 To add a switch: a line in :data:`SWITCHES`.
 
-The two sides of a switch take turns on random images, in one process; its gain is that of their rounds, in each of which
-one is compared with the other. Then both train on images, from some seeds, and their losses are compared: a
+The two sides of a switch take turns on random images, in one process; its gain is that of their rounds, in each of
+which one is compared with the other. Then both train on images, from some seeds, and their losses are compared: a
 switch that moves them no further than another seed does has changed nothing that anybody could see.
 """
 
@@ -35,6 +35,7 @@ from distgan.spec import ClusterSpec, DataSpec, RunSpec, make_spec
 from distgan.training.complete import complete
 from distgan.training.graphs import BACKENDS
 from distgan.training.learner import Learner
+from distgan.training.micro_batches import micro_batch_note
 from distgan.training.precision import Precision, computes_in_bfloat16
 from distgan.training.workers import Workers
 from shards.errors import InputError
@@ -247,7 +248,7 @@ class _Bench:
         self._vectors = label_vectors(spec.model.condition, self._index, self._kept)
         self._labels = LabelDistribution.of(label_names(spec.model.condition, self._index), self._vectors)
         # What is left open is what it will be, so that equal runs are known to be.
-        settled = {"precision": Precision(spec.training.precision, self.device).name}
+        settled: dict[str, Any] = {"precision": Precision(spec.training.precision, self.device).name}
         if spec.training.compile == "auto":
             settled["compile"] = "off"
         self.base = complete(spec).in_images(len(self._kept)).with_training(**settled)
@@ -296,12 +297,14 @@ class _Bench:
         return learner
 
     def _speed(self, off: RunSpec, on: RunSpec, told: Progress) -> tuple[Speed, list[str]]:
-        """How fast both are, and what the one that is on says of itself."""
+        """How fast both are, and what should be known of the one that is on, in sentences."""
         learners = {"off": self._learner(off), "on": self._learner(on)}
         works = {side: Training(each, each.stage).as_work(self._round_seconds) for side, each in learners.items()}
         done = iter(range(1, ROUNDS + 1))
         rounds = rates_of_rounds(self.device, works, lambda: told(next(done), ROUNDS))
-        return Speed.of(rounds), learners["on"].news()
+        learner = learners["on"]
+        told_of_parts = micro_batch_note(on, learner.generator, learner.critic)
+        return Speed.of(rounds), [*learner.news(), *([told_of_parts] if told_of_parts else [])]
 
     def _compared(self, off: RunSpec, on: RunSpec, told: Progress) -> dict[str, Loss]:
         """Both sides' losses, over whole cycles from one penalty to the next, which is not of every update."""
