@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distgan.bench.speed import ROUNDS, Training, machine_of, rates_of_rounds
+from distgan.bench.speed import ROUNDS, Training, machine_of, random_labels, rates_of_rounds
 from distgan.bench.tables import markdown_table
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.prefetch import Batches
@@ -230,7 +230,10 @@ def bench_switches(
         if name not in SWITCHES:
             raise InputError(f"there is no switch {name!r}; {near(name, SWITCHES)}")
     chosen = [name for name in SWITCHES if not only or name in only]
-    with _with_images(spec or RunSpec(name="bench", data=DataSpec(shards="")), bars) as (run, images):
+    spec = spec or RunSpec(name="bench", data=DataSpec(shards=""))
+    # What is wrong with the run itself is said at once.
+    Learner(spec, ImageShape.of(spec, 3), Workers.alone(local_device()), random_labels(spec))
+    with _with_images(spec, bars) as (run, images):
         bench = _Bench(run, steps, seeds, bars, round_seconds)
         lines = [bench.line(name, f"{place}/{len(chosen)} {name}") for place, name in enumerate(chosen, 1)]
     base = bench.base
@@ -252,11 +255,10 @@ class _Bench:
         if spec.training.compile == "auto":
             settled["compile"] = "off"
         self.base = complete(spec).in_images(len(self._kept)).with_training(**settled)
-        self._learner(self.base)  # what is wrong with the run itself is said at once
         self._losses: dict[str, dict[str, Tensor]] = {}
 
     def line(self, name: str, title: str) -> Line:
-        """Measure a switch."""
+        """Measure a switch; its progress bars have the title."""
         switch = SWITCHES[name]
         on = switch.on_of(self.base)
         line = Line(name, switch.field, switch.off, on)
@@ -338,7 +340,7 @@ class _Bench:
                     real = next(batches)
                     losses.append(learner.update_critic(real, repeat).value)
                 critic.append(torch.stack(losses).mean())
-                if loss := learner.update_generator(real):
+                if (loss := learner.update_generator(real)) is not None:
                     generator.append(loss.value)
                 told(place * self._steps + step + 1, runs * self._steps)
         found = {"critic": critic, "generator": generator}
@@ -359,7 +361,7 @@ def _with_seed(spec: RunSpec, seed: int) -> RunSpec:
 def _memory(off: RunSpec, on: RunSpec) -> str:
     """What tensors take at once, in words."""
     sizes = [describe(spec).memory.total / 2**20 for spec in (on, off)]
-    return "a step's tensors take {:,.0f} MiB, and {:,.0f} without".format(*sizes)
+    return "a step's tensors take {:,.3g} MiB, and {:,.3g} MiB without".format(*sizes)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -10,6 +11,7 @@ import torch
 from distgan.bench import speed, switches
 from distgan.bench.switches import SWITCHES, Found, Line, Loss, Speed, as_json, as_table, bench_switches
 from distgan.spec import dump_spec
+from distgan.training.graphs import BACKENDS, WARM_UP
 from distgan.training.learner import Learner
 from shards.errors import InputError
 
@@ -36,7 +38,7 @@ def bench(spec, *names, steps=8, seeds=2) -> dict[str, Line]:
 
 @pytest.fixture(scope="module")
 def found(quick, tiny):
-    """All switches of a run that may have most of them; and how many updates of a generator that took."""
+    """All switches of a run that may have most of them; and how many updates of the generator that took."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(switches, "computes_in_bfloat16", lambda device: True)
         patch.setitem(SWITCHES, "compile", SWITCHES["compile"]._replace(refused=lambda device: "it takes too long"))
@@ -79,7 +81,8 @@ def test_micro_batches_change_no_loss_without_batchnorm_and_save_memory(tiny, mo
         assert loss.on != loss.off  # it was computed otherwise
     assert line.inside
     (note,) = line.notes
-    assert re.search("MiB, and .* MiB without", note)
+    with_it, without = map(float, re.search("take (.+) MiB, and (.+) MiB without", note).groups())
+    assert 0 < with_it < without
 
 
 def test_equal_runs_are_trained_once(found):
@@ -135,6 +138,36 @@ def test_a_switch_that_a_run_cannot_have_says_why(tiny, name, changes, said):
     assert line.speed is None
     assert line.losses is None
     assert not line.inside
+
+
+def test_what_fails_on_the_way_is_said_too(tiny, monkeypatch):
+    class Uncapturable:
+        def __init__(self, device):
+            self.beside = contextlib.nullcontext
+
+        def capture(self, work):
+            raise RuntimeError("operation not permitted")
+
+    monkeypatch.setitem(BACKENDS, "cpu", Uncapturable)
+    line = bench(tiny(), "graphs", steps=2 * WARM_UP)["graphs"]
+    assert "operation not permitted" in line.why_not
+    assert line.speed is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_has_graphs_which_change_no_number(tiny):
+    line = bench(tiny(training__precision="float32"), "graphs", steps=4 * WARM_UP)["graphs"]
+    assert line.why_not is None
+    assert line.speed.on > 0
+    for loss in line.losses.values():
+        assert loss.on == pytest.approx(loss.off, rel=1e-2)
+
+
+def test_what_is_wrong_with_the_run_itself_is_said_before_anything_is_drawn(tiny, monkeypatch):
+    monkeypatch.setattr(switches, "synthesize", None)
+    with pytest.raises(InputError, match="no objective is called 'hinges'"):
+        bench_switches(tiny(data__shards="none", objective__kind="hinges"))
 
 
 def test_an_autoencoder_has_one_loss_and_a_run_that_grows_is_measured_at_its_final_size(tiny):
