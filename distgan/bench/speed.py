@@ -110,7 +110,7 @@ def _bench_loader(spec: RunSpec) -> Figures:
             for batch in range(rounds):
                 reader.read(kept[order(batch * batch_size + slots)])
 
-        figures = _rates(device, {"reader images/s": _Work(read, rounds * batch_size)})
+        figures = _rates(device, {"reader images/s": Work(read, rounds * batch_size)})
         vectors = label_vectors(spec.model.condition, index, kept)
         with Batches(reader, kept, vectors, spec, 0, 0, 1, device) as batches:
 
@@ -118,9 +118,9 @@ def _bench_loader(spec: RunSpec) -> Figures:
                 for _ in range(rounds):
                     next(batches)
 
-            figures |= _rates(device, {"batches images/s": _Work(load, rounds * batch_size)})
+            figures |= _rates(device, {"batches images/s": Work(load, rounds * batch_size)})
     return {
-        "machine": _machine(device),
+        "machine": machine_of(device),
         "images": f"{index.transform.size} px, {index.transform.channels} channels, {index.encoding}",
         "batch size": batch_size,
         **figures,
@@ -164,14 +164,14 @@ def bench_step(
         progress(next(rounds), total)
 
     figures: Figures = {
-        "machine": _machine(device),
+        "machine": machine_of(device),
         "precision": learner.precision.name,
         "batch size": last.batch_size,
     }
     for stage in smaller:
-        training = _Training(learner, stage)
+        training = Training(learner, stage)
         figures |= _rates(device, {f"images/s, {stage.size} px": training.as_work(round_seconds)}, tell)
-    training = _Training(learner, last)
+    training = Training(learner, last)
     works = {"images/s": training.as_work(round_seconds)}
     training.steps()
     _synchronise(device)
@@ -190,11 +190,11 @@ def bench_step(
         kind, full = TEXTBOOKS[spec.objective.kind], spec.full_size()
         textbook = kind(full, ImageShape.of(full, channels), device)
         batches = [training.real.images.float().contiguous()] * last.n_critic
-        works["textbook images/s"] = _Work(lambda: textbook.step(*batches), last.images_per_step, round_seconds)
+        works["textbook images/s"] = Work(lambda: textbook.step(*batches), last.images_per_step, round_seconds)
     dtype = torch.bfloat16 if learner.precision.name == "bfloat16" else learner.precision.dtype
     product, layers = matrix_product(device, dtype), heaviest_convolutions(training.forward, device, dtype)
     for ceiling in (product, *layers):
-        works[ceiling.name] = _Work(
+        works[ceiling.name] = Work(
             partial(_within, learner.precision, ceiling.run), ceiling.flops / 1e9, round_seconds / 10
         )
     rates = _rates(device, works, tell)
@@ -234,10 +234,10 @@ def training_speed(spec: RunSpec, channels: int = 3) -> float:
     spec = spec.full_size()
     device = local_device()
     learner = Learner(spec, ImageShape.of(spec, channels), Workers.alone(device), random_labels(spec))
-    return _rates(device, {"ours": _Training(learner, learner.stage).as_work(SUGGEST_ROUND_S)})["ours"]
+    return _rates(device, {"ours": Training(learner, learner.stage).as_work(SUGGEST_ROUND_S)})["ours"]
 
 
-class _Training:
+class Training:
     """Training in a stage, on one random batch, when what is new in the stage has faded in."""
 
     def __init__(self, learner: Learner, stage: Stage) -> None:
@@ -252,15 +252,15 @@ class _Training:
             self._update_critic(self._stage.n_critic)
             self._update_generator()
 
-    def as_work(self, seconds: float) -> _Work:
+    def as_work(self, seconds: float) -> Work:
         """Whole steps, in images, for so many seconds."""
-        return _Work(self.steps, self._every * self._stage.images_per_step, seconds)
+        return Work(self.steps, self._every * self._stage.images_per_step, seconds)
 
-    def sides(self, seconds: float) -> dict[str, _Work]:
+    def sides(self, seconds: float) -> dict[str, Work]:
         """The two sides, each alone where it can be, in updates."""
-        works = {"critic updates/s": _Work(lambda: self._update_critic(self._every), self._every, seconds)}
+        works = {"critic updates/s": Work(lambda: self._update_critic(self._every), self._every, seconds)}
         if not self._learner.spec.objective.rest.get("share_fakes"):  # which it cannot do alone
-            works["generator updates/s"] = _Work(self._update_generator, 1, seconds)
+            works["generator updates/s"] = Work(self._update_generator, 1, seconds)
         return works
 
     def forward(self) -> None:
@@ -300,7 +300,7 @@ def random_labels(spec: RunSpec) -> LabelDistribution:
     return LabelDistribution.of((*attributes, *(f"class={i}" for i in range(classes))), np.hstack([signs, one_hot]))
 
 
-class _Work(NamedTuple):
+class Work(NamedTuple):
     """What is to be measured.
 
     Attributes:
@@ -315,14 +315,22 @@ class _Work(NamedTuple):
 
 
 def _rates(
-    device: torch.device, works: Mapping[str, _Work], tell: Callable[[], None] = lambda: None
+    device: torch.device, works: Mapping[str, Work], tell: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Items a second of works that take turns, so that what else the machine does meets all alike: medians of rounds.
+    """Items a second of works that take turns: medians of rounds."""
+    rounds = rates_of_rounds(device, works, tell)
+    return {name: median(rates[name] for rates in rounds) for name in works}
+
+
+def rates_of_rounds(
+    device: torch.device, works: Mapping[str, Work], tell: Callable[[], None] = lambda: None
+) -> list[dict[str, float]]:
+    """Items a second of works that take turns, so that what else the machine does meets all alike: in each round.
 
     The device is waited for before and after each turn, not within it.
     """
 
-    def seconds_of(work: _Work, times: int) -> float:
+    def seconds_of(work: Work, times: int) -> float:
         began = time.perf_counter()
         for _ in range(times):
             work.run()
@@ -335,11 +343,9 @@ def _rates(
         times[name] = max(1, round(work.seconds / seconds_of(work, 1)))
     rounds = []
     for _ in range(ROUNDS):
-        rounds.append({name: seconds_of(work, times[name]) for name, work in works.items()})
+        rounds.append({name: work.items * times[name] / seconds_of(work, times[name]) for name, work in works.items()})
         tell()
-    return {
-        name: work.items * times[name] / median(seconds[name] for seconds in rounds) for name, work in works.items()
-    }
+    return rounds
 
 
 def _synchronise(device: torch.device) -> None:
@@ -347,7 +353,8 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _machine(device: torch.device) -> str:
+def machine_of(device: torch.device) -> str:
+    """What a device is called in tables."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"

@@ -77,8 +77,8 @@ def test_in_each_round_all_take_turns_on_as_much_work(tiny, monkeypatch):
     for kind in Textbook.__subclasses__():
         step = kind.step
         monkeypatch.setattr(kind, "step", lambda self, *real, step=step: (seen.append(real), step(self, *real))[1])
-    ours = speed._Training.steps
-    monkeypatch.setattr(speed._Training, "steps", lambda self: (took.append(len(seen)), ours(self))[1])
+    ours = speed.Training.steps
+    monkeypatch.setattr(speed.Training, "steps", lambda self: (took.append(len(seen)), ours(self))[1])
     monkeypatch.setattr(speed, "ROUNDS", 3)
     speed.bench_step(tiny(**GP, objective__n_critic=2, training__precision="bfloat16"), round_seconds=0)
     assert {len(real) for real in seen} == {2}
@@ -90,7 +90,7 @@ def test_in_each_round_all_take_turns_on_as_much_work(tiny, monkeypatch):
 def test_a_penalty_that_is_not_of_every_update_counts_by_its_share(tiny):
     changes = {"model__critic": GP["model__critic"], "objective__r1": 1.0, "objective__penalty_every": 4}
     learner = Learner(tiny(**changes), ImageShape(3, 16), Workers.alone(torch.device("cpu")))
-    training, penalties = speed._Training(learner, learner.stage), []
+    training, penalties = speed.Training(learner, learner.stage), []
     update = learner.update_critic
     learner.update_critic = lambda *given: penalties.append("critic/penalty" in update(*given).figures)
     for work in (training.as_work(0), *training.sides(0).values()):
