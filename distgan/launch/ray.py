@@ -36,7 +36,7 @@ try:
     import ray.train
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from distgan.launch.ray_callbacks import LOOK_EVERY_S, Group, Losses, OnSIGTERM, Reporter, lines
+    from distgan.launch.ray_callbacks import ANSWER_WITHIN_S, LOOK_EVERY_S, Group, Losses, OnSIGTERM, Reporter, lines
     from distgan.launch.ray_private import can_spare, cluster_of_this_machine, quieten_worker_deaths, spare
 except ImportError:
     raise InputError("several workers need Ray: pip install 'distgan[ray]', or set cluster.workers=1") from None
@@ -44,14 +44,11 @@ except ImportError:
 if TYPE_CHECKING:
     from distgan.training.loop import Outcome
 
-ANSWER_WITHIN_S = 5.0
-"""A cluster's machine has to answer within this."""
-
 # Ray reads these where the run is started and hands them to its own processes. Its defaults, 2 s and 10 min, are for
 # trainers that report to it; distgan's do not, so that looking often costs nothing.
 _SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60"}
-# On a cluster of the run's own nobody takes machines away, and no worker's process could be kept for later: those of a
-# run have its settings in their environment.
+# From a cluster of the run's own nobody takes machines. And Ray would start a process for each core, of which the run
+# could use one: those of Ray Train have an environment of their own.
 _OWN_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_prestart_worker_first_driver": "0"}
 
 
@@ -150,6 +147,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any, alone: bool) 
     from ray.train.torch import TorchTrainer
 
     from distgan.launch.ray_worker import work
+    from distgan.launch.torchrun import GROUP
 
     cluster = spec.cluster
     gpus = cluster.gpus_per_worker
@@ -171,7 +169,7 @@ def _trainer(spec: RunSpec, run: Path, resume: bool, channel: Any, alone: bool) 
             resources_per_worker=resources,
             elastic_resize_monitor_interval_s=cluster.resize_every_s,
         ),
-        torch_config=Group(bool(gpus), cluster.collective_timeout_s),
+        torch_config=Group(GROUP if gpus else "gloo", cluster.collective_timeout_s),
         run_config=ray.train.RunConfig(
             name=f"{spec.name}-{secrets.token_hex(4)}",
             # Ray keeps nothing there: distgan does. Each user of a machine has a folder of their own.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.5
 """Between looks at what workers have been asked for from outside."""
+ANSWER_WITHIN_S = 5.0
+"""A worker waits so long to hear from the driver's machine before it looks at the rest, and a driver for a cluster."""
 SAVE_WITHIN_S = 60.0
 """A worker that is told to go waits so long for the checkpoint."""
 PART_WITHIN_S = 30.0
@@ -105,12 +107,12 @@ class Group(BackendConfig):  # type: ignore[misc]
     That one has the controller's process import torch, for which everybody would wait.
 
     Args:
-        on_gpu: Whether workers compute on GPUs.
+        backend: Of ``torch.distributed``.
         timeout_s: Seconds after which a worker that hears nothing gives up.
     """
 
-    def __init__(self, on_gpu: bool, timeout_s: float) -> None:
-        self.backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    def __init__(self, backend: str, timeout_s: float) -> None:
+        self.backend = backend
         self.timeout_s = timeout_s
 
     @property

@@ -21,14 +21,11 @@ from ray.exceptions import RayError
 
 from distgan.checkpoint import checkpoints
 from distgan.launch.packed_login import use_packed_login
-from distgan.launch.ray_callbacks import LOOK_EVERY_S, SAVE_WITHIN_S, leaving
+from distgan.launch.ray_callbacks import ANSWER_WITHIN_S, LOOK_EVERY_S, SAVE_WITHIN_S, leaving
 from distgan.launch.ray_private import preempted_ranks
 from distgan.spec import RunSpec
 from distgan.training.loop import train
 from distgan.training.workers import ERRORS, Workers
-
-ANSWER_WITHIN_S = 5.0
-"""A worker waits so long to hear from the driver's machine before it looks at the rest."""
 
 
 def work(config: dict[str, Any]) -> tuple[Any, ...] | None:
