@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
@@ -23,9 +23,6 @@ from ray.train import UserCallback
 from ray.train.backend import Backend, BackendConfig
 
 from distgan.launch.ray_private import ControllerCallback, WorkerCallback
-
-if TYPE_CHECKING:
-    from torch.distributed import TCPStore
 
 LOOK_EVERY_S = 0.5
 """Between looks at what workers have been asked for from outside."""
@@ -133,16 +130,16 @@ class _Group(Backend):  # type: ignore[misc]
             ray.get(worker_group.execute_async(_part), timeout=PART_WITHIN_S)
 
 
-_stores: list[TCPStore] = []
-"""What the first worker keeps open for the others."""
+_stores: list[Any] = []
+"""How this worker finds the others; the first one keeps it open for them."""
 
 
 def _open_store(timeout_s: float) -> tuple[str, int]:
     """In the first worker: where the others find it."""
-    from torch.distributed import TCPStore
+    import torch.distributed as dist
 
     host, within = ray.util.get_node_ip_address(), timedelta(seconds=timeout_s)
-    _stores[:] = [TCPStore(host, 0, is_master=True, timeout=within, wait_for_workers=False)]
+    _stores[:] = [dist.TCPStore(host, 0, is_master=True, timeout=within, wait_for_workers=False)]  # type: ignore[attr-defined]
     return host, _stores[0].port
 
 
@@ -151,9 +148,10 @@ def _join(host: str, port: int, backend: str, timeout_s: float) -> None:
     import torch.distributed as dist
 
     context, within = ray.train.get_context(), timedelta(seconds=timeout_s)
-    store = _stores[0] if _stores else dist.TCPStore(host, port, is_master=False, timeout=within)
+    if not _stores:
+        _stores[:] = [dist.TCPStore(host, port, is_master=False, timeout=within)]  # type: ignore[attr-defined]
     dist.init_process_group(
-        backend, store=store, rank=context.get_world_rank(), world_size=context.get_world_size(), timeout=within
+        backend, store=_stores[0], rank=context.get_world_rank(), world_size=context.get_world_size(), timeout=within
     )
 
 

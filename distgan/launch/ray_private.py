@@ -96,6 +96,8 @@ def spare(trainer: Any, alone: bool) -> None:
         alone: The cluster is the run's own, on one machine, and ends with it.
     """
     start = getattr(trainer, _START, None)
+    if start is None:
+        return
     useless = tuple(each for each in (_DATASETS, _CLEANER if alone else None) if each)
 
     def lean(**parts: Any) -> Any:
@@ -104,5 +106,4 @@ def spare(trainer: Any, alone: bool) -> None:
         parts["callbacks"] = [each for each in parts.get("callbacks", ()) if not isinstance(each, useless)]
         return start(**parts)
 
-    if start:
-        setattr(trainer, _START, lean)
+    setattr(trainer, _START, lean)
