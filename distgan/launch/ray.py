@@ -23,6 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distgan.data.selection import select_samples
 from distgan.errors import RunError
 from distgan.launch.channel import Channel, News
 from distgan.launch.signals import stopping
@@ -80,26 +81,24 @@ def train_on_ray(
         OSError: The run's folder could not be written.
     """
     spec, alone, stop = _everywhere(spec), address is None, stop or threading.Event()
+    if alone:
+        select_samples(spec)  # what is wrong on this machine is said before Ray takes its time
     with _settings(spec, alone), ThreadPoolExecutor(1) as beside:
-        prepared = beside.submit(_prepare, spec, alone)  # it takes seconds to import torch, and to start Ray
+        prepared = beside.submit(_prepare, spec)  # it takes seconds to import torch, and to start Ray
         with _connected(spec, address):
             return _train(prepared.result(), run.absolute(), resume, alone, stop, console)
 
 
-def _prepare(spec: RunSpec, alone: bool) -> RunSpec:
-    """The specification written out; what is wrong with it and can be seen from here is said before workers start.
+def _prepare(spec: RunSpec) -> RunSpec:
+    """The specification with every option written out, for which torch is imported, and all else that training needs.
 
     Raises:
-        InputError: It asks for what is not there.
+        InputError: An option is wrong.
     """
-    from distgan.data.selection import select_samples
     from distgan.training.complete import complete
 
-    spec = complete(spec)
-    if alone:  # else the shards may be where only the cluster's machines see them
-        select_samples(spec)
     import_module("distgan.launch.ray_worker")
-    return spec
+    return complete(spec)
 
 
 def _train(spec: RunSpec, run: Path, resume: bool, alone: bool, stop: threading.Event, console: bool) -> Outcome:
