@@ -582,8 +582,9 @@ class ClusterSpec(Options):
     storage: str | None = None
     """A folder that every machine of the cluster sees. Without ``--out``, the run's folder is the one in it that has
     the run's name."""
-    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
-    """What Ray reserves for a worker."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] | None = None
+    """Cores that Ray reserves for a worker, which computes with so many threads, unless ``OMP_NUM_THREADS`` says
+    otherwise. Unset is 1 on a cluster; without one, workers share this machine's cores evenly."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] | None = None
     """1, or 0 to compute on CPUs. Unset is 1 where the cluster has GPUs."""
     max_failures: Annotated[int, Field(ge=-1)] = 10

@@ -45,11 +45,12 @@ def launch(
         DamageError: A sample is not what was packed.
         OSError: The run's folder could not be written.
     """
-    from distgan.launch.torchrun import train_under_torchrun, under_torchrun
     from distgan.tracking.weights_and_biases import settled
 
     spec = settled(spec)  # here, where the user's settings are: workers may be elsewhere
     if under_torchrun():
+        from distgan.launch.torchrun import train_under_torchrun
+
         return train_under_torchrun(spec, run, resume=resume, console=console)
     if address is None and spec.cluster.workers == 1:
         from distgan.launch.local import train_locally
@@ -63,6 +64,11 @@ def launch(
     from distgan.launch.ray import train_on_ray
 
     return train_on_ray(spec, run, resume=resume, address=address, stop=stop, console=console)
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun (torch.distributed.run) has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def run_folder(spec: RunSpec, out: Path | None) -> Path:

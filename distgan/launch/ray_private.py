@@ -62,3 +62,48 @@ def quieten_worker_deaths() -> None:
     """Keep Ray from telling of a worker's death with the last lines of its machine's log, which it else prints."""
     if _find("ray._private.worker", "_worker_logs_enabled"):
         import_module("ray._private.worker")._worker_logs_enabled = False  # type: ignore[attr-defined]
+
+
+_TRAINER = _find("ray.train.v2.api.data_parallel_trainer", "DataParallelTrainer")
+_START = "_initialize_and_run_controller"
+_CLEANER = _find("ray.train.v2._internal.callbacks.placement_group_callback", "PlacementGroupCleanerCallback")
+_DATASETS = _find("ray.train.v2._internal.callbacks.datasets", "DatasetsCallback")
+_FixedScalingPolicy: Any = _find(f"{_INSIDE}.scaling_policy", "FixedScalingPolicy") or object
+
+
+class _AsGiven(_FixedScalingPolicy):  # type: ignore[misc]
+    """Always the number of workers that was asked for, of which no autoscaler need hear."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Would start an actor that tells the autoscaler."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Would tell it again."""
+
+
+def can_spare() -> bool:
+    """Whether :func:`spare` leaves nobody who asks Ray's dashboard. Without what is inside, there has to be one."""
+    return hasattr(_TRAINER, _START) and _CLEANER is not None
+
+
+def spare(trainer: Any, alone: bool) -> None:
+    """Have Ray Train not start processes of its own that a run has no use for: 2 s of a processor each.
+
+    Without what is inside, a run starts later.
+
+    Args:
+        trainer: A ``TorchTrainer``, before it is started.
+        alone: The cluster is the run's own, on one machine, and ends with it.
+    """
+    start = getattr(trainer, _START, None)
+    if start is None:
+        return
+    useless = tuple(each for each in (_DATASETS, _CLEANER if alone else None) if each)
+
+    def lean(**parts: Any) -> Any:
+        if alone and type(parts.get("scaling_policy")) is _FixedScalingPolicy:
+            parts["scaling_policy"] = _AsGiven(trainer.scaling_config)
+        parts["callbacks"] = [each for each in parts.get("callbacks", ()) if not isinstance(each, useless)]
+        return start(**parts)
+
+    setattr(trainer, _START, lean)

@@ -21,11 +21,6 @@ GROUP = "cpu:gloo,cuda:nccl"
 """Tensors on GPUs go through NCCL; the few words that processes have for each other go through gloo."""
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun (torch.distributed.run) has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def train_under_torchrun(spec: RunSpec, run: Path, *, resume: bool = False, console: bool = True) -> Outcome:
     """Train together with torchrun's other processes; each calls this.
 

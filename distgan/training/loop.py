@@ -157,8 +157,8 @@ def train(
             for note in notes:
                 tracker.message(note)
             tracker.message(
-                f"training on {_where(workers)} in {learner.precision.name}: {len(kept):,} samples, {spec.steps:,} "
-                f"steps of {_of_images(spec)}"
+                f"training on {_where(workers)} in {learner.precision.name}{_threads(workers)}: {len(kept):,} samples, "
+                f"{spec.steps:,} steps of {_of_images(spec)}"
             )
             if checkpoint and checkpoint.state.spec.training.precision == "auto":
                 tracker.message(
@@ -436,6 +436,16 @@ def _path(checkpoint: Checkpoint | None) -> Path | None:
 
 def _where(workers: Workers) -> str:
     return str(workers.device) if workers.world_size == 1 else f"{workers.world_size} × {workers.device.type}"
+
+
+def _threads(workers: Workers) -> str:
+    """With how many threads processors compute, for people. To be called by all workers, which may differ."""
+    if workers.device.type != "cpu":
+        return ""
+    threads = torch.get_num_threads()
+    most, least = (abs(round(count)) for count in workers.most([threads, -threads]))
+    count = f"{most} thread{'s' if most > 1 else ''}" if most == least else f"{least} to {most} threads"
+    return f", {count}{' each' if workers.world_size > 1 else ''}"
 
 
 def _of_images(spec: RunSpec) -> str:

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from distgan.checkpoint import find_checkpoint
+from distgan.launch import ray
 from distgan.launch.local import train_locally
 from distgan.spec import dump_spec
 from tests.curves import assert_same, curve, steps
@@ -48,11 +49,13 @@ def test_sigterm_saves_and_one_worker_goes_on(spec, start, tmp_path):
     train_locally(spec, tmp_path / "alone", console=False)
     (tmp_path / "spec.yaml").write_text(dump_spec(spec))
     run = tmp_path / "run"
-    training = start("distgan", "train", tmp_path / "spec.yaml", "--workers", "1-2", "--out", run)
+    each = "cluster.cpus_per_worker=2"  # but tests set OMP_NUM_THREADS to 1
+    training = start("distgan", "train", tmp_path / "spec.yaml", "--workers", "1-2", "--set", each, "--out", run)
     training.until(lambda: len(steps(run)) >= 7)
     training.process.terminate()
     status, text = training.wait()
     assert status == 0, text
+    assert "training on 2 × cpu in float64, 1 thread each: " in text
     assert "interrupted at step" in text
     step = find_checkpoint(run).state.step
     assert step == steps(run)[-1]
@@ -98,3 +101,34 @@ def test_a_cluster_that_is_not_there_is_said_to_be_at_once(spec, start, tmp_path
     assert f"error: cannot reach the Ray cluster at {address}: " in text
     assert len(text.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "asked", "alone", "each"),
+    [
+        (16, 2, None, True, 8.0),
+        (16, 3, None, True, 5.0),
+        (2, 4, None, True, 1.0),
+        (16, (1, 4), None, True, 4.0),  # however many there are: numbers of a run do not depend on room
+        (16, 2, 3.0, True, 3.0),
+        (16, 2, 0.5, False, 0.5),
+        (16, 2, None, False, 1.0),
+    ],
+)
+def test_workers_of_this_machine_alone_share_its_cores(tiny, monkeypatch, cores, workers, asked, alone, each):
+    monkeypatch.setattr(ray, "usable_cpus", lambda: cores)
+    spec = tiny(cluster__workers=workers, cluster__cpus_per_worker=asked)
+    assert ray._cpus_per_worker(spec, alone) == each
+
+
+def test_settings_are_the_users_and_are_taken_back(tiny, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "7")
+    before = dict(os.environ)
+    for alone in (True, False):
+        with ray._settings(tiny(cluster__start_timeout_s=12.5), alone):
+            assert os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "7"
+            assert os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] == "12.5"
+            assert ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER" in os.environ) == alone
+        assert dict(os.environ) == before

@@ -10,8 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray.train import ScalingConfig
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, FixedScalingPolicy
 
 from distgan.checkpoint import find_checkpoint
 from distgan.launch import ray_private
@@ -21,6 +25,10 @@ from tests.curves import assert_same, curve, steps
 
 NAMES = [
     "ControllerCallback",
+    "DataParallelTrainer",
+    "DatasetsCallback",
+    "FixedScalingPolicy",
+    "PlacementGroupCleanerCallback",
     "WorkerCallback",
     "_worker_logs_enabled",
     "canonicalize_bootstrap_address_or_die",
@@ -72,15 +80,20 @@ def test_without_one_the_others_are_what_they_were(without, tmp_path):
 import importlib, sys
 import sitecustomize
 import distgan.launch.ray
+import distgan.launch.ray_worker
 from distgan.launch import ray_private
 inside = f"{ray_private._INSIDE}.context", "ray._private.services", "ray._private.worker"
 names = "get_train_context", "canonicalize_bootstrap_address_or_die", "_worker_logs_enabled"
 for taken in sys.argv[1:]:
     sitecustomize.taken[:] = [taken]
     importlib.reload(ray_private)
+    importlib.reload(distgan.launch.ray_callbacks)
+    importlib.reload(distgan.launch.ray_worker)
     importlib.reload(distgan.launch.ray)
-    found = {name for name in ("ControllerCallback", "WorkerCallback") if getattr(ray_private, name).__name__ == name}
+    found = {each.__name__ for each in vars(ray_private).values() if getattr(each, "__module__", "").startswith("ray.")}
+    found -= {"UserCallback"}  # which is public, and taken instead
     found |= {name for module, name in zip(inside, names) if ray_private._find(module, name) is not None}
+    assert ray_private.can_spare() == (taken not in ("DataParallelTrainer", "PlacementGroupCleanerCallback")), taken
     ray_private.quieten_worker_deaths()
     print(*sorted(found))
 """
@@ -113,4 +126,25 @@ def test_without_them_nothing_is_known(monkeypatch):
     monkeypatch.setattr(ray_private, "_find", lambda module, name: None)
     assert ray_private.preempted_ranks() == []
     assert ray_private.cluster_of_this_machine() is None
+    ray_private.spare(SimpleNamespace(), alone=True)
     ray_private.quieten_worker_deaths()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(("workers", "fixed"), [(2, True), ((1, 2), False)])
+def test_only_processes_that_a_run_has_no_use_for_are_spared(alone, workers, fixed):
+    trainer = ray_private._TRAINER(print, scaling_config=ScalingConfig(num_workers=workers))
+    before = [type(each).__name__ for each in trainer._create_default_callbacks()]
+    handed: dict[str, Any] = {}
+    trainer._initialize_and_run_controller = handed.update  # as fit does, which needs a cluster
+    ray_private.spare(trainer, alone)
+    policy = (FixedScalingPolicy if fixed else ElasticScalingPolicy)(trainer.scaling_config)
+    trainer._initialize_and_run_controller(scaling_policy=policy, callbacks=trainer._create_default_callbacks())
+    gone = {"DatasetsCallback", *(["PlacementGroupCleanerCallback"] if alone else [])}
+    assert gone <= set(before)
+    assert [type(each).__name__ for each in handed["callbacks"]] == [name for name in before if name not in gone]
+    assert (handed["scaling_policy"] is policy) == (not (alone and fixed))
+    if handed["scaling_policy"] is not policy:
+        handed["scaling_policy"].after_controller_start(None)  # asks nobody
+        decision = handed["scaling_policy"].make_decision_for_non_running_worker_group()
+        assert decision.num_workers == workers

@@ -128,11 +128,11 @@ def test_the_split_that_is_trained_on_is_said(tiny, tmp_path, pack_discs):
     run(tiny(data__shards=shards, training__images=8), tmp_path / "train")
     log = (tmp_path / "train" / "log.txt").read_text()
     assert "training on the split train: 20 of 60 samples; val 20 and test 20 are kept out" in log
-    assert re.search("in b?float[0-9]+: 20 samples", log)
+    assert re.search("training on cpu in b?float[0-9]+, 1 thread: 20 samples", log)
     run(tiny(data__shards=shards, training__images=8, data__where={"split": "all"}), tmp_path / "all")
     log = (tmp_path / "all" / "log.txt").read_text()
     assert "split" not in log
-    assert re.search("in b?float[0-9]+: 60 samples", log)
+    assert re.search("in b?float[0-9]+, 1 thread: 60 samples", log)
 
 
 def test_the_same_run_twice_is_the_same_to_the_bit(tiny, tmp_path):
