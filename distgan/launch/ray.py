@@ -48,9 +48,14 @@ if TYPE_CHECKING:
 # Ray reads these where the run is started and hands them to its own processes. Its defaults, 2 s and 10 min, are for
 # trainers that report to it; distgan's do not, so that looking often costs nothing.
 _SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60"}
-# From a cluster of the run's own nobody takes machines. And Ray would start a process for each core, of which the run
-# could use one: those of Ray Train have an environment of their own.
-_OWN_SETTINGS = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_prestart_worker_first_driver": "0"}
+# From a cluster of the run's own nobody takes machines. Ray would start a process for each core, of which the run could
+# use one: those of Ray Train have an environment of their own. And its workers would stand behind all else that the
+# machine does, with a niceness of 15, which one process that trains alone does not.
+_OWN_SETTINGS = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_worker_niceness": "0",
+}
 
 
 def train_on_ray(
