@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -40,6 +39,7 @@ from distgan.spec import DataSpec, RunSpec
 from distgan.training.learner import Learner
 from distgan.training.workers import Workers
 from shards.errors import InputError
+from shards.processes import usable_cpus
 
 Fixed = Literal["global batch", "batch per worker"]
 FIXED: tuple[Fixed, ...] = ("global batch", "batch per worker")
@@ -149,13 +149,13 @@ def bench_scaling(spec: RunSpec | None, most: int | None = None, channels: int =
     """
     spec = (spec or RunSpec(name="bench", data=DataSpec(shards=""))).full_size()
     gpus = torch.cuda.device_count()
-    places = gpus or os.cpu_count() or 1
+    places = gpus or usable_cpus()
     most = most or min(places, spec.training.batch_size // spec.training.accumulate)
     if gpus and most > gpus:
         raise InputError(f"there are {gpus} GPUs here: --workers is at most {gpus}")
     if reason := spec.cannot_share(most):
         raise InputError(reason)
-    threads = max(1, (os.cpu_count() or 1) // most)  # the same for any number of workers
+    threads = max(1, usable_cpus() // most)  # the same for any number of workers
     found: list[Measurement] = []
     for fixed in FIXED:
         alone = 0.0
