@@ -191,14 +191,13 @@ def train(
         except KeyboardInterrupt:
             ended = "interrupted"
             raise
-        except torch.OutOfMemoryError as error:
-            tracker.record(f"failed: {error}")
-            raise RunError(
-                f"rank {workers.rank}: {error}\nTake more workers, a greater training.accumulate, a "
-                "smaller training.batch_size or training.precision=bfloat16."
-            ) from None
         except Exception as error:
             tracker.record(f"failed: {error if workers.connected else 'the other workers are gone'}")
+            if _lacks_memory(error):
+                raise RunError(
+                    f"rank {workers.rank}: {error}\nTake more workers, a greater training.accumulate, a "
+                    "smaller training.batch_size or training.precision=bfloat16."
+                ) from None
             raise
         finally:
             try:
@@ -215,6 +214,11 @@ def train(
                 with suppress(InputError, OSError):  # no figures yet, or no room
                     write_report(run, complete=complete)
     return Outcome(ended, learner.step, learner.images)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether a device has too little. Torch says of cuDNN's algorithms without room to work in that there are none."""
+    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine" in str(error)
 
 
 class _Signals(NamedTuple):
