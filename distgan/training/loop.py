@@ -209,9 +209,9 @@ def train(
             finally:
                 tracker.close(ended)
             if workers.first:
-                from distgan.tracking.report import write_report  # which draws charts: no step need wait for that
+                with suppress(InputError, OSError, ImportError):  # no figures yet, no room, or nothing to draw with
+                    from distgan.tracking.report import write_report  # no step need wait for that
 
-                with suppress(InputError, OSError):  # no figures yet, or no room
                     write_report(run, complete=complete)
     return Outcome(ended, learner.step, learner.images)
 

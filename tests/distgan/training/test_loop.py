@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import re
 import shutil
+import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -974,3 +975,14 @@ def test_too_little_memory_is_said_with_what_helps(tiny, tmp_path, monkeypatch, 
     monkeypatch.setattr(Learner, "update_generator", fail)
     with pytest.raises(RunError, match=r"^rank 0: (?s:.*)a smaller training\.batch_size"):
         train(tiny(), tmp_path / "run", Workers.alone(torch.device("cpu")), console=False)
+
+
+def test_a_run_is_no_worse_for_charts_that_cannot_be_drawn(tiny, tmp_path, monkeypatch):
+    for name in [
+        name for name in sys.modules if name.startswith(("distgan.tracking.report", "distgan.tracking.chart"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = train(tiny(), tmp_path / "run", Workers.alone(torch.device("cpu")), console=False)
+    assert outcome.ended == "finished"
+    assert not (tmp_path / "run" / "report.html").exists()
