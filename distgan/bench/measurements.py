@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -44,7 +45,6 @@ from distgan.sampling import save_grid
 from distgan.spec import RunSpec, Switch, load_spec
 from distgan.tracking import read_metrics
 from distgan.tracking.commit import commit_of_distgan
-from distgan.training import precision
 from distgan.training.graphs import WARM_UP
 from distgan.training.learner import Learner
 from distgan.training.workers import Workers
@@ -198,12 +198,8 @@ def _untried(place: Place) -> dict[str, Measurement]:
     """
 
     def measure(name: str) -> Iterator[Row]:
-        trying = precision.convolutions_of_fixed_shapes
-        precision.convolutions_of_fixed_shapes = contextlib.nullcontext
-        try:
+        with mock.patch("distgan.training.precision.convolutions_of_fixed_shapes", contextlib.nullcontext):
             yield from _recipe(place, name, "auto")
-        finally:
-            precision.convolutions_of_fixed_shapes = trying
 
     return {name: functools.partial(measure, name) for name in ("dcgan64", "wgan_gp64")}
 

@@ -108,7 +108,7 @@ class CUDAGraphs:
         torch.cuda.set_stream(stream)
         with suppress(AttributeError, RuntimeError):  # where torch has done it itself
             # Else no memory could be given back any more: https://github.com/pytorch/pytorch/pull/180395
-            torch._C._cuda_endAllocateToPool(stream.device_index, self._pool)  # type: ignore[attr-defined]
+            torch._C._cuda_endAllocateToPool(stream.device_index, self._pool)
 
 
 BACKENDS: dict[str, Callable[[torch.device], Backend]] = {"cuda": CUDAGraphs}

@@ -128,7 +128,7 @@ def _copy_slots(trainee: Learner) -> None:
         trainee._slots = slots.to(NAME)
         return inner(*arguments)
 
-    trainee._add_gradients = copying  # type: ignore[method-assign]
+    trainee._add_gradients = copying  # type: ignore[assignment, method-assign]
 
 
 def _read_losses(trainee: Learner) -> None:
@@ -140,7 +140,7 @@ def _read_losses(trainee: Learner) -> None:
         float(loss.value)
         return loss
 
-    trainee._add_gradients = reading  # type: ignore[method-assign]
+    trainee._add_gradients = reading  # type: ignore[assignment, method-assign]
 
 
 HARMS: dict[str, Callable[[Learner], None]] = {
@@ -155,7 +155,7 @@ def main(names: list[str]) -> None:
     warnings.simplefilter("ignore")
     backend_registration._setup_privateuseone_for_python_backend(NAME, Module())
     graphs.BACKENDS[NAME], graphs.WARM_UP = Pretended, 1
-    Numbers.write = lambda numbers: None  # type: ignore[method-assign]
+    Numbers.write = lambda numbers: None  # type: ignore[assignment, method-assign]
     Precision.place = place  # type: ignore[assignment, method-assign]
     for name in names:
         recipe, _, harm = name.partition(":")
