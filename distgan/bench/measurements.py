@@ -38,7 +38,7 @@ from distgan.checkpoint import Checkpoint, checkpoints
 from distgan.devices import local_device
 from distgan.evaluation import pictures
 from distgan.launch.torchrun import GROUP
-from distgan.networks import ImageShape, build_networks
+from distgan.networks import ImageShape, build_networks, convolutions
 from distgan.networks.normalisation import SyncBatchNorm, synchronise
 from distgan.objectives import Batch
 from distgan.sampling import save_grid
@@ -194,14 +194,22 @@ def _round_seconds(place: Place) -> float:
 def _untried(place: Place) -> dict[str, Measurement]:
     """What training would be if cuDNN were taken at its word as to which algorithm is fastest: to try all takes time.
 
-    In a process of its own: cuDNN stays with the algorithm that a shape has had first.
+    And if convolutions went the ways that they go on a CPU, besides. In a process of its own: cuDNN stays with the
+    algorithm that a shape has had first.
     """
+    untried = "distgan.training.precision.convolutions_of_fixed_shapes"
 
-    def measure(name: str) -> Iterator[Row]:
-        with mock.patch("distgan.training.precision.convolutions_of_fixed_shapes", contextlib.nullcontext):
-            yield from _recipe(place, name, "auto")
+    def measure(name: str, devices: set[str]) -> Iterator[Row]:
+        with mock.patch(untried, contextlib.nullcontext), mock.patch.object(convolutions, "DEVICES", devices):
+            for row in _recipe(place, name, "auto"):
+                yield {"what": row.pop("what"), "a CPU's ways": local_device().type in devices, **row}
 
-    return {name: functools.partial(measure, name) for name in ("dcgan64", "wgan_gp64")}
+    ways = {"": convolutions.DEVICES, ", convolutions as on a CPU": {"cpu", "cuda"}}
+    return {
+        f"{name}{way}": functools.partial(measure, name, devices)
+        for way, devices in ways.items()
+        for name in ("dcgan64", "wgan_gp64")
+    }
 
 
 def _speed(place: Place) -> dict[str, Measurement]:
@@ -841,7 +849,7 @@ def _output_of(
 
 SECTIONS: Mapping[str, Section] = {
     "facts": Section("The machine", 60, 30, _facts),
-    "untried": Section("Training steps, images a second, with cuDNN's algorithms untried", 40, 20, _untried),
+    "untried": Section("Training steps, images a second, with cuDNN's algorithms untried", 50, 20, _untried),
     "tests": Section("Tests for GPUs", 120, 90, _tests),
     "speed": Section("Training steps, images a second", 150, 60, _speed),
     "equality": Section("The same steps, computed elsewhere, again and in other precisions", 80, 60, _equality),

@@ -24,6 +24,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distgan.moving import Numbers
+from distgan.networks import convolutions
 from distgan.objectives import Batch
 from distgan.spec import GuardSpec
 from distgan.training import graphs
@@ -143,8 +144,14 @@ def _read_losses(trainee: Learner) -> None:
     trainee._add_gradients = reading  # type: ignore[assignment, method-assign]
 
 
+def _convolve_as_on_a_cpu(trainee: Learner) -> None:
+    """No harm: there is nothing of a CPU in it."""
+    convolutions.DEVICES.add(NAME)
+
+
 HARMS: dict[str, Callable[[Learner], None]] = {
     "": lambda trainee: None,
+    "convolutions as on a CPU": _convolve_as_on_a_cpu,
     "left behind": _leave_slots_behind,
     "copied": _copy_slots,
     "read": _read_losses,
