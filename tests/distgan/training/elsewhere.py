@@ -1,7 +1,8 @@
 """Steps on a device that is not there: torch keeps shapes, types and devices of tensors, and computes no number.
 
-So a processor shows what a GPU would stumble over: operations that mix tensors of the host with the device's, and what
-reads a number of the device's, which a GPU is waited for with and a CUDA graph cannot be captured around.
+So a processor shows what a GPU would stumble over: operations that mix tensors of the host with the device's; what
+reads a number of the device's, which a GPU is waited for with and a CUDA graph cannot be captured around; and graphs of
+autograd that are kept from update to update.
 
 To be run as a program, as torch has but one device of this kind, for the whole process: ``python -m
 tests.distgan.training.elsewhere RECIPE …`` says what is wrong with each recipe's steps, line by line. ``RECIPE:HARM``
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from distgan.moving import Numbers
 from distgan.networks import convolutions
-from distgan.objectives import Batch
+from distgan.objectives import Batch, Side
 from distgan.spec import GuardSpec
 from distgan.training import graphs
 from distgan.training.guard import Guard
@@ -88,12 +89,48 @@ def place(precision: Precision, network: nn.Module) -> nn.Module:
     return network
 
 
+def mark_nodes(trainee: Learner) -> None:
+    """Have the nodes that add to gradients be known again after the update that they are of.
+
+    Each remembers the stream that it began on: one that outlives its update, as does all that is kept of a graph, has a
+    CUDA graph that is captured later wait for that stream, which breaks it.
+    """
+    inner = trainee._add_gradients
+
+    def marking(*arguments: Any) -> Any:
+        nodes = [_node(parameter) for parameter in _trained(trainee)]
+        for node in nodes:
+            node.metadata["marked"] = True
+        return inner(*arguments)
+
+    trainee._add_gradients = marking  # type: ignore[assignment, method-assign]
+
+
+def check_nodes(trainee: Learner) -> None:
+    """See that no node has outlived its update."""
+    if any("marked" in _node(parameter).metadata for parameter in _trained(trainee)):
+        raise RuntimeError("a graph of autograd's is kept")
+
+
+def _node(parameter: nn.Parameter) -> Any:
+    """What adds to its gradient: made anew where there is none."""
+    function = parameter.view_as(parameter).grad_fn
+    assert function is not None
+    return function.next_functions[0][0]
+
+
+def _trained(trainee: Learner) -> list[nn.Parameter]:
+    networks = trainee.generator, trainee.critic
+    return [each for network in networks for each in network.parameters() if each.requires_grad]
+
+
 def problem(name: str, harm: Callable[[Learner], None]) -> str:
     """What is wrong with a recipe's steps, in all that they are made of, in a line; nothing where that is nothing."""
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         try:
             trainee, guard = learner(small(name), torch.device(NAME, 0)), Guard(GuardSpec())
             KEPT.extend((mode, trainee))
+            mark_nodes(trainee)
             for stage in trainee.spec.timetable.stages:
                 for first in dict.fromkeys((stage.first_step, stage.faded_in)):
                     trainee.step = first
@@ -112,7 +149,9 @@ def _take_step(trainee: Learner, guard: Guard) -> None:
     real = Batch(images, images.new_zeros(len(images), 0))
     for repeat in range(stage.n_critic):
         critic = trainee.update_critic(real, repeat)
+        check_nodes(trainee)
     generator = trainee.update_generator(real)
+    check_nodes(trainee)
     guard.observe(_figures(trainee.spec, critic, generator, trainee.gradient_norms()))
 
 
@@ -149,12 +188,28 @@ def _convolve_as_on_a_cpu(trainee: Learner) -> None:
     convolutions.DEVICES.add(NAME)
 
 
+def _keep_losses(trainee: Learner) -> None:
+    """With all that they have come of."""
+    inner = trainee._forwards
+
+    def keeping(side: Side) -> Callable[..., Any]:
+        def forward(*arguments: Any) -> Any:
+            loss = side(*arguments)
+            KEPT.append(loss)
+            return loss
+
+        return forward
+
+    trainee._forwards = {side: keeping(side) for side in inner}  # type: ignore[misc]
+
+
 HARMS: dict[str, Callable[[Learner], None]] = {
     "": lambda trainee: None,
     "convolutions as on a CPU": _convolve_as_on_a_cpu,
     "left behind": _leave_slots_behind,
     "copied": _copy_slots,
     "read": _read_losses,
+    "kept": _keep_losses,
 }
 
 

@@ -377,7 +377,12 @@ def test_no_recipe_s_step_waits_for_a_device_or_mixes_it_with_the_host():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "word"),
-    [("left behind", "same device"), ("copied", "_to_copy.* of cpu and elsewhere"), ("read", "_local_scalar")],
+    [
+        ("left behind", "same device"),
+        ("copied", "_to_copy.* of cpu and elsewhere"),
+        ("read", "_local_scalar"),
+        ("kept", "graph of autograd"),
+    ],
 )
 def test_a_step_that_did_would_have_shown(harm, word):
     assert re.search(word, elsewhere(f"dcgan64:{harm}")[0])
