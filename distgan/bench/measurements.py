@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -37,7 +38,7 @@ from distgan.checkpoint import Checkpoint, checkpoints
 from distgan.devices import local_device
 from distgan.evaluation import pictures
 from distgan.launch.torchrun import GROUP
-from distgan.networks import ImageShape, build_networks
+from distgan.networks import ImageShape, build_networks, convolutions
 from distgan.networks.normalisation import SyncBatchNorm, synchronise
 from distgan.objectives import Batch
 from distgan.sampling import save_grid
@@ -168,22 +169,51 @@ def _tests(place: Place) -> dict[str, Measurement]:
 # Training speed
 
 
-def _speed(place: Place) -> dict[str, Measurement]:
-    seconds = 0.01 if place.small else 0.05
+def _recipe(place: Place, name: str, kind: str, batch: int | None = None) -> Iterator[Row]:
+    """A recipe's steps, with its own batch or another."""
+    changes = [*_little(place), f"training.precision={kind}"]
+    if batch:
+        changes.append(f"training.batch_size={batch}")
+    _begin_anew()
+    began = time.perf_counter()
+    figures = bench_step(load_spec(name, changes), round_seconds=_round_seconds(place), alone=True)
+    yield {
+        "what": name,
+        "precision": figures["precision"],
+        "batch": figures["batch size"],
+        **{key: value for key, value in figures.items() if key.startswith("images/s")},
+        "peak GiB": figures.get("peak memory, GiB"),
+        "seconds to measure": time.perf_counter() - began,
+    }
 
-    def recipe(name: str, precision: str, batch: int | None) -> Iterator[Row]:
-        changes = [*_little(place), f"training.precision={precision}"]
-        if batch:
-            changes.append(f"training.batch_size={batch}")
-        _begin_anew()
-        figures = bench_step(load_spec(name, changes), round_seconds=seconds, alone=True)
-        yield {
-            "what": name,
-            "precision": figures["precision"],
-            "batch": figures["batch size"],
-            **{key: value for key, value in figures.items() if key.startswith("images/s")},
-            "peak GiB": figures.get("peak memory, GiB"),
-        }
+
+def _round_seconds(place: Place) -> float:
+    return 0.01 if place.small else 0.05
+
+
+def _untried(place: Place) -> dict[str, Measurement]:
+    """What training would be if cuDNN were taken at its word as to which algorithm is fastest: to try all takes time.
+
+    And if convolutions went the ways that they go on a CPU, besides. In a process of its own: cuDNN stays with the
+    algorithm that a shape has had first.
+    """
+    untried = "distgan.training.precision.convolutions_of_fixed_shapes"
+
+    def measure(name: str, devices: set[str]) -> Iterator[Row]:
+        with mock.patch(untried, contextlib.nullcontext), mock.patch.object(convolutions, "DEVICES", devices):
+            for row in _recipe(place, name, "auto"):
+                yield {"what": row.pop("what"), "a CPU's ways": local_device().type in devices, **row}
+
+    ways = {"": convolutions.DEVICES, ", convolutions as on a CPU": {"cpu", "cuda"}}
+    return {
+        f"{name}{way}": functools.partial(measure, name, devices)
+        for way, devices in ways.items()
+        for name in ("dcgan64", "wgan_gp64")
+    }
+
+
+def _speed(place: Place) -> dict[str, Measurement]:
+    seconds = _round_seconds(place)
 
     def textbook(batch: int) -> Iterator[Row]:
         device = local_device()
@@ -206,15 +236,15 @@ def _speed(place: Place) -> dict[str, Measurement]:
 
     chosen: list[tuple[str, str, int | None]] = []
     first = [("dcgan64", None), ("dcgan64", None if place.small else 1024), ("wgan_gp64", None)]
-    chosen += [(name, precision, batch) for name, batch in first for precision in ("auto", "float32")]
+    chosen += [(name, kind, batch) for name, batch in first for kind in ("auto", "float32")]
     rest = [] if place.small else [name for name in recipes() if name not in ("dcgan64", "wgan_gp64")]
-    chosen += [(name, precision, None) for precision in ("auto", "float32") for name in rest]
+    chosen += [(name, kind, None) for kind in ("auto", "float32") for name in rest]
     chosen += [(name, "auto", 1024) for name in ["wgan_gp64", *rest] if not place.small and _is_small(load_spec(name))]
     ours = {
-        f"{name}, {precision}, {f'batch {batch}' if batch else 'its batch'}": functools.partial(
-            recipe, name, precision, batch
+        f"{name}, {kind}, {f'batch {batch}' if batch else 'its batch'}": functools.partial(
+            _recipe, place, name, kind, batch
         )
-        for name, precision, batch in chosen
+        for name, kind, batch in chosen
     }
     batch = 4 if place.small else BATCH
     return {f"PyTorch's tutorial, batch {batch}": functools.partial(textbook, batch), **ours}
@@ -819,8 +849,9 @@ def _output_of(
 
 SECTIONS: Mapping[str, Section] = {
     "facts": Section("The machine", 60, 30, _facts),
-    "tests": Section("Tests for GPUs", 120, 60, _tests),
-    "speed": Section("Training steps, images a second", 150, 40, _speed),
+    "untried": Section("Training steps, images a second, with cuDNN's algorithms untried", 50, 20, _untried),
+    "tests": Section("Tests for GPUs", 120, 90, _tests),
+    "speed": Section("Training steps, images a second", 150, 60, _speed),
     "equality": Section("The same steps, computed elsewhere, again and in other precisions", 80, 60, _equality),
     "switches": Section("A step with CUDA graphs and torch.compile, and without", 100, 60, _switches),
     "run": Section("A whole run from shards", 100, 60, _run),

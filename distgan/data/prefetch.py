@@ -61,10 +61,7 @@ class Batches:
         self._update = first_step * spec.objective.n_critic
         self._device = device
         self._dtype = dtype
-        self._device_slots = torch.empty(0, dtype=torch.int64)
-        self._ready: queue.Queue[tuple[Tensor, Tensor] | BaseException] = queue.Queue(
-            maxsize=spec.data.prefetch_batches
-        )
+        self._ready: queue.Queue[list[Tensor] | BaseException] = queue.Queue(maxsize=spec.data.prefetch_batches)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read_ahead, args=(first_step,), name="prefetch", daemon=True)
         self.samples = len(kept)
@@ -103,7 +100,7 @@ class Batches:
         self.seconds_waited += time.perf_counter() - began
         if isinstance(item, BaseException):
             raise item
-        pixels, labels = (tensor.to(self._device, non_blocking=True) for tensor in item)
+        pixels, labels, *flipped = (tensor.to(self._device, non_blocking=True) for tensor in item)
         images = pixels.permute(0, 3, 1, 2)
         step = self._update // self._spec.objective.n_critic
         stage, fade = self._timetable.stage(step), self._timetable.fade(step)
@@ -112,28 +109,24 @@ class Batches:
         if fade < 1:
             images = blend(enlarge(shrink(images, 2), 2), images, fade)
         images = images.mul_(2.0 / 255.0).sub_(1.0)
-        if self._spec.data.flip:
-            if len(self._device_slots) != len(images):  # another batch size
-                slots = rank_slots(stage.batch_size, self._rank, self._world_size)
-                self._device_slots = torch.from_numpy(slots).to(self._device)
-            draw = Noise(self._spec.seed, self._device_slots, f"critic/{self._update}").uniform("flip")
-            images = torch.where(draw[:, None, None, None] < 0.5, images.flip(-1), images)
+        if flipped:
+            images = torch.where(flipped[0][:, None, None, None], images.flip(-1), images)
         self._update += 1
         return Batch(images, labels.to(self._dtype))
 
-    def _wanted(self, step: int) -> Iterator[tuple[Ids, int]]:
-        """Of each update from a step on, without end: this rank's positions in the stream, and the size to read."""
+    def _wanted(self, step: int) -> Iterator[tuple[Ids, Ids, int]]:
+        """Of each update from a step on, without end: this rank's slots, their places in the stream, the size read."""
         for each in count(step):
             stage = self._timetable.stage(each)
             slots = rank_slots(stage.batch_size, self._rank, self._world_size)
             sizes = [self._reader.shape[0], *(self._reader.index.pyramid if self._spec.data.pyramid else ())]
             size = min(size for size in sizes if size >= stage.size)
             for repeat in range(stage.n_critic):
-                yield self._timetable.images(each, repeat) + slots, size
+                yield slots, self._timetable.images(each, repeat) + slots, size
 
     def _read_ahead(self, step: int) -> None:
         try:
-            for positions, size in self._wanted(step):
+            for update, (slots, positions, size) in enumerate(self._wanted(step), step * self._spec.objective.n_critic):
                 if self._stop.is_set():
                     return
                 chosen = self._order(positions)
@@ -144,6 +137,10 @@ class Batches:
                 labels = torch.empty((len(chosen), self._labels.shape[1]), dtype=torch.int8, pin_memory=pin)
                 self._reader.read(self._kept[chosen], out=images.numpy(), size=size)
                 labels.numpy()[:] = self._labels[chosen]
-                self._ready.put((images, labels))
+                item = [images, labels]
+                if self._spec.data.flip:  # drawn here: on a GPU it would be some thirty kernels, each for a few numbers
+                    draw = Noise(self._spec.seed, torch.from_numpy(slots), f"critic/{update}").uniform("flip") < 0.5
+                    item.append(draw.pin_memory() if pin else draw)
+                self._ready.put(item)
         except BaseException as error:  # handed to the loop, which raises it
             self._ready.put(error)

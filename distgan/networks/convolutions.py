@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +20,16 @@ from torch import Tensor, nn
 FEW_CHANNELS = 4
 """Up to so many channels a transposed convolution goes to an image."""
 
-_penalised: ContextVar[bool] = ContextVar("penalised", default=False)
+DEVICES = {"cpu"}
+"""Types of device that these ways are taken on: where they have been measured to be faster. ``distgan bench gpu`` says
+what a GPU would make of them."""
+
+
+class _Slopes:
+    """What is being computed in this process: autograd goes back through a GPU's operations in threads of its own."""
+
+    wanted = False
+    """Slopes that are differentiated themselves."""
 
 
 class Geometry(NamedTuple):
@@ -44,14 +52,14 @@ def conv2d(
     quick: bool = True,
 ) -> Tensor:
     """``F.conv2d``: maps (N, out, h, w) of maps (N, in, H, W), for weights (out, in, k, l)."""
-    if not quick or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not quick or x.device.type not in DEVICES or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride, padding)
     kernel, size = (weight.shape[2], weight.shape[3]), (x.shape[2], x.shape[3])
     if kernel == size and padding == (0, 0):
         return F.linear(_flat(x), _flat(weight), bias)[:, :, None, None]
     geometry = Geometry(stride, padding, kernel, size)
     if not (
-        _penalised.get()
+        _Slopes.wanted
         or (x.requires_grad and _to_an_image(weight, geometry))
         or (weight.requires_grad and _much_weight(weight, geometry, x.dtype))
     ):
@@ -71,7 +79,7 @@ def conv_transpose2d(
     quick: bool = True,
 ) -> Tensor:
     """``F.conv_transpose2d``: maps (N, out, H, W) of maps (N, in, h, w), for weights (in, out, k, l)."""
-    if not quick or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not quick or x.device.type not in DEVICES or torch.compiler.is_compiling():
         return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
     kernel = (weight.shape[2], weight.shape[3])
     if x.shape[2:] == (1, 1) and padding == output_padding == (0, 0):
@@ -83,7 +91,7 @@ def conv_transpose2d(
     )
     geometry = Geometry(stride, padding, kernel, (height, width))
     if not (
-        _penalised.get()
+        _Slopes.wanted
         or _to_an_image(weight, geometry)
         or (weight.requires_grad and _much_weight(weight, geometry, x.dtype))
     ):
@@ -99,11 +107,11 @@ def penalised() -> Iterator[None]:
     Within the block derivatives are those in maps and images alone: none in weights, which nobody wants the slopes of.
     The second derivative, afterwards, is in all.
     """
-    token = _penalised.set(True)
+    before, _Slopes.wanted = _Slopes.wanted, True
     try:
         yield
     finally:
-        _penalised.reset(token)
+        _Slopes.wanted = before
 
 
 class Quick(nn.Module):
@@ -290,7 +298,7 @@ def _much_weight(weight: Tensor, geometry: Geometry, dtype: torch.dtype) -> bool
 def _wanted(ctx: Any) -> tuple[bool, bool, bool]:
     """Of which of the maps, the weight and the bias the gradient is to be computed."""
     of_maps, of_weight, of_bias, _ = ctx.needs_input_grad
-    slopes = _penalised.get()
+    slopes = _Slopes.wanted
     return of_maps, of_weight and not slopes, of_bias and not slopes
 
 
@@ -306,7 +314,8 @@ def _flat(x: Tensor) -> Tensor:
 
 def _cast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """As autocast has it for a convolution's arguments; of what is float64 it changes nothing."""
-    if not torch.is_autocast_enabled("cpu") or x.dtype == torch.float64:
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
         return x, weight, bias
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype = torch.get_autocast_dtype(device)
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

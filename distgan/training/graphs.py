@@ -13,10 +13,12 @@ stay outside: each is one launch or two, whose numbers (learning rates, decay ra
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import NamedTuple, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -71,6 +73,7 @@ class CUDAGraphs:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     @contextmanager
     def beside(self) -> Iterator[None]:
@@ -82,10 +85,30 @@ class CUDAGraphs:
 
     def capture(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
         """A graph of some work. Other threads, such as the one that fetches images, go on meanwhile."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            done = work()
+        gc.collect()  # graphs that nobody has any more are not to be destroyed in the middle of a capture
+        if not self._graphs:  # torch takes no handle again whose graphs are all gone, while there are tensors of theirs
+            self._pool = torch.cuda.graph_pool_handle()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        why: Exception | None = None
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                try:
+                    done = work()
+                except Exception as error:
+                    why = error
+                    raise
+        except Exception as error:
+            self._leave(here)
+            raise why or error from None  # to end a capture that has failed fails as well, and says nothing
+        self._graphs.add(graph)
         return done, graph.replay
+
+    def _leave(self, stream: torch.cuda.Stream) -> None:
+        """Make up for what torch leaves undone after a capture that has failed, before 2.12."""
+        torch.cuda.set_stream(stream)
+        with suppress(AttributeError, RuntimeError):  # where torch has done it itself
+            # Else no memory could be given back any more: https://github.com/pytorch/pytorch/pull/180395
+            torch._C._cuda_endAllocateToPool(stream.device_index, self._pool)
 
 
 BACKENDS: dict[str, Callable[[torch.device], Backend]] = {"cuda": CUDAGraphs}

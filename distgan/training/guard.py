@@ -168,7 +168,7 @@ class Guard:
     def observe(self, figures: Mapping[str, Tensor]) -> None:
         """Take a step's figures, as scalars on the device; kept are those that are watched."""
         names = [name for name in figures if name.startswith(_WATCHED)]
-        self._window.append((names, torch.stack([figures[name].detach().double() for name in names])))
+        self._window.append((names, torch.stack([figures[name].detach() for name in names]).double()))
 
     def means(self) -> dict[str, float]:
         """The mean of each figure over the steps since the last log step that have it, as ``mean/NAME``.

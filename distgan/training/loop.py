@@ -191,14 +191,13 @@ def train(
         except KeyboardInterrupt:
             ended = "interrupted"
             raise
-        except torch.OutOfMemoryError as error:
-            tracker.record(f"failed: {error}")
-            raise RunError(
-                f"rank {workers.rank}: {error}\nTake more workers, a greater training.accumulate, a "
-                "smaller training.batch_size or training.precision=bfloat16."
-            ) from None
         except Exception as error:
             tracker.record(f"failed: {error if workers.connected else 'the other workers are gone'}")
+            if _lacks_memory(error):
+                raise RunError(
+                    f"rank {workers.rank}: {error}\nTake more workers, a greater training.accumulate, a "
+                    "smaller training.batch_size or training.precision=bfloat16."
+                ) from None
             raise
         finally:
             try:
@@ -210,11 +209,16 @@ def train(
             finally:
                 tracker.close(ended)
             if workers.first:
-                from distgan.tracking.report import write_report  # which draws charts: no step need wait for that
+                with suppress(InputError, OSError, ImportError):  # no figures yet, no room, or nothing to draw with
+                    from distgan.tracking.report import write_report  # no step need wait for that
 
-                with suppress(InputError, OSError):  # no figures yet, or no room
                     write_report(run, complete=complete)
     return Outcome(ended, learner.step, learner.images)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether a device has too little. Torch says of cuDNN's algorithms without room to work in that there are none."""
+    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine" in str(error)
 
 
 class _Signals(NamedTuple):

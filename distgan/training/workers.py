@@ -49,7 +49,7 @@ class Workers:
         self.rank = rank
         self.world_size = world_size
         self.device = device
-        if device.type == "cuda":
+        if device.index is not None and device.type == "cuda":  # one without a number is the thread's own already
             torch.cuda.set_device(device)  # Ray leaves each thread at the machine's first GPU
         self.failed_together = False
         """Whether all processes have raised the error that this one has."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distgan.data.conditions import label_vectors
+from distgan.data.noise import Noise
+from distgan.data.order import rank_slots
 from distgan.data.prefetch import Batches
 from distgan.objectives import Batch
 from shards.errors import DamageError
@@ -109,6 +113,35 @@ def test_half_of_the_images_are_mirrored(tiny, reader):
     mirrored = torch.tensor([torch.equal(a, b.flip(-1)) for a, b in zip(plain, flipped, strict=True)])
     assert (same | mirrored).all()
     assert 0.35 < mirrored.float().mean() < 0.65
+
+
+def test_which_are_mirrored_depends_on_the_update_and_the_slot(tiny, reader):
+    """For any rank, and wherever a run goes on: the numbers are a contract with its first part."""
+    changes = {"training__batch_size": 10, "objective": {"kind": "hinge", "n_critic": 2}}
+    where = {"rank": 1, "world_size": 3, "first_step": 3}
+    plain = take_images(batches(tiny(data__flip=False, **changes), reader, **where), 4)
+    shown = take_images(batches(tiny(**changes), reader, **where), 4)
+    slots = torch.from_numpy(rank_slots(10, 1, 3))
+    for update, (one, other) in enumerate(zip(plain, shown, strict=True), start=6):
+        draw = Noise(tiny().seed, slots, f"critic/{update}").uniform("flip")
+        assert torch.equal(other, torch.where(draw[:, None, None, None] < 0.5, one.flip(-1), one))
+
+
+class Counted(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Any] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_loop_has_little_to_do_for_a_batch(tiny, reader):
+    """On a GPU each operation is a launch or two, between updates that are one launch each."""
+    with batches(tiny(), reader) as loader, Counted() as counted:
+        next(loader)
+    assert len(counted.operations) < 20
 
 
 def test_a_filter_limits_the_stream(tiny, discs, reader):

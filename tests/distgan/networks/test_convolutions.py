@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -266,3 +267,17 @@ def test_layers_that_write_in_place_may_follow(layer):
     x = noise(2, layer.in_channels, 6, 6).float().requires_grad_()
     expected = F.leaky_relu(layer(x), 0.2)
     torch.testing.assert_close(nn.Sequential(layer, nn.LeakyReLU(0.2, inplace=True))(x), expected)
+
+
+def test_slopes_cost_no_weights_gradient_in_whichever_thread_autograd_goes_back(monkeypatch):
+    """On a GPU it has threads of its own."""
+
+    def fail(*arguments: Any) -> Any:
+        raise AssertionError
+
+    x, weight = (torch.randn(shape, requires_grad=True) for shape in ((2, 3, 8, 8), (4, 3, 4, 4)))
+    monkeypatch.setattr(convolutions._Product, "apply", fail)
+    with penalised(), ThreadPoolExecutor(1) as pool:
+        outputs = conv2d(x, weight, None, (2, 2), (1, 1)).square().sum()
+        (slopes,) = pool.submit(torch.autograd.grad, outputs, x, create_graph=True).result()
+    assert slopes.shape == x.shape

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import re
 import shutil
+import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -958,3 +959,30 @@ def test_no_step_waits_for_the_device(tmp_path, monkeypatch, recipe):
         assert learner.step == first + 3
         with pytest.raises(NotImplementedError, match="no data"):
             guard.means()  # what a log line reads
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),  # so torch has it for cuDNN
+    ],
+)
+def test_too_little_memory_is_said_with_what_helps(tiny, tmp_path, monkeypatch, error):
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Learner, "update_generator", fail)
+    with pytest.raises(RunError, match=r"^rank 0: (?s:.*)a smaller training\.batch_size"):
+        train(tiny(), tmp_path / "run", Workers.alone(torch.device("cpu")), console=False)
+
+
+def test_a_run_is_no_worse_for_charts_that_cannot_be_drawn(tiny, tmp_path, monkeypatch):
+    for name in [
+        name for name in sys.modules if name.startswith(("distgan.tracking.report", "distgan.tracking.chart"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = train(tiny(), tmp_path / "run", Workers.alone(torch.device("cpu")), console=False)
+    assert outcome.ended == "finished"
+    assert not (tmp_path / "run" / "report.html").exists()

@@ -54,6 +54,10 @@ def test_a_worker_s_gpu_is_the_one_that_its_thread_uses(monkeypatch):
     assert used == [torch.device("cuda", 1)]
 
 
+def test_a_gpu_without_a_number_is_taken_as_it_is():
+    assert Workers.alone(torch.device("cuda")).device == torch.device("cuda")
+
+
 def sums(rank, world_size):
     workers = Workers(rank, world_size, CPU)
     mine = torch.tensor([1.0, rank])
