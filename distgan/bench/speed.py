@@ -175,7 +175,7 @@ def bench_step(
     works = {"images/s": training.as_work(round_seconds)}
     training.steps()
     _synchronise(device)
-    peak = _peak_memory(device)
+    peak = peak_memory(device)
     if alone:
         sides = training.sides(round_seconds / 2)
         return {
@@ -360,7 +360,7 @@ def machine_of(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """The most bytes that tensors have taken on a GPU; on a CPU, that the process has held."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
