@@ -92,5 +92,5 @@ def _draw(axes: Sequence[Axes], points: Sequence[tuple[float, float, float]], st
 
 def _save(figure: Figure, path: Path) -> None:
     written = BytesIO()
-    figure.savefig(written, format="png", dpi=_DPI)
+    figure.savefig(written, format="png", dpi=_DPI, bbox_inches="tight")  # titles may need more than their room
     write_or_say(path, written.getvalue())

@@ -50,6 +50,16 @@ def test_grids(tmp_path, channels):
         assert picture.size[0] > picture.size[1] > 300
 
 
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_what_is_written_above_grids_is_all_there(tmp_path, count):
+    images = [np.full((64, 64, 1), 255, np.uint8)] * 25
+    draw_grids({f"{name}\nabove it": images for name in range(count)}, tmp_path / "grids.png")
+    with Image.open(tmp_path / "grids.png") as picture:
+        edges = np.asarray(picture.convert("L"))
+    for edge in (edges[0], edges[-1], edges[:, 0], edges[:, -1]):
+        assert (edge == 255).all()
+
+
 def test_a_picture_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match="file"):
