@@ -322,6 +322,7 @@ def test_changes_are_arguments_as_sweeps_give_them(distgan, tiny, tmp_path, word
     assert str({option["path"]: option["value"] for option in json.loads(text)}[field]) == value
 
 
+@pytest.mark.slow
 def test_whatever_draws_takes_the_device_that_is_asked_for(distgan, tiny, tmp_path, monkeypatch):
     asked: list[object] = []
     for module in ("distgan.sampling.generator", "distgan.sampling.scored"):
@@ -542,6 +543,7 @@ def test_16_bit_pictures_of_12_bits(distgan, tmp_path):
     assert np.abs(pixels - np.round(values / 4095 * 255)).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_best_is_named_and_drawn_from(distgan, tiny, tmp_path):
     run, spec = tmp_path / "run", tmp_path / "tiny.yaml"
     scored = {"every_images": 32, "count": 10, "features": "none", "metrics": ["wasserstein"]}

@@ -28,6 +28,7 @@ from distgan.training.optimizers import OPTIMIZERS, build_optimizer
 from distgan.training.workers import Workers
 from jobs import recipes
 from shards.errors import InputError
+from tests.recipes import parameters
 
 JOBS = [Path(__file__).parents[2] / "jobs" / f"{name}.yaml" for name in recipes()]
 CPU = torch.device("cpu")
@@ -58,6 +59,7 @@ CRITIC = [conv(3, 5, 4, 8**2), conv(5, 10, 4, 4**2), conv(10, 1, 4, 1)]
 """FLOPs of each layer of the small networks, by hand."""
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50), st.sampled_from([16, 32, 64]))
 def test_flops_of_an_image_are_those_of_the_formula(generator_width, critic_width, latent_dim, size):
@@ -369,20 +371,20 @@ PUBLISHED = {  # (total, trainable) of the generator and of the critic
 }
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_described(path):
-    spec = load_spec(path, ["data.shards=nowhere"])
+@pytest.mark.parametrize("name", parameters(recipes()))
+def test_every_shipped_recipe_is_described(name):
+    spec = load_spec(name, ["data.shards=nowhere"])
     description = describe(spec)
     for network in (description.generator, description.critic):
         assert sum(layer.parameters for layer in network.layers) == network.parameters.total
     of_all_sizes = [layer for layer in description.generator.layers if "to_image" not in layer.name]
     assert of_all_sizes[-1].output_shape == (3, spec.data.image_size, spec.data.image_size)
     assert len({layer.name for layer in description.critic.layers}) == len(description.critic.layers)
-    if path.stem in PUBLISHED:
+    if name in PUBLISHED:
         found = [
             (each.parameters.total, each.parameters.trainable) for each in (description.generator, description.critic)
         ]
-        assert found == list(PUBLISHED[path.stem])
+        assert found == list(PUBLISHED[name])
     run = description.run
     epochs = spec.training.epochs
     assert (run.images_per_step, run.samples, run.epochs) == (description.step.images, None, epochs)

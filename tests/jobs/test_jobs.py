@@ -29,6 +29,7 @@ from jobs import read, recipes
 from shards.images import Transform
 from shards.sources import open_source
 from shards.writer import pack
+from tests.recipes import parameters
 
 NAMES = list(recipes())
 CELEBA = 202_599
@@ -183,7 +184,7 @@ class StopAfter(Sink):
             self.stop.set()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", parameters(NAMES))
 def test_it_trains_resumes_to_the_bit_and_samples(name, pack_discs, tmp_path):
     shards = pack_discs(count=12, size=spec(name).data.image_size, channels=1 if name == "dcgan_mnist" else 3)
     here = Workers.alone(torch.device("cpu"))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from distgan.networks import ImageShape, build_networks
 from distgan.spec import RunSpec, load_spec
 from tests.distgan.networks.conftest import enlarged, noise
+from tests.recipes import parameters
 from tests.tables import (
     SAME,
     Table,
@@ -175,7 +176,7 @@ def test_every_recipe_has_its_table():
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluating"])
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", parameters(TABLES))
 def test_a_recipe_s_networks_compute_its_table(name, training):
     spec, channels, (generator, critic) = networks(name)
     z = noise(BATCH, spec.model.latent_dim)

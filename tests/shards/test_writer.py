@@ -586,6 +586,7 @@ def test_a_url_is_no_place_to_write_to(tmp_path: Path, monkeypatch: pytest.Monke
     assert not files_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_others_are_started_where_there_is_enough_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[int] = set()
     threads: set[int] = set()

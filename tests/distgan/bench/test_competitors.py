@@ -49,6 +49,7 @@ lists = st.lists(words, max_size=3).map(lambda items: f"[{', '.join(items)}]")
 quoted = st.text("ab ,=:[]{}'", max_size=6).map(lambda text: f'"{text}"')
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(keys, words | lists | quoted), min_size=1, max_size=4))
 def test_changes_are_told_apart_whatever_their_values(pairs):
     written = [f"{key}={value}" for key, value in pairs if key not in ("seed", "evaluation", "cluster")]

@@ -55,6 +55,7 @@ def test_without_time_nothing_is_begun(program, tmp_path):
     assert (tmp_path / "gpu.md").read_text().count("out of time") == len(FAILING)
 
 
+@pytest.mark.slow
 def test_a_section_s_process_and_what_it_started_are_gone_when_time_runs_out(tmp_path):
     pids = tmp_path / "pids"
     script = 'sleep 600 & echo $$ $! >"$0"; wait'

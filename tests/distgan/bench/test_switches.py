@@ -15,6 +15,8 @@ from distgan.training.graphs import BACKENDS, WARM_UP
 from distgan.training.learner import Learner
 from shards.errors import InputError
 
+pytestmark = pytest.mark.slow  # each trains some runs
+
 MEMORY = switches._memory
 PENALISED = {"objective__r1": 1.0, "model__critic": {"width": 2, "normalisation": "layer"}}
 

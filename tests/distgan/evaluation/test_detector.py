@@ -145,6 +145,7 @@ def test_evaluate_leaves_a_detector_that_detect_asks(tiny, tmp_path, capsys):
     assert sum(each["generated"] > 0.5 for each in judged["pictures"]) >= 7
 
 
+@pytest.mark.slow
 def test_scores_are_there_although_the_detector_cannot_be_written(tiny, tmp_path):
     train_locally(tiny(), tmp_path / "run", console=False)
     found = evaluate(

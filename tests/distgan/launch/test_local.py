@@ -85,6 +85,7 @@ def test_it_needs_neither_ray_nor_wandb(tiny, tmp_path):
     assert find_checkpoint(tmp_path / "run").state.step == 12
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX resource limits")
 def test_a_full_disk_fails_the_run_and_keeps_the_checkpoints(tiny, tmp_path):
     """The operating system refuses to let any file grow beyond a size that some of a checkpoint's files exceed."""

@@ -191,6 +191,7 @@ def test_traces_of_steps_that_are_done_again_are_the_same(tiny, tmp_path):
     assert all(torch.equal(weight, ends[1][name]) for name, weight in ends[0].items())
 
 
+@pytest.mark.slow
 def test_the_command_writes_scores_beside(traced, tmp_path, capsys):
     run, _ = traced
     command = ["average", str(run), "--half-life", "40", "--half-life", "80", "--count", "20"]

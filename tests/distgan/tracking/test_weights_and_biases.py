@@ -85,6 +85,7 @@ def test_nobody_is_asked_where_the_user_wants_to_stay_offline(run, monkeypatch, 
         silent_server.accept()
 
 
+@pytest.mark.slow
 def test_a_server_out_of_reach_delays_nothing_and_leaves_an_offline_run_and_no_trace_of_the_key(
     run, monkeypatch, silent_server
 ):

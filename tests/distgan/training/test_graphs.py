@@ -333,6 +333,7 @@ class Driver:
         raise RuntimeError("endAllocatePool: not currently recording to mempool_id")  # as where torch has done it
 
 
+@pytest.mark.slow
 def test_graphs_share_memory_and_those_after_them_find_some_too(monkeypatch):
     """torch takes no pool again whose graphs are all gone: a run that grows would go on without graphs."""
     driver = Driver(monkeypatch)

@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-import jobs
 from distgan.checkpoint import Checkpoint, Snapshot, checkpoints, find_checkpoint, generators
 from distgan.data.order import Order
 from distgan.data.selection import select_samples
@@ -37,13 +36,14 @@ from distgan.training.loop import train
 from distgan.training.optimizers import OPTIMIZERS
 from distgan.training.workers import Workers
 from distgan.training.writer import Writer
+from jobs import recipes
 from shards.errors import DamageError, InputError
 from shards.index import Index
 from shards.reader import Reader
 from tests.curves import curve
+from tests.recipes import parameters
 
 HERE = Workers.alone(torch.device("cpu"))
-JOBS = Path(jobs.__file__).parent
 
 
 def run(spec, folder: Path, **options):
@@ -362,6 +362,7 @@ def test_resuming_a_finished_run_changes_nothing(tiny, tmp_path):
     assert (weights(tmp_path), curve(tmp_path)) == (before, lines)
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_learns(tiny, tmp_path):
     """Six hundred steps on discs: the generator's mean image comes close to the data's."""
     spec = tiny(
@@ -940,7 +941,7 @@ class _Endless:
         return Batch(torch.zeros(count, 3, size, size, device=device), torch.zeros(count, 0, device=device))
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in JOBS.glob("*.yaml") if path.stem != "sweep"))
+@pytest.mark.parametrize("recipe", parameters(recipes()))
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, recipe):
     """Nor does the guard between two log lines. A GPU that is waited for has nothing to do until it is told more."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which that device has none of

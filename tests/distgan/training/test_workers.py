@@ -34,6 +34,8 @@ from shards.synth import synthesize
 from shards.writer import pack
 from tests.curves import curve
 
+pytestmark = pytest.mark.slow  # several processes
+
 CPU = torch.device("cpu")
 
 
@@ -287,7 +289,6 @@ ROUNDED = {"pggan", "resnet, told the deviation"}
 their own size: there float32's rounding moves weights."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision", "steps", "tolerance"),
     [
@@ -414,7 +415,6 @@ def losses(rank, world_size, spec, steps):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision", "steps", "tolerance"),
     [
