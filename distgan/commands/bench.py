@@ -143,7 +143,8 @@ def bench_gpu(
         typer.Option(
             "--section",
             metavar="NAME",
-            help="Only this one: facts, tests, speed, equality, run, memory, processes or profile. Repeatable.",
+            help="Only this one: facts, untried, tests, speed, equality, switches, run, memory, processes or profile. "
+            "Repeatable.",
             show_default=False,
         ),
     ] = None,

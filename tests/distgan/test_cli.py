@@ -15,7 +15,10 @@ import typer
 from PIL import Image
 
 from distgan import cli
+from distgan.bench.measurements import SECTIONS
+from distgan.bench.switches import SWITCHES
 from distgan.checkpoint import best_of, find_checkpoint
+from distgan.commands.bench import bench_app
 from distgan.commands.shards import skipped_text
 from distgan.errors import RunError
 from distgan.spec import dump_spec
@@ -53,6 +56,13 @@ def test_help_explains_every_command(distgan):
 
 def test_help_shows_what_is_in_brackets(distgan):
     assert "'distgan[faces]'" in distgan("shards", "pack", "--help")[1]
+
+
+@pytest.mark.parametrize(("command", "registry"), [("gpu", SECTIONS), ("switches", SWITCHES)], ids=["gpu", "switches"])
+def test_help_lists_all_that_can_be_measured_alone(command, registry):
+    (option,) = (each for each in typer.main.get_group(bench_app).commands[command].params if each.metavar == "NAME")
+    names = option.help.removeprefix("Only this one: ").removesuffix(". Repeatable.").replace(" or ", ", ").split(", ")
+    assert names == list(registry)
 
 
 def test_help_does_not_wait_for_torch():
