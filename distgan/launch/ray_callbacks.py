@@ -73,7 +73,7 @@ class Reporter(ControllerCallback):  # type: ignore[misc]
                 f"waiting until the cluster has room for {getattr(cause, 'num_workers', 'all')} workers with "
                 f"{self._each} each; ray status shows what it has"
             )
-        if not waiting and not hasattr(error, "worker_failures"):  # else _Losses tells of it
+        if not waiting and not hasattr(error, "worker_failures"):  # else Losses tells of it
             self._channel.lose.remote([], {-1: _first_sentence(cause)} if cause else {})
         self._waiting = waiting
 
