@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ from distgan.training.workers import Workers
 from shards.errors import InputError
 from shards.files import write_or_say
 from shards.index import Index
-from shards.progress import Progress
+from shards.progress import Bars
 
 METRICS_UNLESS_TOLD = ("frechet", "kernel", "neighbours")
 CALIBRATION_SECONDS = 20.0
@@ -60,7 +59,6 @@ DRAWN = 25
 """Images of each competitor in the picture that shows them side by side."""
 
 Say = Callable[[str], None]
-Bars = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)

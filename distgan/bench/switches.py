@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from distgan.bench.speed import ROUNDS, Training, machine_of, random_labels, rates_of_rounds
-from distgan.bench.tables import markdown_table
+from distgan.bench.tables import json_document, markdown_table
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
@@ -42,7 +42,7 @@ from shards.errors import InputError
 from shards.images import Transform
 from shards.index import INDEX_JSON
 from shards.names import near
-from shards.progress import Progress
+from shards.progress import Bars, Progress
 from shards.reader import Reader
 from shards.sources import open_source
 from shards.synth import synthesize
@@ -52,9 +52,6 @@ WORTH = 0.02
 """The gain from which on a switch is worth having."""
 FACES = 1024
 """Invented, where a run has no shards yet."""
-
-Bars = Callable[[str], AbstractContextManager[Progress]]
-"""Makes a progress bar with a title."""
 
 
 def _no_bar(_: str) -> AbstractContextManager[Progress]:
@@ -387,16 +384,10 @@ def _with_images(spec: RunSpec, bars: Bars) -> Iterator[tuple[RunSpec, str]]:
 
 def as_json(found: Found) -> dict[str, Any]:
     """All of it as JSON has it; null for a number that is none."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(each) for name, each in value.items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     lines = []
     for line in found.lines:
         known = {"worth_it": line.speed.worth_it, "inside_the_spread": line.inside} if line.speed else {}
-        lines.append(plain({**asdict(line), **known}))
+        lines.append(json_document({**asdict(line), **known}))
     return {**asdict(found), "lines": lines}
 
 

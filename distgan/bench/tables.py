@@ -88,19 +88,20 @@ def points_table(results: Sequence[Result], distance: str) -> str:
 
 def board_json(board: Leaderboard) -> dict[str, Any]:
     """The leaderboard as JSON has it: null where a number is none, such as the minutes to what was never reached."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(each) for name, each in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     document = asdict(board)
     for row, standing in zip(document["standings"], board.standings, strict=True):
         row["reached"] = standing.reached._asdict()
-    found: dict[str, Any] = plain(document)
+    found: dict[str, Any] = json_document(document)
     return found
+
+
+def json_document(value: Any) -> Any:
+    """A value as JSON can hold it, and all that is in it: null for a number that is none."""
+    if isinstance(value, dict):
+        return {name: json_document(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_document(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _row(board: Leaderboard, standing: Standing, others: Sequence[str]) -> list[str]:
