@@ -1,4 +1,4 @@
-"""Which device a process computes on, where nobody has said otherwise."""
+"""Which device a process computes on, where nobody has said otherwise, and whether it has had too little memory."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def device_for(asked: str | torch.device | None) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {asked}: torch sees {torch.cuda.device_count()} GPUs here")
     return device
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether a device has too little. Torch says of cuDNN's algorithms without room to work in that there are none."""
+    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine" in str(error)

@@ -28,7 +28,7 @@ from distgan.data.conditions import LabelDistribution, label_names, label_vector
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples
 from distgan.describe import describe
-from distgan.devices import local_device
+from distgan.devices import lacks_memory, local_device
 from distgan.networks import ImageShape
 from distgan.products import has_tf32
 from distgan.spec import ClusterSpec, DataSpec, RunSpec, make_spec
@@ -269,7 +269,9 @@ class _Bench:
                 losses = self._compared(without, with_it, told)
         except InputError as error:
             return replace(line, why_not=" ".join(str(error).splitlines()))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
             return replace(line, why_not="out of memory: lower training.batch_size, to see it")
         notes = [*news, *([switch.note] if switch.note else [])]
         if switch.saves_memory:

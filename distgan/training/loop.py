@@ -19,6 +19,7 @@ from distgan.data.conditions import LabelDistribution, label_names, label_vector
 from distgan.data.order import Ids
 from distgan.data.prefetch import Batches
 from distgan.data.selection import select_samples, split_note
+from distgan.devices import lacks_memory
 from distgan.errors import RunError
 from distgan.export import export_safetensors
 from distgan.networks import ImageShape
@@ -193,7 +194,7 @@ def train(
             raise
         except Exception as error:
             tracker.record(f"failed: {error if workers.connected else 'the other workers are gone'}")
-            if _lacks_memory(error):
+            if lacks_memory(error):
                 raise RunError(
                     f"rank {workers.rank}: {error}\nTake more workers, a greater training.accumulate, a "
                     "smaller training.batch_size or training.precision=bfloat16."
@@ -214,11 +215,6 @@ def train(
 
                     write_report(run, complete=complete)
     return Outcome(ended, learner.step, learner.images)
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Whether a device has too little. Torch says of cuDNN's algorithms without room to work in that there are none."""
-    return isinstance(error, torch.OutOfMemoryError) or "unable to find an engine" in str(error)
 
 
 class _Signals(NamedTuple):

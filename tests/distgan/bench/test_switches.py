@@ -156,6 +156,26 @@ def test_what_fails_on_the_way_is_said_too(tiny, monkeypatch):
     assert line.speed is None
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
+        RuntimeError("something else"),
+    ],
+)
+def test_too_little_memory_for_a_switch_is_a_reason_and_no_other_failure_is(tiny, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(Learner, "update_generator", fail)
+    if "something else" in str(error):
+        with pytest.raises(RuntimeError, match="something else"):
+            bench(tiny(), "accumulate")
+    else:
+        assert "out of memory" in bench(tiny(), "accumulate")["accumulate"].why_not
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_has_graphs_which_change_no_number(tiny):
