@@ -32,7 +32,7 @@ import torch.distributed as dist
 
 from distgan.bench.speed import ROUNDS, random_batch, random_labels
 from distgan.data.order import rank_slots
-from distgan.describe import Description
+from distgan.describe.description import Description
 from distgan.launch.torchrun import GROUP
 from distgan.networks import ImageShape
 from distgan.spec import DataSpec, RunSpec

@@ -27,6 +27,8 @@ ROOMS = [
     "tracking",
     "export",
     "training",
+    "options",
+    "costs",
     "describe",
     "launch",
     "bench",

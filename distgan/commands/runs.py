@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -130,10 +131,12 @@ def describe(
 
     With --bandwidth and --speed, predict step time and efficiency of 1, 2, 4, … up to --workers instead.
     """
-    from distgan import describe as describer
+    from distgan.describe import describe
+    from distgan.describe.text import description_text
+    from distgan.options import every_option, json_schema, options_text
 
     if schema:
-        console.print_json(json.dumps(describer.schema()))
+        console.print_json(json.dumps(json_schema()))
         return
     if spec is None:
         raise InputError("describe needs a SPEC; only --schema does without one")
@@ -145,18 +148,19 @@ def describe(
         run_spec = load(spec, changes, overrides).full_size()
         # Not a field of the run here: a cluster may be planned that is too large for this global batch.
         count = fewest_and_most(workers)[1] if workers else run_spec.cluster.most_workers
-        described, batch_size = describer.describe(run_spec), run_spec.training.batch_size
+        described, batch_size = describe(run_spec), run_spec.training.batch_size
         print_rows(as_rows(predict(described, batch_size, count, speed, bandwidth * 1e9, latency * 1e-6)), as_json)
         return
     run_spec = load(spec, changes, overrides, workers)
+    answer: object
     if options:
-        found = describer.options(run_spec)
-        text = describer.to_json(found) if as_json else describer.options_text(found)
+        found = every_option(run_spec)
+        answer, text = [asdict(option) for option in found], options_text(found)
     else:
-        described = describer.describe(run_spec)
-        text = describer.to_json(described) if as_json else describer.description_text(described)
+        described = describe(run_spec)
+        answer, text = asdict(described), description_text(described)
     if as_json:
-        console.print_json(text)
+        console.print_json(json.dumps(answer))
     else:
         console.print(text)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from distgan.bench import ceiling
 from distgan.bench.ceiling import Ceiling, heaviest_convolutions, matrix_product
-from distgan.describe import _FLOPs
+from distgan.costs.flops import FLOPs
 
 CPU = torch.device("cpu")
 MAPS = torch.zeros(2, 3, 8, 8)
@@ -41,7 +41,7 @@ def test_the_heaviest_convolutions_are_found_and_their_flops_are_what_they_do(la
 
 
 def flops_of(ceiling: Ceiling) -> int:
-    with _FLOPs() as counted:
+    with FLOPs() as counted:
         ceiling.run()
     return counted.total
 

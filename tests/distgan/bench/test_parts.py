@@ -10,8 +10,9 @@ from torch import Tensor
 
 from distgan.bench.parts import PARTS, clock_of, shares_of_parts
 from distgan.bench.speed import random_batch
+from distgan.costs.flops import FLOPs
 from distgan.data.noise import Noise
-from distgan.describe import _FLOPs, describe
+from distgan.describe import describe
 from distgan.networks import ImageShape
 from distgan.networks.convolutions import take_torchs_own
 from distgan.objectives import Side
@@ -39,7 +40,7 @@ class Training:
 def flops_of_parts(spec: Any) -> dict[str, float]:
     """FLOPs of a step by part."""
     training = Training(spec)
-    with _FLOPs() as counted:
+    with FLOPs() as counted:
         shares = shares_of_parts(training.step, 1, lambda: counted.total)
     assert list(shares) == list(PARTS)
     return {part: share * counted.total for part, share in shares.items()}
