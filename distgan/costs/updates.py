@@ -14,6 +14,7 @@ from distgan.costs.storages import Storages
 from distgan.data.noise import Noise
 from distgan.objectives import Batch, Game, Loss, Side
 from distgan.spec import RunSpec
+from distgan.training.micro_batches import add_gradients
 from distgan.training.optimizers import build_optimizer, clip_gradients
 from distgan.training.precision import Precision
 
@@ -61,6 +62,8 @@ class Updates:
         self._spec, self._game, self._precision = spec, game, precision
         self._networks, self._averages = networks, averages
         self._shapes, self._at_once = shapes, at_once
+        self._micro_batches = -(-shapes[0][0] // at_once)
+        self._passes = min(self._micro_batches, 2)  # more are as the second is
         self._parameters = {
             name: list(network.parameters()) for name, network in zip(("generator", "critic"), networks, strict=True)
         }
@@ -93,7 +96,7 @@ class Updates:
                     with FLOPs() if step == 0 else nullcontext() as counted:  # type: ignore[no-untyped-call]
                         held[name] = self._descend(side, real)
                     peaks[name] = max(peaks[name], storages.peak)
-                    flops += [counted.total // self._passes(real)] if counted else []
+                    flops += [counted.total // self._passes] if counted else []
             stated = sum(tensor.nbytes for tensor in (*real, *self._tensors()))
         return Cost(
             critic_flops=flops[0] if every == 1 else round((flops[0] + (every - 1) * flops[1]) / every),
@@ -109,27 +112,24 @@ class Updates:
             for state in optimizer.state.values():
                 yield from (each for each in state.values() if isinstance(each, Tensor))
 
-    def _passes(self, real: Batch) -> int:
-        """How many micro-batches are dealt with: more are as the second is."""
-        return min(-(-len(real.images) // self._at_once), 2)
-
     def _descend(self, side: Side, real: Batch) -> Loss:
-        """One update, as :class:`~distgan.training.learner.Learner` does it."""
+        """One update, in the order of :class:`~distgan.training.learner.Learner`'s.
+
+        What costs most, forward and backward pass, is one function of both. The rest is not: around it a learner has CUDA
+        graphs, other processes and options that move, of which nothing is counted here.
+        """
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)
-        parts = -(-len(real.images) // self._at_once)
-        losses = [self._add_gradients(side, real) for _ in range(self._passes(real))]
-        losses += [losses[0]._replace(fake=torch.empty_like(losses[0].fake)) for _ in range(parts - len(losses))]
+        losses = [self._add_gradients(side, real) for _ in range(self._passes)]
+        left_out = self._micro_batches - self._passes
+        losses += [losses[0]._replace(fake=torch.empty_like(losses[0].fake)) for _ in range(left_out)]
         for name in side.trains:
             clip_gradients(getattr(self._spec.optimizer, name), self._parameters[name])
             self._optimizers[name].step()
         side.constrain()
-        return Loss.of_parts(losses, [self._at_once] * parts)
+        return Loss.of_parts(losses, [self._at_once] * self._micro_batches)
 
     def _add_gradients(self, side: Side, real: Batch) -> Loss:
         """Those of a micro-batch."""
-        draw = Noise(0, torch.arange(self._at_once), "description", self._precision.dtype)
-        with self._precision.autocast():
-            loss: Loss = side(Batch(*(tensor[: self._at_once] for tensor in real)), draw)
-        loss.value.backward()  # type: ignore[no-untyped-call]
-        return loss._replace(value=loss.value.detach())
+        draw = Noise(0, torch.arange(self._at_once), "cost", self._precision.dtype)
+        return add_gradients(side, Batch(*(tensor[: self._at_once] for tensor in real)), draw, self._precision)

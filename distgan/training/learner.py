@@ -30,7 +30,7 @@ from distgan.training.clock import Clock
 from distgan.training.compilation import Compilation
 from distgan.training.ema import EMA, Traces
 from distgan.training.graphs import Descent, Graphs
-from distgan.training.micro_batches import check_micro_batches, micro_batch_sizes
+from distgan.training.micro_batches import add_gradients, check_micro_batches, micro_batch_sizes
 from distgan.training.optimizers import build_optimizer, clip_gradients, moving_options, steer
 from distgan.training.precision import Precision, lay_out_like
 from distgan.training.workers import Workers
@@ -361,13 +361,10 @@ class Learner:
                 vector.copy_(before)
             # Processes exchange gradients with the last one, which has the sums.
             with nullcontext() if last or not isinstance(forward, DistributedDataParallel) else forward.no_sync():
-                with self.precision.autocast():
-                    draw = Noise(self.noise_seed, slots, partial(_update_of, side), self.precision.dtype)
-                    loss: Loss = forward(Batch(*batch), draw)
+                draw = Noise(self.noise_seed, slots, partial(_update_of, side), self.precision.dtype)
                 # DistributedDataParallel takes the plain mean over processes.
-                weighted = loss.value * (len(slots) * self.workers.world_size / self._batch_size)
-                weighted.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss._replace(value=loss.value.detach()))
+                weight = len(slots) * self.workers.world_size / self._batch_size
+                losses.append(add_gradients(forward, Batch(*batch), draw, self.precision, weight))
         return Loss.of_parts(losses, sizes)
 
 

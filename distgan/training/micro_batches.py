@@ -1,4 +1,4 @@
-"""Global batches that are dealt with in equal micro-batches (``training.accumulate``): what a run must be like for it.
+"""Global batches that are dealt with in equal micro-batches (``training.accumulate``), and what is done with each.
 
 A micro-batch is a stretch of slots of the global batch: slot s of B is in micro-batch ⌊s·N / B⌋ of N. Workers share
 each as they share the global batch, so that any number of them makes the same micro-batches.
@@ -11,13 +11,37 @@ from torch import nn
 
 from distgan.data.order import Ids
 from distgan.networks.normalisation import MinibatchStddev, has_batchnorm
+from distgan.objectives import Batch, Draw, Loss
 from distgan.spec import RunSpec
+from distgan.training.precision import Precision
 from shards.errors import InputError
 
 
 def micro_batch_sizes(slots: Ids, batch_size: int, accumulate: int) -> list[int]:
     """How many of a process's slots, in ascending order, are in each micro-batch."""
     return [int(size) for size in np.bincount(slots * accumulate // batch_size, minlength=accumulate)]
+
+
+def add_gradients(forward: nn.Module, batch: Batch, draw: Draw, precision: Precision, weight: float = 1.0) -> Loss:
+    """Add the gradients of a side's loss on a micro-batch to those that are there.
+
+    Training does it, and so does what counts its cost (:mod:`distgan.costs.updates`).
+
+    Args:
+        forward: The side, or DistributedDataParallel around it.
+        batch: The micro-batch; all of the batch where there is one.
+        draw: Random numbers of its slots.
+        precision: Of the run.
+        weight: What the loss is multiplied by.
+
+    Returns:
+        The loss itself, without the weight and without its graph.
+    """
+    with precision.autocast():
+        loss: Loss = forward(batch, draw)
+    weighted = loss.value if weight == 1 else loss.value * weight
+    weighted.backward()  # type: ignore[no-untyped-call]
+    return loss._replace(value=loss.value.detach())
 
 
 def check_micro_batches(spec: RunSpec, *networks: nn.Module) -> None:
