@@ -13,6 +13,7 @@ class FLOPs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts, of backward passes too; torch's own FlopCounterMode cannot within a gradient of a gradient."""
 
     total = 0
+    """So far, of all that is done within this context."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

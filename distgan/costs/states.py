@@ -15,7 +15,7 @@ class ModelStates(NamedTuple):
     """Bytes of both networks, and of what training keeps for their weights."""
 
     weights: int
-    """And of BatchNorm's statistics."""
+    """BatchNorm's statistics included."""
     gradients: int
     optimizer_state: int
     ema: int
@@ -23,7 +23,7 @@ class ModelStates(NamedTuple):
 
 
 def model_states(spec: RunSpec, generator: nn.Module, critic: nn.Module) -> ModelStates:
-    """What a run's networks and their training take, whatever it is doing."""
+    """Those of a run, in the networks' floating point types."""
     sides = ((generator, spec.optimizer.generator), (critic, spec.optimizer.critic))
     return ModelStates(
         weights=sum(_bytes(network) for network, _ in sides),

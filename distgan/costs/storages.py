@@ -26,10 +26,12 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         """Bytes of what was made since and is alive, and the most that it was."""
         self.heap = Heap()
+        """Where they all lie."""
         self._storages: dict[int, Any] = {}
         for tensor in known:
             self._meet(tensor)
         self.known, self.now, self.peak = self.now, 0, 0
+        """Bytes of what was there already."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""What a step's updates cost: some steps are run on fake tensors, with what is held meanwhile as in training."""
+"""What updates cost: some steps are taken on fake tensors, with all that training holds meanwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 3
 
 
 class Cost(NamedTuple):
-    """Of updates on one worker."""
+    """What the updates of a step cost a worker."""
 
     critic_flops: int
     """Of the critic's mean update, for a micro-batch."""
@@ -75,7 +75,7 @@ class Updates:
             optimizer.zero_grad(set_to_none=True)  # those of an earlier stage
 
     def cost(self) -> Cost:
-        """Take some steps, with all updates that differ, and see what they cost."""
+        """Take some steps, of all updates that differ, and count."""
         every = self._spec.objective.rest.get("penalty_every", 1)
         critic_updates = 1 if self._spec.objective.n_critic == every == 1 else 2  # more are as the second is
         sides = [("critic", self._game.critic, update) for update in range(critic_updates)]
@@ -115,8 +115,8 @@ class Updates:
     def _descend(self, side: Side, real: Batch) -> Loss:
         """One update, in the order of :class:`~distgan.training.learner.Learner`'s.
 
-        What costs most, forward and backward pass, is one function of both. The rest is not: around it a learner has CUDA
-        graphs, other processes and options that move, of which nothing is counted here.
+        What costs most, forward and backward pass, is one function of both; around it a learner has CUDA graphs, other
+        processes and options that move, of which nothing is counted.
         """
         for name in side.trains:
             self._optimizers[name].zero_grad(set_to_none=True)

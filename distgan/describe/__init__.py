@@ -39,10 +39,14 @@ with torch 2.15 for CUDA, which is 33 MiB more than before its first step."""
 
 @dataclass(frozen=True)
 class _Data:
+    """What is known of a data set, or assumed."""
+
     channels: int
     labels: int
+    """Length of the label vector."""
     samples: int | None
     notes: list[str]
+    """What had to be assumed."""
 
 
 def describe(spec: RunSpec) -> Description:
@@ -73,6 +77,7 @@ def flops_of_step(spec: RunSpec, channels: int, labels: int) -> int:
 
 
 def _describe(spec: RunSpec, data: _Data, workers: int) -> Description:
+    """Describe a complete run on so many workers."""
     micro_batches = spec.training.accumulate
     image = ImageShape.of(spec, data.channels)
     notes = list(data.notes)

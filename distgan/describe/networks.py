@@ -18,7 +18,14 @@ from distgan.stages import Timetable
 def describe_network(
     name: str, network: nn.Module, timetable: Timetable, inputs: Callable[[int], tuple[Tensor, Tensor]]
 ) -> Network:
-    """Describe a network by what it does to one image (or latent) and its labels, given for an image size."""
+    """Describe a network by what it does to one image (or latent) and its labels.
+
+    Args:
+        name: In its registry.
+        network: Of fake tensors or real ones.
+        timetable: Of the run: a network that grows is seen at each size.
+        inputs: What it is given, for an image size: a batch of one, and its labels.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     layers = dict(_layers(network))
 

@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distgan.data.noise import Noise
 from distgan.data.order import rank_slots
 from distgan.networks import ImageShape, build_networks
-from distgan.training.micro_batches import check_micro_batches, micro_batch_note, micro_batch_sizes
+from distgan.objectives import Batch, build_game
+from distgan.training.micro_batches import (
+    add_gradients,
+    check_micro_batches,
+    micro_batch_note,
+    micro_batch_sizes,
+)
+from distgan.training.precision import Precision
 from shards.errors import InputError
 
 PLAIN = {"model__generator__normalisation": "none", "model__critic__normalisation": "none"}
@@ -32,6 +41,22 @@ def test_all_workers_make_micro_batches_of_the_same_stretches(accumulate, size, 
         for micro_batch, part in zip(found, np.split(slots, np.cumsum(sizes)[:-1]), strict=True):
             micro_batch += part.tolist()
     assert [sorted(part) for part in found] == np.arange(batch_size).reshape(accumulate, size).tolist()
+
+
+def test_gradients_are_added_by_weight_to_those_that_are_there(tiny):
+    spec = tiny(**PLAIN)
+    side = build_game(spec.objective, *networks(spec), spec.model.latent_dim).critic
+    side.at(0, 0)
+    parameters = list(side.parameters())
+    draw, real = Noise(0, torch.arange(3), "update"), Batch(torch.rand(3, 3, 16, 16), torch.empty(3, 0))
+    plain = side(real, draw).value
+    gradients = torch.autograd.grad(plain, parameters)
+    for total, weight in ((1, 1), (3.5, 2.5)):
+        loss = add_gradients(side, real, draw, Precision("float32", torch.device("cpu")), weight)
+        assert loss.value.item() == plain.item()
+        assert not loss.value.requires_grad
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, total * gradient)
 
 
 @pytest.mark.parametrize(
