@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import pickle
@@ -148,6 +149,24 @@ def test_a_damaged_tar_is_named(tmp_path, damage):
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"000001\.tar"):
         open_source(pool)
+
+
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_tars_in_one_file_are_not_read_by_half(tmp_path, compression):
+    pool = write_pool(tmp_path / "pool", compression=compression, names="{:06d}.tar")
+    (pool / "000001.tar").write_bytes(b"".join(tar_bytes(samples(5 + i, 1), compression) for i in range(5)))
+    with pytest.raises(InputError, match=r"000001\.tar goes on after the end of a tar"):
+        open_source(pool)
+
+
+def test_a_compressed_tar_in_pieces_is_read_to_its_end(tmp_path):
+    pool = write_pool(tmp_path / "pool")
+    for path in pool.iterdir():
+        data = path.read_bytes()
+        pieces = [data[at : at + 700] for at in range(0, len(data), 700)]  # as pigz and bgzip write them
+        path.write_bytes(b"".join(map(gzip.compress, pieces)))
+    source = open_source(pool)
+    assert [source.sample(i).image for i in range(len(source))] == [picture(i) for i in range(15)]
 
 
 def test_a_tar_that_changes_meanwhile(tmp_path):
