@@ -260,7 +260,7 @@ def look_notes(looks: Sequence[Look]) -> list[str]:
     """What should be said of pictures that were looked at."""
     notes = []
     deep = [look.brightest for look in looks if look.brightest is not None]
-    if deep and max(deep) < 1 << 15:
+    if deep and 0 < max(deep) < 1 << 15:
         notes.append(
             f"{len(deep)} of the pictures looked at have 16 bits, but no value above {max(deep):,}: nearly black where "
             f"65,535 is white, as it is without --white {2 ** max(deep).bit_length() - 1}"
@@ -268,6 +268,11 @@ def look_notes(looks: Sequence[Look]) -> list[str]:
     reduced = sum(look.bits > 8 and look.brightest is None for look in looks)
     if reduced:
         notes.append(f"{reduced} of the pictures looked at are in colour of more than 8 bits, of which 8 are kept")
+    several = sum(look.several for look in looks)
+    if several:
+        notes.append(
+            f"{several} of the pictures looked at are animations or have several pages, of which the first is taken"
+        )
     profiles = Counter(look.profile for look in looks if look.profile)
     if profiles:
         listed = ", ".join(f"{count} {displayed(name)}" for name, count in profiles.most_common(3))
