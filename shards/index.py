@@ -477,9 +477,11 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
 def _are_plain(names: np.ndarray, others: bytes) -> bool:
     """Whether bytes (n,) are names that lead nowhere else when somebody unpacks them: letters, digits, and others."""
     known = np.isin(np.arange(256), list(others + string.ascii_letters.encode() + string.digits.encode()))
-    known[0] = True  # which fills up those that are shorter than others; none begins with it, or is empty
+    known[0] = True  # which fills up those that are shorter than others, and does not begin any
     letters = np.ascontiguousarray(names).view(np.uint8).reshape(len(names), names.itemsize)
-    return bool(known[letters].all() and not np.isin(letters[:, 0], [0, ord("/")]).any())
+    filling = letters == 0
+    ends = not (filling[:, 0] | (letters[:, 0] == ord("/"))).any() and not (filling[:, :-1] > filling[:, 1:]).any()
+    return bool(known[letters].all() and ends)
 
 
 def _checked(root: str, name: str, parse: Any) -> Any:

@@ -20,6 +20,7 @@ from shards.sources.base import (
     Sample,
     attribute_counts,
     displayed,
+    distinct,
     listed_identity,
     sample_keys,
 )
@@ -156,14 +157,14 @@ class PictureFiles:
         self.tree = tree
         self.names = list(names)
         self.place = place
-        self.class_names = tuple(displayed(name) for name in class_names)
+        self.class_names = distinct(class_names, "classes")
         self.labels = np.full(len(names), -1, np.int32) if labels is None else np.array(labels, np.int32)
         in_use = sorted({split for split in splits or () if split >= 0})
         self.split_names = tuple(SPLITS[split] for split in in_use)
         numbers = np.array([*(in_use.index(i) if i in in_use else -1 for i in range(len(SPLITS))), -1], np.int8)
         self.splits = np.full(len(names), -1, np.int8) if splits is None else numbers[np.array(splits, np.int64)]
         self.attribute_rows = attributes
-        self.attribute_names = tuple(attribute_names)
+        self.attribute_names = distinct(attribute_names, "attributes")
         self.keys = sample_keys([self._short(name) for name in self.names])
         self._left_out = Counter(left_out or {})
         self._notes = (*map(displayed, tree.notes), *notes)

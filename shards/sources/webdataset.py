@@ -34,6 +34,7 @@ from shards.sources.base import (
     Wish,
     choices,
     displayed,
+    distinct,
     listed_identity,
     sample_keys,
 )
@@ -359,10 +360,12 @@ class WebShards:
         self.keys = sample_keys([f"{name}.{field}" for name, field in zip(names, self._fields, strict=True)])
         self._names = [f"{shorts[row.tar]}/{row.key}.{row.field}" for row in rows]
         labels, field, notes_of_labels = _labels(rows)
-        self.class_names = _class_names(labels)
-        index = {name: i for i, name in enumerate(self.class_names)}
+        class_names = _class_names(labels)
+        self.class_names = distinct(class_names, "classes")
+        index = {name: i for i, name in enumerate(class_names)}
         self.labels = np.array([-1 if label is None else index[label] for label in labels], np.int32)
-        self.attribute_names, self.attribute_rows, others = _attributes(rows)
+        attribute_names, self.attribute_rows, others = _attributes(rows)
+        self.attribute_names = distinct(attribute_names, "attributes")
         notes = [*notes, *notes_of_labels]
         if ignored := [name for name in others if name != field]:
             notes.append(f"fields of .json that are neither class nor attribute: {', '.join(map(displayed, ignored))}")

@@ -352,3 +352,24 @@ def test_a_folder_in_each_tar_is_no_class(tmp_path):
         one_tar(tmp_path / f"{i:05d}.tar", beside("{}.txt", f"{i:05d}/{i}1.jpg", f"{i:05d}/{i}2.jpg"))
     source = open_source(tmp_path)
     assert (source.layout, len(source), source.class_names) == ("webdataset", 4, ())
+
+
+@pytest.mark.parametrize("odd", ["a\nb", "\x1b[31mred", "\ud800"])
+def test_names_in_json_that_cannot_be_printed(tmp_path, odd):
+    def pool(facts: list[dict[str, object]]) -> Path:
+        files = {f"{i}.{end}": data for i, each in enumerate(facts) for end, data in fields(i, each)}
+        (tmp_path / "it.tar").write_bytes(tar_bytes(files))
+        return tmp_path / "it.tar"
+
+    def fields(i: int, facts: dict[str, object]) -> list[tuple[str, bytes]]:
+        return [("jpg", picture(i)), ("json", json.dumps(facts).encode())]
+
+    source = open_source(pool([{"class": odd, odd: 1}, {"class": "cat", odd: 0}]))
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in odd)
+    assert sorted(source.class_names) == sorted(["cat", shown])
+    assert source.attribute_names == (shown,)
+    assert source.class_names[source.labels[0]] == shown
+    with pytest.raises(InputError, match="several classes would be called"):
+        open_source(pool([{"class": odd}, {"class": shown}]))
+    with pytest.raises(InputError, match="several attributes would be called"):
+        open_source(pool([{odd: 1, shown: 1}, {odd: 1, shown: 0}]))
