@@ -88,7 +88,10 @@ def read_tar(tar: Tarred) -> Iterator[dict[str, Any]]:
     except (InputError, GeneratorExit):
         raise
     except Exception as error:  # each file system and decompressor has errors of its own
-        reason = getattr(error, "strerror", None) or (error.args[0] if error.args else error)
+        reason = str(getattr(error, "strerror", None) or (error.args[0] if error.args else error))
+        if reason in tar.url:  # all that fsspec says of a server that does not answer
+            reason = "it is not there, or its server does not answer"
+        reason = re.sub(r" (@ <|in tar file ).*", "", reason)  # what webdataset adds, which is of this program's inside
         raise InputError(f"{tar.url} cannot be read: {reason}") from error
 
 

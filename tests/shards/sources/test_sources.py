@@ -341,11 +341,15 @@ def test_nothing_found_says_what_was_seen(tmp_path):
     assert ".npz: distgan does not read these" in text
 
 
-@pytest.mark.parametrize("name", ["a.7z", "a.rar", "a.parquet", "a.arrow", "a.npy", "a.tfrecords", "a.tfrec"])
+@pytest.mark.parametrize(
+    "name", "a.7z a.rar a.parquet a.arrow a.npy a.tfrecords a.tfrec a.mat a.pkl a.pt a.beton".split()
+)
 def test_containers_that_are_not_read(tmp_path, name):
     (tmp_path / name).write_bytes(b"something")
     with pytest.raises(InputError, match="unpack it"):
         open_source(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name[1:]}: distgan does not read these"):
+        open_source(tmp_path)
 
 
 def test_the_text_says_all_of_it(tmp_path):
