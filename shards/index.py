@@ -469,19 +469,22 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
         or not np.all((split >= -1) & (split < len(description.split_names)))
     ):
         raise ValueError("it has rows that lie outside what they index")
-    if not _are_plain(columns["key"], b"_-/") or not _are_plain(columns["extension"], b""):
+    if not _are_plain(columns["key"], b"_-/", 80) or not _are_plain(columns["extension"], b"", 8):
         raise ValueError("it has keys that are no names of samples")
     return columns
 
 
-def _are_plain(names: np.ndarray, others: bytes) -> bool:
-    """Whether bytes (n,) are names that lead nowhere else when somebody unpacks them: letters, digits, and others."""
+def _are_plain(names: np.ndarray, others: bytes, most: int) -> bool:
+    """Whether bytes (n,) are names that fit into a tar and lead nowhere else when it is unpacked.
+
+    They are of letters, digits and others, so many at most.
+    """
     known = np.isin(np.arange(256), list(others + string.ascii_letters.encode() + string.digits.encode()))
     known[0] = True  # which fills up those that are shorter than others, and does not begin any
     letters = np.ascontiguousarray(names).view(np.uint8).reshape(len(names), names.itemsize)
     filling = letters == 0
     ends = not (filling[:, 0] | (letters[:, 0] == ord("/"))).any() and not (filling[:, :-1] > filling[:, 1:]).any()
-    return bool(known[letters].all() and ends)
+    return bool(known[letters].all() and ends and names.itemsize <= most)
 
 
 def _checked(root: str, name: str, parse: Any) -> Any:
