@@ -441,7 +441,8 @@ def _is_deep_colour(image: ImageFile.ImageFile, data: bytes) -> bool:
 def _rescale_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
     """Say which colour of a PNG is transparent in the values of its pixels.
 
-    Pillow leaves it in those of the file, where it has made 8 bits of 2, 4 or 16: another colour would be laid on white.
+    Pillow leaves it in those of the file, also where it has made 8 bits of 2, 4 or 16: another colour would be laid on
+    white.
     """
     colour = image.info.get("transparency")
     if image.format != "PNG" or colour is None or image.mode not in ("1", "L", "RGB"):
@@ -482,7 +483,7 @@ def _to_grey_or_rgb(image: Image.Image, white: int | None) -> Image.Image:
 
 
 def _is_negative(image: Image.Image) -> bool:
-    """Whether the largest value of a 16-bit picture is black, as scanners write them; in fewer bits Pillow sees to it."""
+    """Whether the largest value of a 16-bit picture is black, as scanners write it; of fewer bits Pillow sees to it."""
     return image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
 
 

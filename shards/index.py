@@ -410,9 +410,10 @@ def parse_shards(document: Mapping[str, Any]) -> tuple[ShardEntry, ...]:
     for entry in shards:
         if not SHARD_NAME.fullmatch(entry.url):
             raise ValueError(f"{entry.url!r} is no name for a shard")
-        if not (0 <= _expect(entry.nsamples, int) and 0 <= _expect(entry.filesize, int) < 2**63):
+        if _expect(entry.nsamples, int) < 0 or not 0 <= _expect(entry.filesize, int) < 2**63:
             raise ValueError(f"{entry.url} has counts that no file has")
-        _expect(entry.md5sum, str), _expect(entry.sha256, str)
+        for checksum in (entry.md5sum, entry.sha256):
+            _expect(checksum, str)
     if len({entry.url for entry in shards}) < len(shards):
         raise ValueError("it names a shard twice")
     return shards
@@ -432,7 +433,9 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
         raise ValueError(f"its bytes are not those that {INDEX_JSON} goes with (sha256)")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            columns = {name: np.asarray(archive[name]) for name in COLUMN_TYPES if name in archive or name not in _LATER}
+            columns = {
+                name: np.asarray(archive[name]) for name in COLUMN_TYPES if name in archive or name not in _LATER
+            }
     except Exception as error:  # readers of hostile zips and arrays raise nearly anything
         raise ValueError(f"it is not what distgan writes ({error})") from error
     description, shards = parse_description(document), parse_shards(document)

@@ -206,5 +206,7 @@ def _parse_pickle(data: bytes, edition: _Edition) -> tuple[np.ndarray, np.ndarra
     if pixels_column_major is not False:
         raise ValueError("its array is not stored row by row, as in the official batches")
     if not pixels_rows:
-        raise ValueError(f"its array is not of the official shape, {PIXELS:,} bytes an image: all red, green, then blue")
+        raise ValueError(
+            f"its array is not of the official shape, {PIXELS:,} bytes an image: all red, green, then blue"
+        )
     return np.array(labels, np.int64), np.frombuffer(pixels, np.uint8)
