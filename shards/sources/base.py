@@ -228,12 +228,13 @@ def displayed(name: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
-def distinct(names: Sequence[str], what: str) -> tuple[str, ...]:
+def distinct(names: Sequence[str], what: str, where: object) -> tuple[str, ...]:
     """Names of classes or attributes as they can be printed, by which they are asked for afterwards.
 
     Args:
         names: As they were found, each once.
         what: What they name, for the message: "classes".
+        where: What holds them.
 
     Raises:
         InputError: Two of them cannot be told apart then.
@@ -242,7 +243,8 @@ def distinct(names: Sequence[str], what: str) -> tuple[str, ...]:
     twice = [name for name, times in Counter(shown).items() if times > 1]
     if twice:
         raise InputError(
-            f"several {what} would be called {some(twice)}, as their names hold what cannot be printed: rename them"
+            f"{displayed(str(where))}: several {what} would be called {some(twice)}, as their names hold what cannot "
+            "be printed: rename them"
         )
     return shown
 

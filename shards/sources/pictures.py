@@ -157,14 +157,14 @@ class PictureFiles:
         self.tree = tree
         self.names = list(names)
         self.place = place
-        self.class_names = distinct(class_names, "classes")
+        self.class_names = distinct(class_names, "classes", tree.path)
         self.labels = np.full(len(names), -1, np.int32) if labels is None else np.array(labels, np.int32)
         in_use = sorted({split for split in splits or () if split >= 0})
         self.split_names = tuple(SPLITS[split] for split in in_use)
         numbers = np.array([*(in_use.index(i) if i in in_use else -1 for i in range(len(SPLITS))), -1], np.int8)
         self.splits = np.full(len(names), -1, np.int8) if splits is None else numbers[np.array(splits, np.int64)]
         self.attribute_rows = attributes
-        self.attribute_names = distinct(attribute_names, "attributes")
+        self.attribute_names = distinct(attribute_names, "attributes", tree.path)
         self.keys = sample_keys([self._short(name) for name in self.names])
         self._left_out = Counter(left_out or {})
         self._notes = (*map(displayed, tree.notes), *notes)

@@ -373,11 +373,11 @@ class WebShards:
         self._names = [f"{shorts[row.tar]}/{row.key}.{row.field}" for row in rows]
         labels, field, notes_of_labels = _labels(rows)
         class_names = _class_names(labels)
-        self.class_names = distinct(class_names, "classes")
+        self.class_names = distinct(class_names, "classes", tars[0].url)
         index = {name: i for i, name in enumerate(class_names)}
         self.labels = np.array([-1 if label is None else index[label] for label in labels], np.int32)
         attribute_names, self.attribute_rows, others = _attributes(rows)
-        self.attribute_names = distinct(attribute_names, "attributes")
+        self.attribute_names = distinct(attribute_names, "attributes", tars[0].url)
         notes = [*notes, *notes_of_labels]
         if ignored := [name for name in others if name != field]:
             notes.append(f"fields of .json that are neither class nor attribute: {', '.join(map(displayed, ignored))}")

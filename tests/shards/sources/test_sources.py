@@ -375,7 +375,7 @@ def test_classes_that_print_alike_are_refused(tmp_path, names):
     for i, name in enumerate(names):
         (tmp_path / "it" / name).mkdir(parents=True)
         (tmp_path / "it" / name / f"{i}.jpg").write_bytes(picture(i))
-    with pytest.raises(InputError, match=r"several classes would be called (a|caf)\ufffd"):
+    with pytest.raises(InputError, match=r"it: several classes would be called (a|caf)\ufffd"):
         open_source(tmp_path / "it")
     (tmp_path / "it" / names[0]).rename(tmp_path / "it" / "other")
     assert len(open_source(tmp_path / "it").recognised.classes) == 2
