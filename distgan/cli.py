@@ -5,6 +5,9 @@ What a command needs is imported inside it, so that ``distgan --help`` does not 
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from distgan.commands.base import WITH_CHANGES, fail
@@ -55,6 +58,9 @@ app.command()(demo)
 def main() -> None:
     """The ``distgan`` command. Exits with 0 when done, 2 when the user's input is wrong, 1 when the work failed."""
     ensure_home()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name may hold what a terminal's encoding has no letter for
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:

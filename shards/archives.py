@@ -38,6 +38,11 @@ Open = Callable[[], BinaryIO]
 _ZIP_END = 20 + 22 + 0xFFFF
 """The most bytes that what ends a zip may have: two records and a comment."""
 _TWICE = "of a name that comes once more"
+GOES_ON = (
+    "goes on after the end of a tar: it is damaged, or several tars in one file. Fetch it again, or unpack it with "
+    "tar --ignore-zeros and give the folder"
+)
+"""What is wrong with a tar that readers would read but the beginning of."""
 # What broken or hostile archives make their readers raise.
 _BROKEN = (
     zipfile.BadZipFile,
@@ -170,7 +175,13 @@ class Zip(_Archive):
             raise InputError(f"{path} is one piece of several: join them ({join_zip(str(path))})")
         found: dict[str, zipfile.ZipInfo] = {}
         unknown: list[str] = []
-        for member in self._open().infolist():
+        members = self._open().infolist()
+        if members and min(member.header_offset for member in members) > 0 and _begins_with_a_file(opening):
+            raise InputError(
+                f"{path} begins with files that the list at its end does not have: it is damaged, or several zips in "
+                "one file. Fetch them again, each as a file of its own"
+            )
+        for member in members:
             mode = member.external_attr >> 16
             if member.is_dir():
                 continue
@@ -252,7 +263,7 @@ class Tar(_Archive):
         self.files = {name: size for name, (_, size) in self._places.items()}
 
     def _begin(self) -> BinaryIO:
-        return _decompressed(self.opening(), self._compression)
+        return decompressed(self.opening(), self._compression)
 
     def _take(self, name: str, count: int) -> bytes:
         offset, size = self._places[name]
@@ -327,10 +338,16 @@ def _is_last_of_several(opening: Open) -> bool:
     return 0 < number < 0xFFFF or (large[:4] == b"PK\6\7" and int.from_bytes(large[16:], "little") > 1)
 
 
+def _begins_with_a_file(opening: Open) -> bool:
+    """Whether a zip begins with one of its files, and not with a program that unpacks it."""
+    with opening() as file:
+        return file.read(4) == b"PK\3\4"
+
+
 def _tar(path: Path, opening: Open, compression: str) -> Tar | None:
     """The tar, or None where a compressed file holds something else."""
     try:
-        with _decompressed(opening(), compression) as file:
+        with decompressed(opening(), compression) as file:
             try:
                 archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
             except tarfile.ReadError as error:
@@ -340,12 +357,13 @@ def _tar(path: Path, opening: Open, compression: str) -> Tar | None:
                 raise InputError(f"{path} is not a whole tar file ({error}): fetch it again") from error
             with archive:
                 members = archive.getmembers()
-                # A cut or damaged tar ends its listing early without any error; a whole one with a block of zeros.
+                # A cut or damaged tar ends its listing early without any error; a whole one with zeros to its end,
+                # where a decompressor compares checksums.
                 file.seek(archive.offset)
                 if file.read(512) != bytes(512):
                     raise EOFError(f"it breaks off after {len(members):,} entries")
-                while compression and file.read(1 << 20):
-                    pass  # at its end a decompressor compares checksums
+                if not _only_zeros(file):
+                    raise InputError(f"{path} {GOES_ON}")
     except InputError:
         raise
     except (OSError, *_BROKEN) as error:
@@ -354,8 +372,17 @@ def _tar(path: Path, opening: Open, compression: str) -> Tar | None:
     return Tar(path, opening, compression, members)
 
 
-def _decompressed(file: BinaryIO, compression: str) -> BinaryIO:
+def decompressed(file: BinaryIO, compression: str) -> BinaryIO:
+    """What a file holds that is compressed: "gz", "bz2", "xz", or "" where it is not."""
     return _COMPRESSIONS[compression][1](file) if compression else file
+
+
+def _only_zeros(file: BinaryIO) -> bool:
+    """Whether all the rest of a file is zeros; it is read to its end, or to the first other byte."""
+    while data := file.read(1 << 20):
+        if data.strip(b"\0"):
+            return False
+    return True
 
 
 def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:

@@ -6,9 +6,11 @@ and most sets lie in a folder.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +61,7 @@ def read_bytes(root: str, name: str) -> bytes:
         OSError: It cannot be read; FileNotFoundError where it is not there.
     """
     if not is_remote(root):
+        _refuse_devices(Path(root) / name)
         return (Path(root) / name).read_bytes()
     with _remote(root, name) as (filesystem, path):
         data: bytes = filesystem.cat_file(path)
@@ -72,9 +75,21 @@ def file_size(root: str, name: str) -> int:
         OSError: It cannot be asked; FileNotFoundError where it is not there.
     """
     if not is_remote(root):
+        _refuse_devices(Path(root) / name)
         return (Path(root) / name).stat().st_size
     with _remote(root, name) as (filesystem, path):
         return int(filesystem.size(path))
+
+
+def _refuse_devices(path: Path) -> None:
+    """See that a path is no pipe and no device, which may never end, or wait for ever.
+
+    Raises:
+        OSError: It is, or is not there.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def local_copy(root: str, name: str, sha256: str, cache: Path) -> Path:

@@ -44,7 +44,8 @@ _PPM_COMMENT = re.compile(rb"P[1-6]\s[\s0-9]*#[^\r\n]*\Z")
 
 # Where the way a picture is to be turned may stand; with none of these there is nothing to look for.
 _ORIENTED = frozenset(("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"))
-_REDUCED, _BITS = 254, 258  # tags of TIFF: bit 0, it is but a small copy of another picture; bits of each channel
+# Tags of TIFF: bit 0, it is but a small copy of another picture; bits of each channel; 0, the largest value is black.
+_REDUCED, _BITS, _PHOTOMETRIC = 254, 258, 262
 _COLOUR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 # Pillow warns of what it finds odd in a file; here each file is either decoded or refused with a reason. Filtered once,
@@ -152,6 +153,7 @@ class Look:
             others.
         profile: The name of the embedded colour profile that decode converts from; None where there is none, it is
             sRGB, or it is of no use.
+        several: Whether it holds more pictures than the one that decode takes: frames or pages, not a phone's previews.
     """
 
     format: str
@@ -161,6 +163,7 @@ class Look:
     bits: int
     brightest: int | None
     profile: str | None
+    several: bool = False
 
 
 def sniff(head: bytes) -> str | None:
@@ -253,14 +256,16 @@ def look(data: bytes) -> Look:
         elif deep_colour and image.format in ("PNG", "TIFF"):  # of which Pillow reads the upper 8 bits
             brightest = int(np.asarray(image)[..., :3].max()) << 8 | 255
         profile = _profile(image.info["icc_profile"], _colour_mode(image)) if image.info.get("icc_profile") else None
+        kind = sniff(data[:HEAD]) or ""
         return Look(
-            format=sniff(data[:HEAD]) or "",
+            format=kind,
             width=image.width,
             height=image.height,
             grey=_is_grey(image.mode),
             bits=16 if deep or deep_colour else 8,
             brightest=brightest,
             profile=profile.name if profile else None,
+            several=kind != "JPEG" and bool(getattr(image, "is_animated", False)),
         )
     except ImageError:
         raise
@@ -294,6 +299,7 @@ def decode(data: bytes, white: int | None = None) -> Image.Image:
         rescaled = white is not None and _is_deep_colour(file, data)  # asked before the file is let go
         file.load()
         _check_size(file)  # again: a header may lie
+        _rescale_transparency(file, data)
         image = _with_white(file, data, white) if white is not None and rescaled else file
         if image.format == "TIFF" or not _ORIENTED.isdisjoint(image.info):
             with suppress(Exception):  # a photograph with a damaged EXIF block is still a photograph
@@ -420,8 +426,10 @@ def _is_16_bit(mode: str) -> bool:
 
 def _is_deep_colour(image: ImageFile.ImageFile, data: bytes) -> bool:
     """Whether the samples of what Pillow makes 8-bit colour, or grey with alpha, have more bits in the file."""
+    if _is_16_bit(image.mode):
+        return False
     if image.format == "PNG":
-        return data[24] == 16 and not _is_16_bit(image.mode)
+        return data[24] == 16
     if image.format == "TIFF":
         return bool(max(image.tag_v2.get(_BITS, (8,))) > 8)  # type: ignore[attr-defined]
     if image.format == "PPM":
@@ -430,13 +438,35 @@ def _is_deep_colour(image: ImageFile.ImageFile, data: bytes) -> bool:
     return bool(image.info.get("bit_depth", 8) > 8)  # as the extra heif says
 
 
+def _rescale_transparency(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Say which colour of a PNG is transparent in the values of its pixels.
+
+    Pillow leaves it in those of the file, also where it has made 8 bits of 2, 4 or 16: another colour would be laid on
+    white.
+    """
+    colour = image.info.get("transparency")
+    if image.format != "PNG" or colour is None or image.mode not in ("1", "L", "RGB"):
+        return
+    depth = data[24]
+
+    def rescaled(value: int) -> int:
+        return value >> 8 if depth == 16 else value * 255 // (2**depth - 1)
+
+    image.info["transparency"] = tuple(map(rescaled, colour)) if isinstance(colour, tuple) else rescaled(colour)
+
+
 def _to_grey_or_rgb(image: Image.Image, white: int | None) -> Image.Image:
     """Reduce what was loaded to 8 bits, "L" or "RGB", without transparency and in sRGB."""
     profile = image.info.get("icc_profile")
     mode = "L" if _is_grey(image.mode) else "RGB"
     alpha = None
     if _is_16_bit(image.mode):
-        image = Image.fromarray(_from_16_bit(_values_16_bit(image), white or 65535))
+        values, transparent, negative = _values_16_bit(image), image.info.get("transparency"), _is_negative(image)
+        image = Image.fromarray(_from_16_bit(values, white or 65535))
+        if negative:
+            image = ImageOps.invert(image)
+        if transparent is not None:
+            alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = image.getchannel("A")
@@ -450,6 +480,11 @@ def _to_grey_or_rgb(image: Image.Image, white: int | None) -> Image.Image:
     canvas = Image.new(mode, image.size, "white")
     canvas.paste(image, mask=alpha)
     return canvas
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether the largest value of a 16-bit picture is black, as scanners write it; of fewer bits Pillow sees to it."""
+    return image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
 
 
 def _values_16_bit(image: Image.Image) -> np.ndarray:

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import shlex
-import zipfile
+import string
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
@@ -385,17 +385,23 @@ def parse_description(document: Mapping[str, Any]) -> Description:
     sizes = tuple(_expect(size, int) for size in document.get("pyramid", []))
     if sizes and (document["encoding"] != "raw" or sizes != pyramid.sizes_of(transform.size)):
         raise ValueError(f"its pyramid is of the sizes {sizes}")
+    recognised = _expect(document.get("recognised", {}), dict)
+    _expect(recognised.get("left_out", {}), dict)
     return Description(
         layout=_expect(document["layout"], str),
         encoding=document["encoding"],
         transform=transform,
-        attribute_names=tuple(_expect(name, str) for name in document["attribute_names"]),
-        class_names=tuple(_expect(name, str) for name in document["class_names"]),
+        attribute_names=_names(document["attribute_names"]),
+        class_names=_names(document["class_names"]),
         # Sets that were packed by the first version know of neither.
-        split_names=tuple(_expect(name, str) for name in document.get("split_names", [])),
-        recognised=_expect(document.get("recognised", {}), dict),
+        split_names=_names(document.get("split_names", [])),
+        recognised=recognised,
         pyramid=sizes,
     )
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    return tuple(_expect(name, str) for name in _expect(values, list))
 
 
 def parse_shards(document: Mapping[str, Any]) -> tuple[ShardEntry, ...]:
@@ -404,8 +410,10 @@ def parse_shards(document: Mapping[str, Any]) -> tuple[ShardEntry, ...]:
     for entry in shards:
         if not SHARD_NAME.fullmatch(entry.url):
             raise ValueError(f"{entry.url!r} is no name for a shard")
-        if _expect(entry.nsamples, int) < 0 or _expect(entry.filesize, int) < 0:
-            raise ValueError(f"{entry.url} has counts below zero")
+        if _expect(entry.nsamples, int) < 0 or not 0 <= _expect(entry.filesize, int) < 2**63:
+            raise ValueError(f"{entry.url} has counts that no file has")
+        for checksum in (entry.md5sum, entry.sha256):
+            _expect(checksum, str)
     if len({entry.url for entry in shards}) < len(shards):
         raise ValueError("it names a shard twice")
     return shards
@@ -425,11 +433,15 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
         raise ValueError(f"its bytes are not those that {INDEX_JSON} goes with (sha256)")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in COLUMN_TYPES if name in archive or name not in _LATER}
-    except (KeyError, zipfile.BadZipFile, ValueError) as error:
+            columns = {
+                name: np.asarray(archive[name]) for name in COLUMN_TYPES if name in archive or name not in _LATER
+            }
+    except Exception as error:  # readers of hostile zips and arrays raise nearly anything
         raise ValueError(f"it is not what distgan writes ({error})") from error
     description, shards = parse_description(document), parse_shards(document)
     rows = document["nsamples"]
+    if columns["shard"].shape != (rows,):  # before anything is made for so many rows
+        raise ValueError(f"it has not the {rows:,} rows that {INDEX_JSON} speaks of")
     if not description.split_names:  # which sets of the first version do not even have a column of
         columns.setdefault("split", np.full(rows, -1, COLUMN_TYPES["split"]))
     if not description.pyramid:
@@ -460,7 +472,22 @@ def parse_columns(data: bytes, document: Mapping[str, Any]) -> Columns:
         or not np.all((split >= -1) & (split < len(description.split_names)))
     ):
         raise ValueError("it has rows that lie outside what they index")
+    if not _are_plain(columns["key"], b"_-/", 80) or not _are_plain(columns["extension"], b"", 8):
+        raise ValueError("it has keys that are no names of samples")
     return columns
+
+
+def _are_plain(names: np.ndarray, others: bytes, most: int) -> bool:
+    """Whether bytes (n,) are names that fit into a tar and lead nowhere else when it is unpacked.
+
+    They are of letters, digits and others, so many at most.
+    """
+    known = np.isin(np.arange(256), list(others + string.ascii_letters.encode() + string.digits.encode()))
+    known[0] = True  # which fills up those that are shorter than others, and does not begin any
+    letters = np.ascontiguousarray(names).view(np.uint8).reshape(len(names), names.itemsize)
+    filling = letters == 0
+    ends = not (filling[:, 0] | (letters[:, 0] == ord("/"))).any() and not (filling[:, :-1] > filling[:, 1:]).any()
+    return bool(known[letters].all() and ends and names.itemsize <= most)
 
 
 def _checked(root: str, name: str, parse: Any) -> Any:

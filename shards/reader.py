@@ -138,7 +138,7 @@ class Reader:
             path = Path(self.index.root) / entry.url
         if len(self._files) == MAX_OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
-        self._files[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._files[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would be waited for
         return self._files[shard]
 
     def _decode(self, ids: np.ndarray, encoded: list[memoryview], out: np.ndarray, positions: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from shards import pyramid
-from shards.cache import is_remote, local_path
+from shards.cache import file_size, is_remote, local_path, read_bytes
 from shards.digests import file_digests
 from shards.errors import InputError
 from shards.files import refuse_inside
@@ -91,7 +91,7 @@ def verify(root: str | Path, progress: Progress | None = None) -> list[Damage]:
     if not tars and not (folder / INDEX_JSON).exists():
         Index.load(folder)  # says what is there instead
     try:
-        document = parse_document((folder / INDEX_JSON).read_bytes())
+        document = parse_document(read_bytes(str(folder), INDEX_JSON))
     except (OSError, ValueError) as error:
         refuse_foreign(folder)
         reason = f"{_reason(error)}; without it nothing else can be checked"
@@ -99,7 +99,7 @@ def verify(root: str | Path, progress: Progress | None = None) -> list[Damage]:
     damages = []
     index = None
     try:
-        parse_columns((folder / INDEX_NPZ).read_bytes(), document)
+        parse_columns(read_bytes(str(folder), INDEX_NPZ), document)
         index = Index.load(folder)
     except (OSError, ValueError) as error:
         damages.append(Damage(INDEX_NPZ, (), _reason(error)))
@@ -169,21 +169,23 @@ def _check_shard(
     """All damage of one shard."""
     path = folder / entry.url
     try:
+        size = file_size(str(folder), entry.url)
         found = file_digests(path, "sha256")[0]
         if found == entry.sha256:
             return []
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(entry.filesize)  # and not what follows, which may be any amount
     except OSError as error:
         keys = () if index is None else _keys(index, _ids(index, shard))
         return [Damage(entry.url, keys, _reason(error))]
     if found in whose:
         return [Damage(entry.url, (), f"holds the bytes of {whose[found]}: swapped? Give them their names back")]
-    damages = [] if index is None else _locate(index, shard, data)
+    damages = [] if index is None else _locate(index, shard, data, size)
     return damages or [Damage(entry.url, (), "its bytes are not those that were packed (sha256)")]
 
 
-def _locate(index: Index, shard: int, data: bytes) -> list[Damage]:
-    """Where the bytes of a shard differ from what they should be."""
+def _locate(index: Index, shard: int, data: bytes, size: int) -> list[Damage]:
+    """Where the bytes of a shard, of a file of some size, differ from what they should be."""
     entry = index.shards[shard]
     ids = _ids(index, shard)
     missing = ids[index.offset[ids] + index.size[ids] > len(data)]
@@ -210,8 +212,8 @@ def _locate(index: Index, shard: int, data: bytes) -> list[Damage]:
     starts = index.offset[ids] - 512  # a member's header is one tar block
     near = ids[np.unique(np.maximum(np.searchsorted(starts, differs, side="right") - 1, 0))] if len(ids) else ids
     damages = []
-    if len(data) != entry.filesize:
-        damages.append(Damage(entry.url, _keys(index, missing), f"has {len(data)} bytes instead of {entry.filesize}"))
+    if size != entry.filesize:
+        damages.append(Damage(entry.url, _keys(index, missing), f"has {size} bytes instead of {entry.filesize}"))
     if bad:
         damages.append(Damage(entry.url, _keys(index, bad), "image bytes are not those that were packed (crc32)"))
     if bad_smaller:
@@ -247,6 +249,7 @@ def _read_sound(index: Index, shard: int) -> Iterator[Record | Skipped]:
     """The samples of one shard, those with a damaged image as skipped."""
     ids = _ids(index, shard)
     try:
+        file_size(index.root, index.shards[shard].url)  # which a pipe or a device has not
         file = (Path(index.root) / index.shards[shard].url).open("rb")
     except OSError as error:
         yield from (Skipped(key, _reason(error)) for key in _keys(index, ids))

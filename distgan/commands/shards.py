@@ -188,6 +188,7 @@ def shards_pack(
 def shards_info(root: Shards, as_json: AsJson = False) -> None:
     """Say what a packed set holds."""
     from shards.index import Index
+    from shards.sources.base import displayed
 
     summary = Index.load(root).summary()
     if as_json:
@@ -198,9 +199,9 @@ def shards_info(root: Shards, as_json: AsJson = False) -> None:
             if value:
                 console.print(f"{name}:")
             for key, count in value.items():
-                console.print(f"  {key:<24}{count}")
+                console.print(f"  {displayed(key):<24}{count}")
         else:
-            console.print(f"{name:<14}{value}")
+            console.print(f"{name:<14}{displayed(str(value))}")
 
 
 @shards_app.command("show")
@@ -221,11 +222,12 @@ def shards_show(
     """Write a grid of random images of a packed set, as training sees them."""
     from distgan.sampling.real import show
     from shards.names import parse_where
+    from shards.sources.base import displayed
 
     asked = parse_where(where or [])
     shown = show(root, out, count=count, seed=seed, columns=columns, where=asked)
     matching = f"{shown.matching:,} that match, of {shown.samples:,}" if asked else f"{shown.samples:,}"
-    classes = [f"{name} {number}" for name, number in shown.classes.items()]
+    classes = [f"{displayed(name)} {number}" for name, number in shown.classes.items()]
     more = f" and {len(classes) - 10} classes more" if len(classes) > 10 else ""
     console.print(
         f"{shown.count:,} images of {matching}"

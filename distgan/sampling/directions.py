@@ -265,7 +265,7 @@ def arithmetic(
     """
     check_film(out)
     film = out.suffix.lower() != ".png"
-    steps = steps or (STEPS_OF_A_FILM if film else STEPS)
+    steps = steps if steps is not None else STEPS_OF_A_FILM if film else STEPS
     if rows < 1 or steps < 2 or tried < 1 or count < 2 * LEAST:
         raise InputError(f"--rows is at least 1, --steps 2, --tried 1 and --count {2 * LEAST}")
     if rows * steps > MOST_IN_A_GRID:

@@ -54,7 +54,7 @@ def interpolate(
     """
     check_film(out)
     film = out.suffix.lower() != ".png"
-    steps = steps or (STEPS_OF_A_FILM if film else STEPS)
+    steps = steps if steps is not None else STEPS_OF_A_FILM if film else STEPS
     if pairs < 1 or steps < 2:
         raise InputError("--pairs is at least 1, and --steps at least 2")
     if pairs * steps > MOST_IN_A_GRID:

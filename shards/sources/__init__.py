@@ -150,7 +150,9 @@ def _open_file(path: Path, wish: Wish) -> Listed:
         InputError: It belongs to none, or is a picture.
     """
     if is_archive_name(path.name) or suffix(path.name) in UNPACK_FIRST:
-        raise InputError(f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, and give the folder")
+        raise InputError(
+            f"{path}: distgan reads {', '.join(ARCHIVES)}; unpack it, or convert it to images, and give the folder"
+        )
     tree = Folder(path.absolute().parent, flat=True)
     if find_pictures(tree, [path.name]).names:
         options = [

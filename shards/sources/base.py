@@ -8,6 +8,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -93,11 +94,9 @@ def recognised_text(found: Recognised, channels: int) -> str:
         sizes = ["×".join(map(str, each)) for each in (found.smallest, found.largest)]
         span = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]}"
         lines.append(("pixels", f"{span} (width × height, of {found.looked_at:,} looked at)"))
-    lines.append(("classes", f"{len(found.classes):,}: {_listed(found.classes)}" if found.classes else "none"))
-    lines.append(("splits", _listed(found.splits) if found.splits else "none"))
-    without = found.samples - sum(found.splits.values())
-    if found.splits and without:
-        lines[-1] = ("splits", f"{lines[-1][1]}, none {without:,}")
+    number = f"{len(found.classes):,}: " if found.classes else ""
+    lines.append(("classes", number + _parts(found.classes, found.samples)))
+    lines.append(("splits", _parts(found.splits, found.samples)))
     if found.attributes:
         lines.append(("attributes", f"{len(found.attributes)}: {_listed(found.attributes)}"))
     left_out = sum(found.left_out.values())
@@ -111,6 +110,12 @@ def recognised_text(found: Recognised, channels: int) -> str:
     )
     lines += [("note", note) for note in found.notes]
     return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+def _parts(counts: Mapping[str, int], samples: int) -> str:
+    """Samples by class or split, and how many have none."""
+    without = samples - sum(counts.values())
+    return f"{_listed(counts)}{f', none {without:,}' * bool(without)}" if counts else "none"
 
 
 def _listed(counts: Mapping[str, int], form: str = "{name} {count:,}", most: int = 12) -> str:
@@ -218,8 +223,30 @@ def attribute_counts(names: Sequence[str], rows: np.ndarray | None) -> dict[str,
 
 def displayed(name: str) -> str:
     """A file name as it can be printed anywhere: bytes that are no UTF-8 and control characters are replaced."""
-    text = os.fsencode(name).decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    with suppress(UnicodeEncodeError):  # a table's half of a character, which no file name has
+        name = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+
+
+def distinct(names: Sequence[str], what: str, where: object) -> tuple[str, ...]:
+    """Names of classes or attributes as they can be printed, by which they are asked for afterwards.
+
+    Args:
+        names: As they were found, each once.
+        what: What they name, for the message: "classes".
+        where: What holds them.
+
+    Raises:
+        InputError: Two of them cannot be told apart then.
+    """
+    shown = tuple(map(displayed, names))
+    twice = [name for name, times in Counter(shown).items() if times > 1]
+    if twice:
+        raise InputError(
+            f"{displayed(str(where))}: several {what} would be called {some(twice)}, as their names hold what cannot "
+            "be printed: rename them"
+        )
+    return shown
 
 
 def some(names: Collection[str], between: str = ", ", most: int = 5) -> str:

@@ -97,7 +97,7 @@ def _described(tree: Tree, folders: Mapping[str, Sequence[str]]) -> dict[str, li
 
 def _stems(table: Table) -> set[str]:
     """The images that a table may speak of."""
-    return {stem(field) for _, fields in _lines(table) for field in fields[:2]}
+    return {_image(field) for _, fields in _lines(table) for field in fields[:2]}
 
 
 def _build(tree: Tree, folder: str, names: Sequence[str], left_out: Mapping[str, int]) -> Listed:
@@ -262,7 +262,7 @@ def read_partition(table: Table) -> dict[str, int]:
     for number, fields in _lines(table):
         if len(fields) < 2 or (number == 1 and _part(fields[-1]) is None):
             continue
-        part, image = _part(fields[-1]), stem(fields[-2])
+        part, image = _part(fields[-1]), _image(fields[-2])
         if part is None:
             raise InputError(f"{table.path}, line {number}: {fields[-1]!r} is none of 0 (train), 1 (val) and 2 (test)")
         if parts.setdefault(image, part) != part:
@@ -300,6 +300,11 @@ def _lines(table: Table) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{table.path} is not the text it should be: {error}") from error
 
 
+def _image(field: str) -> str:
+    """The image that a row is of, by its stem; the table may be from elsewhere, and have whole paths."""
+    return stem(field.replace("\\", "/"))
+
+
 def _rows(
     path: str, lines: Iterable[tuple[int, list[str]]], column: int, count: int, kept: Sequence[int]
 ) -> Iterator[tuple[str, bytes]]:
@@ -323,7 +328,7 @@ def _rows(
                 raise InputError(f"{path}, line {line}: {wrong} is neither -1 nor 1") from None
             zero = zero or (line if 0 in row else None)
         negative = negative or 0xFF in row
-        each = stem(image)
+        each = _image(image)
         if each in seen:
             raise InputError(f"{path}, line {line}: a second row for {image}")
         seen[each] = row

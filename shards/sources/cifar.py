@@ -187,16 +187,26 @@ def _parse_pickle(data: bytes, edition: _Edition) -> tuple[np.ndarray, np.ndarra
     pixels = text = b""
     column_major = None
     pixels_column_major = None
+    rows = pixels_rows = False
+    numbers: list[int] = []
     argument: Any
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in STRINGS:
             text = argument if isinstance(argument, bytes) else argument.encode("latin-1")
             if len(text) > len(pixels):
-                pixels, pixels_column_major = text, column_major
+                pixels, pixels_column_major, pixels_rows = text, column_major, rows
         elif opcode.name in INTEGERS and text == edition.field:
             labels.append(argument)
+        elif opcode.name in ("TUPLE2", "TUPLE") and len(numbers) > 1 and min(numbers) >= 0:
+            rows = opcode.name == "TUPLE2" and numbers[-1] == PIXELS  # an array's shape, which is before its bytes
         elif opcode.name in ("NEWTRUE", "NEWFALSE"):
             column_major = opcode.name == "NEWTRUE"  # an array's state is (…, whether it is column-major, its bytes)
+        if opcode.name not in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            numbers = [*numbers, argument] if opcode.name in INTEGERS and len(numbers) < 8 else []
     if pixels_column_major is not False:
         raise ValueError("its array is not stored row by row, as in the official batches")
+    if not pixels_rows:
+        raise ValueError(
+            f"its array is not of the official shape, {PIXELS:,} bytes an image: all red, green, then blue"
+        )
     return np.array(labels, np.int64), np.frombuffer(pixels, np.uint8)

@@ -384,7 +384,8 @@ def _read_csv(tree: Tree, name: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         table = np.loadtxt(io.BytesIO(rows), np.int32, delimiter=columns.delimiter, ndmin=2)
     except ValueError as error:
-        raise InputError(f"{path} is not a table of whole numbers: {error}") from error
+        reason = str(error).partition("; use `usecols`")[0]  # advice to programmers
+        raise InputError(f"{path} is not a table of whole numbers: {reason}") from error
     labels = np.full(len(table), -1) if columns.label is None else table[:, columns.label]
     pixels = table[:, columns.first : columns.first + PIXELS]
     if table.shape[1] != columns.width or pixels.min() < 0 or max(pixels.max(), labels.max()) > 255:

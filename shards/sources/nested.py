@@ -25,10 +25,10 @@ SOME = 8
 """Archives that a question lists."""
 UNPACK_FIRST = frozenset(
     {".7z", ".rar", ".zst", ".lz4", ".parquet", ".arrow", ".h5", ".hdf5", ".lmdb", ".mdb", ".npy", ".npz"}
-    | {".tfrecord", ".tfrecords", ".tfrec"}
+    | {".tfrecord", ".tfrecords", ".tfrec", ".mat", ".pkl", ".pickle", ".pt", ".pth", ".beton"}
 )
 """Containers that distgan does not read."""
-NO_DATA = UNPACK_FIRST | {".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", ".jar", ".whl", ".pt", ".pth"}
+NO_DATA = UNPACK_FIRST | {".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", ".jar", ".whl"}
 """Files that are zips inside and are not meant as archives."""
 
 Holds = Callable[[Tree, Sequence[str], Wish], bool]

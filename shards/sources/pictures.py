@@ -20,6 +20,7 @@ from shards.sources.base import (
     Sample,
     attribute_counts,
     displayed,
+    distinct,
     listed_identity,
     sample_keys,
 )
@@ -156,14 +157,14 @@ class PictureFiles:
         self.tree = tree
         self.names = list(names)
         self.place = place
-        self.class_names = tuple(displayed(name) for name in class_names)
+        self.class_names = distinct(class_names, "classes", tree.path)
         self.labels = np.full(len(names), -1, np.int32) if labels is None else np.array(labels, np.int32)
         in_use = sorted({split for split in splits or () if split >= 0})
         self.split_names = tuple(SPLITS[split] for split in in_use)
         numbers = np.array([*(in_use.index(i) if i in in_use else -1 for i in range(len(SPLITS))), -1], np.int8)
         self.splits = np.full(len(names), -1, np.int8) if splits is None else numbers[np.array(splits, np.int64)]
         self.attribute_rows = attributes
-        self.attribute_names = tuple(attribute_names)
+        self.attribute_names = distinct(attribute_names, "attributes", tree.path)
         self.keys = sample_keys([self._short(name) for name in self.names])
         self._left_out = Counter(left_out or {})
         self._notes = (*map(displayed, tree.notes), *notes)
@@ -260,7 +261,7 @@ def look_notes(looks: Sequence[Look]) -> list[str]:
     """What should be said of pictures that were looked at."""
     notes = []
     deep = [look.brightest for look in looks if look.brightest is not None]
-    if deep and max(deep) < 1 << 15:
+    if deep and 0 < max(deep) < 1 << 15:
         notes.append(
             f"{len(deep)} of the pictures looked at have 16 bits, but no value above {max(deep):,}: nearly black where "
             f"65,535 is white, as it is without --white {2 ** max(deep).bit_length() - 1}"
@@ -268,6 +269,11 @@ def look_notes(looks: Sequence[Look]) -> list[str]:
     reduced = sum(look.bits > 8 and look.brightest is None for look in looks)
     if reduced:
         notes.append(f"{reduced} of the pictures looked at are in colour of more than 8 bits, of which 8 are kept")
+    several = sum(look.several for look in looks)
+    if several:
+        notes.append(
+            f"{several} of the pictures looked at are animations or have several pages, of which the first is taken"
+        )
     profiles = Counter(look.profile for look in looks if look.profile)
     if profiles:
         listed = ", ".join(f"{count} {displayed(name)}" for name, count in profiles.most_common(3))

@@ -58,7 +58,7 @@ def _is_one(tree: Tree, table: str) -> bool:
     except ImageError as error:
         raise InputError(f"{tree.path / table}: {error}") from error
     try:
-        document = json.loads(data) if b'"labels"' in data else None
+        document = json.loads(data) if b'"labels"' in data.replace(b"\0", b"") else None
     except (ValueError, RecursionError):
         return True
     if not isinstance(document, dict) or "labels" not in document:

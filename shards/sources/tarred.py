@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from shards.archives import ARCHIVE_HEAD, GOES_ON, archive_kind, decompressed
 from shards.cache import is_remote
 from shards.errors import InputError
 from shards.sources.pictures import SUFFIXES
@@ -87,7 +88,10 @@ def read_tar(tar: Tarred) -> Iterator[dict[str, Any]]:
     except (InputError, GeneratorExit):
         raise
     except Exception as error:  # each file system and decompressor has errors of its own
-        reason = getattr(error, "strerror", None) or (error.args[0] if error.args else error)
+        reason = str(getattr(error, "strerror", None) or (error.args[0] if error.args else error))
+        if reason in tar.url:  # all that fsspec says of a server that does not answer
+            reason = "it is not there, or its server does not answer"
+        reason = re.sub(r" (@ <|in tar file ).*", "", reason)  # what webdataset adds, which is of this program's inside
         raise InputError(f"{tar.url} cannot be read: {reason}") from error
 
 
@@ -97,16 +101,21 @@ def with_image(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 class _Watched:
-    """A tar's bytes, and whether it has ended as tars do: a damaged one ends early without any error."""
+    """A tar's bytes without their compression, and whether it has ended as tars do.
+
+    A damaged one ends early without any error for who reads it, and so does one that others follow in the same file,
+    whether before or after compression.
+    """
 
     def __init__(self, tar: Tarred) -> None:
         self._tar = tar
-        self._file: BinaryIO
         self._tail = b""
-        self._plain: bool | None = None
 
     def __enter__(self) -> _Watched:
         self._file = self._tar.open()
+        head = self._file.read(ARCHIVE_HEAD)
+        compression = (archive_kind(head) or "tar")[len("tar.") :]
+        self._bytes = decompressed(cast(BinaryIO, _Begun(head, self._file)), compression)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -114,9 +123,7 @@ class _Watched:
 
     def read(self, count: int = -1) -> bytes:
         """As files do."""
-        data = self._file.read(count)
-        if self._plain is None:
-            self._plain = data[257:262] == b"ustar"
+        data = self._bytes.read(count)
         self._tail = (self._tail + data)[-1024:]
         return data
 
@@ -126,13 +133,22 @@ class _Watched:
         Raises:
             InputError: More does, or the zeros that end a tar are missing.
         """
-        if not self._plain:
-            return
         ended = self._tail
         while data := self.read(1 << 20):
             if data.strip(b"\0"):
-                raise InputError(
-                    f"{self._tar.url} is damaged: it ends in the middle for readers of tars. Fetch it again"
-                )
+                raise InputError(f"{self._tar.url} {GOES_ON}")
         if (ended + self._tail)[-512:].strip(b"\0") or len(self._tail) < 512:
             raise InputError(f"{self._tar.url} is cut off: the zeros that end a tar are missing. Fetch it again")
+
+
+class _Begun:
+    """A file of which the first bytes have been read, from its beginning: not every remote one can go back."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head, self._file = head, file
+
+    def read(self, count: int = -1) -> bytes:
+        """As files do."""
+        data = self._head if count < 0 else self._head[:count]
+        self._head = self._head[len(data) :]
+        return data + self._file.read(count if count < 0 else count - len(data))

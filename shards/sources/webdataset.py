@@ -34,6 +34,7 @@ from shards.sources.base import (
     Wish,
     choices,
     displayed,
+    distinct,
     listed_identity,
     sample_keys,
 )
@@ -49,6 +50,7 @@ LAYOUT = "webdataset"
 PADDED = 4
 """Numbers of so many digits are those of shards; shorter ones may be anything."""
 LOOKED_AT = 100
+MOST_TARS = 1_000_000
 ATTRIBUTE_VALUES = (1, -1, 0)
 CLASS_FIELDS = ("class", "class_name", "label", "category")
 """What a .json calls the class of its image."""
@@ -185,6 +187,8 @@ def expand(text: str) -> list[str] | None:
         return None
     import braceexpand  # here: of all layouts only this one needs it
 
+    if _stands_for(text) > MOST_TARS:
+        raise InputError(f"{text} stands for more than {MOST_TARS:,} tars: write the numbers of the first and the last")
     try:
         urls = [url for part in text.split("::") for url in braceexpand.braceexpand(part)]
     except ValueError as error:
@@ -196,6 +200,15 @@ def expand(text: str) -> list[str] | None:
             return None
         raise InputError(f"{text} names no tars: write, for example, pool/{{00000..00031}}.tar")
     return urls
+
+
+def _stands_for(text: str) -> int:
+    """How many names an expression in braces stands for, or more: braceexpand makes all before it gives the first."""
+    found = 1
+    for inside in re.findall(r"\{([^{}]*)", text):
+        bounds = [int(number) for number in re.findall(r"-?[0-9]{1,18}", inside)]
+        found *= abs(bounds[0] - bounds[1]) + 1 if ".." in inside and len(bounds) > 1 else inside.count(",") + 1
+    return found
 
 
 def open_urls(urls: Sequence[str]) -> Listed:
@@ -359,10 +372,12 @@ class WebShards:
         self.keys = sample_keys([f"{name}.{field}" for name, field in zip(names, self._fields, strict=True)])
         self._names = [f"{shorts[row.tar]}/{row.key}.{row.field}" for row in rows]
         labels, field, notes_of_labels = _labels(rows)
-        self.class_names = _class_names(labels)
-        index = {name: i for i, name in enumerate(self.class_names)}
+        class_names = _class_names(labels)
+        self.class_names = distinct(class_names, "classes", tars[0].url)
+        index = {name: i for i, name in enumerate(class_names)}
         self.labels = np.array([-1 if label is None else index[label] for label in labels], np.int32)
-        self.attribute_names, self.attribute_rows, others = _attributes(rows)
+        attribute_names, self.attribute_rows, others = _attributes(rows)
+        self.attribute_names = distinct(attribute_names, "attributes", tars[0].url)
         notes = [*notes, *notes_of_labels]
         if ignored := [name for name in others if name != field]:
             notes.append(f"fields of .json that are neither class nor attribute: {', '.join(map(displayed, ignored))}")
@@ -372,6 +387,8 @@ class WebShards:
         self.splits = np.array([in_use.index(s) if (s := of_tars[row.tar]) else -1 for row in rows], np.int8)
         if in_use:
             notes.append("splits by the tars' names")
+        if missing := _missing(shorts):
+            notes.append(f"the tars' numbers have gaps, such as {missing[0]}: are all of them here?")
         self._left_out, self._notes = left_out, notes
         self._at: tuple[int, int, Iterator[dict[str, Any]]] | None = None
 
@@ -478,6 +495,22 @@ def _attributes(rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray | Non
                 kept.append(name)
                 columns.append(np.array([1 if value == 1 else -1 for value in values], np.int8))
     return tuple(kept), np.stack(columns, 1) if columns else None, [name for name in names if name not in kept]
+
+
+def _missing(shorts: Iterable[str]) -> list[str]:
+    """Tars that are not there, of a row that is numbered and has more that are."""
+    runs: dict[str, dict[int, str]] = {}
+    for short in shorts:
+        name = without_suffix(short)
+        start = name.rstrip("0123456789")
+        if 0 < len(digits := name[len(start) :]) < 10:
+            runs.setdefault(start, {})[int(digits)] = digits
+    missing = []
+    for start, run in runs.items():
+        if max(run) - min(run) + 1 < 2 * len(run):
+            numbers = [number for number in range(min(run), max(run)) if number not in run]
+            missing += [f"{start}{number:0{len(run[min(run)])}}" for number in numbers]
+    return missing
 
 
 def _split_of(short: str) -> str | None:

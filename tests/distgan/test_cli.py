@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -468,6 +469,20 @@ def test_odd_names_are_printed_as_they_are(distgan, images, tmp_path):
     status, text = distgan("shards", "pack", images, odd, "--size", 16, "--workers", 1)
     assert status == 0
     assert "o [red] :cat: [/x]" in text
+
+
+def test_a_terminal_without_the_letters_of_a_name_costs_no_command(images, tmp_path):
+    folder = tmp_path / "caf\udce9 ×"  # no UTF-8, as old archives have it
+    folder.mkdir()
+    (folder / "ü.png").write_bytes(next(images.rglob("*.*g")).read_bytes())
+    for source, status in ((folder, 0), (folder / "ü.png", 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "distgan", "shards", "pack", source, "--dry-run"],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )
+        assert done.returncode == status, done.stderr
+        assert b"\\xd7" in (done.stdout if status == 0 else done.stderr)
 
 
 def test_a_pyramid_is_packed_and_said(distgan, images, tmp_path):

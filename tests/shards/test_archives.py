@@ -1,10 +1,13 @@
+import bz2
+import gzip
 import io
+import lzma
 import os
 import tarfile
 import zipfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards.archives import Tar, Zip, without_suffix
@@ -46,9 +49,42 @@ def test_a_damaged_header_does_not_end_a_tar_in_silence(tmp_path):
         opened(path)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("tar")])
+@given(first=st.integers(0, 3), second=st.integers(1, 3), blocks=st.integers(0, 40))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_tar_that_goes_on_after_its_end_is_not_read_by_half(tmp_path, kind, first, second, blocks):
+    parts = [tar_bytes({f"{i}.png": b"x" for i in range(count)}) + bytes(512 * blocks) for count in (first, second)]
+    compress = {"tar.gz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}.get(kind, bytes)
+    path = tmp_path / f"it.{kind}"
+    for whole in {compress(parts[0] + parts[1]), compress(parts[0]) + compress(parts[1])}:  # cat a.tar.gz b.tar.gz
+        path.write_bytes(whole)
+        with pytest.raises(InputError, match=rf"it\.{kind} goes on after the end of a tar.*tar --ignore-zeros"):
+            opened(path)
+    path.write_bytes(compress(parts[1]))
+    assert len(opened(path).files) == second
+
+
+def test_a_zip_behind_another_is_not_taken_for_all(tmp_path):
+    one, other = zip_bytes({"a.png": b"1"}), zip_bytes({"b.png": b"2"})
+    (tmp_path / "it.zip").write_bytes(one + other)
+    with pytest.raises(InputError, match=r"it\.zip begins with files that .* does not have"):
+        opened(tmp_path / "it.zip")
+    (tmp_path / "it.zip").write_bytes(b"MZ a program that unpacks itself" + other)
+    assert opened(tmp_path / "it.zip").read("b.png") == b"2"
+
+
+def test_a_header_of_zeros_does_not_end_a_tar_in_silence(tmp_path):
+    path = write(tmp_path / "it.tar", "tar")
+    data = bytearray(path.read_bytes())
+    data[1024:1536] = bytes(512)  # of the second member
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="goes on after the end"):
+        opened(path)
+
+
 def test_what_is_no_archive(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "data.gz").write_bytes(__import__("gzip").compress(b"hello" * 200))
+    (tmp_path / "data.gz").write_bytes(gzip.compress(b"hello" * 200))
     assert open_tree(tmp_path / "notes.txt") is None
     assert open_tree(tmp_path / "data.gz") is None
     assert open_tree(tmp_path / "missing") is None

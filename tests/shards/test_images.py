@@ -58,14 +58,15 @@ def smooth(height: int, width: int) -> np.ndarray:
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
 
 
-def png(width: int, height: int, depth: int = 8, colour: int = 2, data: bytes = b"") -> bytes:
-    """A PNG of any header, with no or the given compressed rows."""
+def png(width: int, height: int, depth: int = 8, colour: int = 2, data: bytes = b"", trns: bytes = b"") -> bytes:
+    """A PNG of any header, with no or the given compressed rows, and perhaps a transparent colour."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    before = chunk(b"IHDR", header) + (chunk(b"tRNS", trns) if trns else b"")
+    return b"\x89PNG\r\n\x1a\n" + before + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 # ---- decode: what people mean ----
@@ -97,6 +98,7 @@ def test_of_a_multi_picture_jpeg_the_first():
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.format == "MPO"
     assert sniff(data[:32]) == look(data).format == "JPEG"
+    assert not look(data).several
     np.testing.assert_array_equal(np.array(decode(data)), np.array(decode(encoded(first, "JPEG", quality=95))))
 
 
@@ -153,6 +155,43 @@ def test_a_palette_with_a_transparent_colour():
         np.testing.assert_array_equal(np.array(decode(encoded(image, kind, transparency=5))), expected)
 
 
+@given(depth=st.sampled_from([1, 2, 4, 8, 16]), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_a_transparent_colour_of_any_depth_is_laid_on_white(depth, channels, seed):
+    if channels == 3 and depth < 8:
+        return  # there is no such PNG
+    random = np.random.default_rng(seed)
+    values = random.integers(0, min(2**depth, 256), (8, 8, channels))
+    values = values * 257 if depth == 16 else values
+    transparent = values[tuple(random.integers(0, 8, 2))] if seed % 4 else random.integers(0, 2**depth, channels)
+    bits = np.stack([values >> shift & 1 for shift in range(depth - 1, -1, -1)], -1).astype(np.uint8)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits.reshape(8, -1))
+    data = png(8, 8, depth, 0 if channels == 1 else 2, zlib.compress(rows), transparent.astype(">u2").tobytes())
+    expected = values * 255 // (2**depth - 1)
+    if depth == 16:  # of colour, Pillow has the upper 8 bits alone
+        values, transparent = (values, transparent) if channels == 1 else (values >> 8, transparent >> 8)
+    expected[(values == transparent).all(-1)] = 255
+    np.testing.assert_array_equal(np.array(decode(data)).reshape(8, 8, channels), expected)
+
+
+def tiff(values: np.ndarray, photometric: int) -> bytes:
+    """A grey TIFF of uint8 or uint16 (H, W), by its definition."""
+    data, (height, width), bits = values.astype(f"<u{values.itemsize}").tobytes(), values.shape, 8 * values.itemsize
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + table + bytes(4)
+
+
+@given(kind=st.sampled_from([np.uint8, np.uint16]), white=st.integers(1, 65535), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_where_the_largest_value_is_black_pictures_are_no_negatives(kind, white, seed):
+    white = 255 if kind is np.uint8 else white
+    values = np.random.default_rng(seed).integers(0, white + 1, (8, 8)).astype(kind)
+    plain, negative = (np.array(decode(tiff(values, photometric), white)).astype(int) for photometric in (1, 0))
+    np.testing.assert_array_equal(negative, 255 - plain)
+    assert np.abs(plain - values * (255 / white)).max() <= 0.5
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_an_animation_the_first_frame(kind):
     frames = [Image.new("RGB", (12, 10), colour) for colour in ("red", "lime", "blue")]
@@ -160,6 +199,8 @@ def test_of_an_animation_the_first_frame(kind):
     image = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options))
     assert image.size == (12, 10)
     assert image.getcolors() == [(120, (255, 0, 0))]
+    assert look(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)).several
+    assert not look(encoded(frames[0], kind, **options)).several
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG", here("AVIF")])
@@ -719,6 +760,21 @@ def test_avif_with_a_pillow_that_has_none(monkeypatch):
 )
 def test_look(data, expected):
     assert look(data) == expected
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ([], None),
+        ([Look("PNG", 9, 9, True, 16, 4095, None)], "--white 4095"),
+        ([Look("PNG", 9, 9, True, 16, 0, None)], None),  # black is black, whatever is white
+        ([Look("GIF", 9, 9, False, 8, None, None, True)] * 2, "2 of the pictures looked at are animations"),
+    ],
+)
+def test_what_is_said_of_looks(seen, said):
+    notes = pictures.look_notes(seen)
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
 
 
 @pytest.mark.parametrize(

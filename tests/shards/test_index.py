@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from shards.errors import InputError
 from shards.index import COLUMN_TYPES, Index, parse_columns, parse_document, seal, unseal
+from shards.verify import verify
 from tests.shards.conftest import TRANSFORM, FakeSource, files_of
 
 JSON = st.recursive(
@@ -313,6 +316,8 @@ ENTRY = {"url": "shard-000000.tar", "nsamples": 40, "filesize": 10**6, "md5sum":
         {"shardlist": [{**ENTRY, "nsamples": -1}]},
         {"shardlist": [{**ENTRY, "filesize": True}]},
         {"shardlist": [{**ENTRY, "more": 1}]},
+        {"shardlist": [{**ENTRY, "sha256": 7}]},
+        {"shardlist": [{**ENTRY, "filesize": 10**30}]},
         {"shardlist": None},
         {"shardlist": ["x"]},
         {"nsamples": 41},
@@ -321,6 +326,9 @@ ENTRY = {"url": "shard-000000.tar", "nsamples": 40, "filesize": 10**6, "md5sum":
         {"transform": {"size": 0, "channels": 3, "crop": None, "crop_top": None, "fit": "crop", "filter": "lanczos"}},
         {"attribute_names": [1]},
         {"class_names": None},
+        {"class_names": "abc"},
+        {"recognised": []},
+        {"recognised": {"left_out": 7}},
         {"index_npz": {}},
         {"format": "distgan-shards-2"},
     ],
@@ -349,6 +357,12 @@ def test_an_index_that_lies_is_refused(packed: Callable[[], Path], change: dict[
         {"key": lambda column: column.astype(object)},
         {"attributes": lambda column: column[:, :1]},
         {"extension": lambda column: None},
+        {"extension": lambda column: np.full_like(column, b"r/w")},
+        {"extension": lambda column: np.full_like(column, b"")},
+        *(
+            {"key": lambda column, name=name: np.array([name] * len(column))}
+            for name in (b"x" * 81, b"../x", b"a/../x", b"/x", b"", b"\xff", b"a\0b", b"a\nb", b"a.b")
+        ),
     ],
 )
 def test_rows_that_lie_are_refused(pristine: Path, change: dict[str, Callable[[Any], Any]]) -> None:
@@ -361,8 +375,45 @@ def test_rows_that_lie_are_refused(pristine: Path, change: dict[str, Callable[[A
     document = parse_document(
         forged(pristine, index_npz={"sha256": hashlib.sha256(file.getvalue()).hexdigest(), "filesize": 0})
     )
-    with pytest.raises(ValueError, match=r"it has rows|column|it is not what"):
+    with pytest.raises(ValueError, match=r"it has rows|it has keys|column|it is not what"):
         parse_columns(file.getvalue(), document)
+
+
+def test_more_rows_than_there_are_need_no_memory(pristine: Path) -> None:
+    entries = json.loads((pristine / "index.json").read_text())["shardlist"]
+    entries[0]["nsamples"] += 10**15
+    document = parse_document(forged(pristine, shardlist=entries, nsamples=40 + 10**15, split_names=[]))
+    with pytest.raises(ValueError, match=r"has not the 1,000,000,000,000,040 rows"):
+        parse_columns((pristine / "index.npz").read_bytes(), document)
+
+
+@pytest.mark.parametrize("damage", ["method", "shape", "empty", "encrypted"])
+def test_an_archive_of_columns_that_lies_is_refused(pristine: Path, damage: str) -> None:
+    file = BytesIO()
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (%d,)}" % 10**17
+    with zipfile.ZipFile(pristine / "index.npz") as whole, zipfile.ZipFile(file, "w") as archive:
+        for name in whole.namelist():
+            bad = {"shape": b"\x93NUMPY\1\0" + bytes([len(header), 0]) + header, "empty": b""}
+            member = bad.get(damage, whole.read(name)) if name == "offset.npy" else whole.read(name)
+            archive.writestr(zipfile.ZipInfo(name), member)
+    data = bytearray(file.getvalue())
+    for begins, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        for at in (match.start() for match in re.finditer(begins, bytes(data))):
+            data[at + flags] |= damage == "encrypted"
+            data[at + flags + 2] = 99 if damage == "method" else 0
+    document = parse_document(forged(pristine, index_npz={"sha256": hashlib.sha256(data).hexdigest(), "filesize": 0}))
+    with pytest.raises(ValueError, match=r"it is not what distgan writes|column offset"):
+        parse_columns(bytes(data), document)
+
+
+@pytest.mark.parametrize("name", ["index.json", "index.npz", "shard-000001.tar"])
+def test_what_is_no_file_is_not_read(packed: Callable[[], Path], name: str) -> None:
+    root = packed()
+    (root / name).unlink()
+    (root / name).symlink_to(os.devnull)  # a device that ends; others never do
+    with pytest.raises(InputError, match=rf"{name} cannot be read.*not a regular file"):
+        Index.load(root).check_files()
+    assert {damage.file for damage in verify(root) if "not a regular file" in damage.reason} == {name}
 
 
 def test_load_from_a_url(pristine: Path) -> None:

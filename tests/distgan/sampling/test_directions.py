@@ -226,6 +226,7 @@ def test_strength_0_is_the_picture_itself(checkpoint, known, tmp_path, monkeypat
         ({"expression": "Smilling"}, "did you mean 'Smiling'"),
         ({"out": "a.avi"}, r"\.png for a picture"),
         ({"steps": 1}, "--steps 2"),
+        ({"steps": 0}, "--steps 2"),
         ({"count": 3}, "--count 20"),
         ({"classifier": "nowhere.safetensors"}, "^cannot read nowhere.safetensors: No such file or directory$"),
     ],

@@ -68,6 +68,7 @@ def test_the_command(tmp_path):
     [
         ({"pairs": 0}, "--pairs is at least 1"),
         ({"steps": 1}, "--steps at least 2"),
+        ({"steps": 0}, "--steps at least 2"),
         ({"pairs": 200, "steps": 100}, "at most 10,000 pictures"),
         ({"truncation": 0.0}, "--truncation"),
         ({"seed": -1}, "seed"),

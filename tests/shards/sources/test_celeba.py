@@ -2,6 +2,7 @@ import csv
 import io
 import multiprocessing
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -212,6 +213,9 @@ def test_a_csv_with_windows_habits(tmp_path):
         b"\xef\xbb\xbf" + text.replace("\n", "\r\n").replace(",", " , ").encode()
     )
     check(open_source(tmp_path))
+    for folder in ("C:\\\\faces\\\\", "/home/me/faces/"):  # and with whole paths
+        (tmp_path / "list_attr_celeba.csv").write_text(re.sub("(?m)^(?=[0-9])", folder, text))
+        check(open_source(tmp_path))
 
 
 def test_a_truncated_zip_is_an_error(tmp_path):

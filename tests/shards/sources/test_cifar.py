@@ -192,6 +192,8 @@ def test_a_pickle_that_crashes_unpicklers_is_only_refused(tmp_path):
         official(np.asfortranarray(PIXELS[0]), LABELS[0]),  # the right bytes in another order
         official(PIXELS[0].astype(np.int16), LABELS[0]),
         repickled(5)(np.asfortranarray(PIXELS[0]), LABELS[0]),
+        *(repickled(protocol)(PIXELS[0].reshape(-1, 32, 32, 3), LABELS[0]) for protocol in (2, 4)),
+        repickled(4)(PIXELS[0].reshape(-1), LABELS[0]),
         pickle.dumps({"labels": LABELS[0], "data": "\u20ac" * 9}, 2),
     ],
 )

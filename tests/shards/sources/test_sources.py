@@ -19,7 +19,7 @@ from shards.errors import InputError
 from shards.images import Transform
 from shards.index import Index
 from shards.sources import Source, open_source
-from shards.sources.base import recognised_text
+from shards.sources.base import Recognised, displayed, recognised_text
 from shards.writer import pack
 from tests.shards.test_trees import KINDS, tar_bytes, write, zip_bytes
 
@@ -341,11 +341,16 @@ def test_nothing_found_says_what_was_seen(tmp_path):
     assert ".npz: distgan does not read these" in text
 
 
-@pytest.mark.parametrize("name", ["a.7z", "a.rar", "a.parquet", "a.arrow", "a.npy", "a.tfrecords", "a.tfrec"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.7z", "a.rar", "a.parquet", "a.arrow", "a.npy", "a.tfrecords", "a.tfrec", "a.mat", "a.pkl", "a.pt", "a.beton"],
+)
 def test_containers_that_are_not_read(tmp_path, name):
     (tmp_path / name).write_bytes(b"something")
     with pytest.raises(InputError, match="unpack it"):
         open_source(tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name[1:]}: distgan does not read these"):
+        open_source(tmp_path)
 
 
 def test_the_text_says_all_of_it(tmp_path):
@@ -360,6 +365,27 @@ def test_the_text_says_all_of_it(tmp_path):
         "2 files: 1 .txt, 1 in",
     ):
         assert part in text
+    text = recognised_text(Recognised("folder", "folder", samples=5, classes={"cat": 2, "dog": 1}), 3)
+    assert "2: cat 2, dog 1, none 2\n" in text
+    assert "splits      none\n" in text
+
+
+@pytest.mark.parametrize("names", [("a\nb", "a\tb"), ("caf\udce9", "caf\udce8"), ("a\x1bb", "a\x7fb")])
+def test_classes_that_print_alike_are_refused(tmp_path, names):
+    for i, name in enumerate(names):
+        (tmp_path / "it" / name).mkdir(parents=True)
+        (tmp_path / "it" / name / f"{i}.jpg").write_bytes(picture(i))
+    with pytest.raises(InputError, match=r"it: several classes would be called (a|caf)\ufffd"):
+        open_source(tmp_path / "it")
+    (tmp_path / "it" / names[0]).rename(tmp_path / "it" / "other")
+    assert len(open_source(tmp_path / "it").recognised.classes) == 2
+
+
+@given(st.text(st.characters(codec=None)))
+def test_any_name_can_be_printed(name):
+    assert displayed(name).isprintable()
+    assert displayed(name) == name or not name.isprintable()
+    displayed(name).encode()
 
 
 def test_a_class_with_a_comma_is_named_as_where_takes_it(tmp_path):

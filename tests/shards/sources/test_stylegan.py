@@ -81,7 +81,7 @@ def test_a_table_that_is_cut_off_is_named(tmp_path):
         open_source(path)
 
 
-@pytest.mark.parametrize("form", ["./{}", "dict", "float", "late"])
+@pytest.mark.parametrize("form", ["./{}", "dict", "float", "late", "utf-8-sig", "utf-16"])
 def test_tables_as_others_write_them(tmp_path, form):
     rows: list[list[object]] = [[name, i % 3] for i, name in enumerate(IMAGES)]
     if form == "float":
@@ -89,7 +89,8 @@ def test_tables_as_others_write_them(tmp_path, form):
     elif "{}" in form:
         rows = [[form.format(name), label] for name, label in rows]
     document = {"about": "x" * 10_000 if form == "late" else "", "labels": dict(rows) if form == "dict" else rows}
-    path = write(tmp_path / "it", "folder", IMAGES | {"dataset.json": json.dumps(document).encode()})
+    encoding = form if form.startswith("utf") else "utf-8"
+    path = write(tmp_path / "it", "folder", IMAGES | {"dataset.json": json.dumps(document).encode(encoding)})
     source = open_source(path)
     assert [source.sample(i).label for i in range(6)] == [0, 1, 2, 0, 1, 2]
 

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import pickle
@@ -79,6 +80,22 @@ def test_expressions(tmp_path, monkeypatch, form):
     assert len(open_source(form.format())) == 15
 
 
+@pytest.mark.parametrize("form", ["{0..99999999999}.tar", "{0..9999}{-9999..9999}.tar", "{a,b}" * 25 + ".tar"])
+def test_an_expression_of_too_many_tars_is_refused_before_it_is_written_out(form):
+    with pytest.raises(InputError, match="stands for more than 1,000,000 tars"):
+        open_source(form)
+
+
+@pytest.mark.parametrize(("kept", "missing"), [((0, 1, 2), ""), ((0, 2), "000001"), ((1, 2), ""), ((2,), "")])
+def test_a_gap_in_the_numbers_of_tars_is_said(tmp_path, kept, missing):
+    pool = write_pool(tmp_path / "pool")
+    for shard in {0, 1, 2}.difference(kept):
+        (pool / f"{shard:06d}.tar").unlink()
+    notes = [note for note in open_source(pool).recognised.notes if "have gaps" in note]
+    assert len(notes) == bool(missing)
+    assert all(f"such as {missing}:" in note for note in notes)
+
+
 def test_a_single_tar_and_gzipped_ones(tmp_path):
     pool = write_pool(tmp_path / "pool", compression="gz", names="{:06d}.tar.gz")
     assert len(open_source(pool)) == 15
@@ -93,7 +110,7 @@ def test_urls(tmp_path):
     source = open_source("memory://wds-test/{000..001}.tar")
     assert len(source) == 10
     assert pickle.loads(pickle.dumps(source)).sample(7).image == picture(7)
-    with pytest.raises(InputError, match=r"memory://wds-test/002\.tar cannot be read"):
+    with pytest.raises(InputError, match=r"memory://wds-test/002\.tar cannot be read: it is not there, or"):
         open_source("memory://wds-test/{000..002}.tar")
 
 
@@ -148,6 +165,24 @@ def test_a_damaged_tar_is_named(tmp_path, damage):
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"000001\.tar"):
         open_source(pool)
+
+
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_tars_in_one_file_are_not_read_by_half(tmp_path, compression):
+    pool = write_pool(tmp_path / "pool", compression=compression, names="{:06d}.tar")
+    (pool / "000001.tar").write_bytes(b"".join(tar_bytes(samples(5 + i, 1), compression) for i in range(5)))
+    with pytest.raises(InputError, match=r"000001\.tar goes on after the end of a tar"):
+        open_source(pool)
+
+
+def test_a_compressed_tar_in_pieces_is_read_to_its_end(tmp_path):
+    pool = write_pool(tmp_path / "pool")
+    for path in pool.iterdir():
+        data = path.read_bytes()
+        pieces = [data[at : at + 700] for at in range(0, len(data), 700)]  # as pigz and bgzip write them
+        path.write_bytes(b"".join(map(gzip.compress, pieces)))
+    source = open_source(pool)
+    assert [source.sample(i).image for i in range(len(source))] == [picture(i) for i in range(15)]
 
 
 def test_a_tar_that_changes_meanwhile(tmp_path):
@@ -333,3 +368,33 @@ def test_a_folder_in_each_tar_is_no_class(tmp_path):
         one_tar(tmp_path / f"{i:05d}.tar", beside("{}.txt", f"{i:05d}/{i}1.jpg", f"{i:05d}/{i}2.jpg"))
     source = open_source(tmp_path)
     assert (source.layout, len(source), source.class_names) == ("webdataset", 4, ())
+
+
+def test_a_name_twice_is_named_in_words(tmp_path):
+    path = tmp_path / "it.tar"
+    whole = tar_bytes({"0.jpg": picture(0), "0.cls": b"1"})
+    members = whole[: len(whole.rstrip(b"\0")) // 512 * 512 + 512]
+    path.write_bytes(members + whole)
+    with pytest.raises(InputError, match=r"it\.tar cannot be read: 0\.jpg: duplicate file name$"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("odd", ["a\nb", "\x1b[31mred", "\ud800"])
+def test_names_in_json_that_cannot_be_printed(tmp_path, odd):
+    def pool(facts: list[dict[str, object]]) -> Path:
+        files = {f"{i}.{end}": data for i, each in enumerate(facts) for end, data in fields(i, each)}
+        (tmp_path / "it.tar").write_bytes(tar_bytes(files))
+        return tmp_path / "it.tar"
+
+    def fields(i: int, facts: dict[str, object]) -> list[tuple[str, bytes]]:
+        return [("jpg", picture(i)), ("json", json.dumps(facts).encode())]
+
+    source = open_source(pool([{"class": odd, odd: 1}, {"class": "cat", odd: 0}]))
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in odd)
+    assert sorted(source.class_names) == sorted(["cat", shown])
+    assert source.attribute_names == (shown,)
+    assert source.class_names[source.labels[0]] == shown
+    with pytest.raises(InputError, match="several classes would be called"):
+        open_source(pool([{"class": odd}, {"class": shown}]))
+    with pytest.raises(InputError, match="several attributes would be called"):
+        open_source(pool([{odd: 1, shown: 1}, {odd: 1, shown: 0}]))
