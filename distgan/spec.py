@@ -18,6 +18,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_orig
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -119,6 +120,22 @@ class ImagesCosine(Cosine[Images]):
 _NUMBER, _COSINE = "a number", "a mapping"
 """The two ways to write a number that may move, as pydantic has them in an error's path. Not to be taken for keys."""
 _BY_SHAPE = Discriminator(lambda value: _COSINE if isinstance(value, dict | Cosine) else _NUMBER)
+
+
+def _not_moving(rate: Any) -> Any:
+    """A learning rate as it is written, unless as what other numbers move by.
+
+    Raises:
+        ValueError: For a model's validation.
+    """
+    if isinstance(rate, dict):
+        raise ValueError(
+            "a learning rate is a number, and moves by its optimizer's schedule: {kind: cosine, final: 0.25}"
+        )
+    return rate
+
+
+LearningRate = Annotated[Rate, BeforeValidator(_not_moving)]
 
 MovingWeight = Annotated[Annotated[Weight, Tag(_NUMBER)] | Annotated[WeightCosine, Tag(_COSINE)], _BY_SHAPE]
 MovingFraction = Annotated[Annotated[Fraction, Tag(_NUMBER)] | Annotated[FractionCosine, Tag(_COSINE)], _BY_SHAPE]
@@ -307,7 +324,7 @@ class SideOptimizerSpec(OpenOptions):
 
     name: str = "adam"
     """The name in the registry of :mod:`distgan.training.optimizers`."""
-    lr: Rate = 2e-4
+    lr: LearningRate = 2e-4
     """Learning rate."""
     schedule: ScheduleSpec = ScheduleSpec()
     """How the learning rate changes."""
@@ -333,9 +350,9 @@ IMAGES = 5_000_000
 class StageRates(Options):
     """Learning rates of a stage."""
 
-    generator: Rate | None = None
+    generator: LearningRate | None = None
     """In place of ``optimizer.generator.lr``."""
-    critic: Rate | None = None
+    critic: LearningRate | None = None
     """In place of ``optimizer.critic.lr``."""
 
 
@@ -671,15 +688,15 @@ class RunSpec(Options):
     @model_validator(mode="after")
     def _something_left(self) -> RunSpec:
         asked, size = self.augmentation, self.data.image_size
-        moved, cut = asked.pixels(size)
-        for name, pixels in (("translation", moved), ("cutout", cut)):
+        for name, pixels in zip(("translation", "cutout"), asked.pixels(size), strict=True):
             if getattr(asked, name) and not pixels:
                 raise ValueError(f"augmentation.{name} is less than half a pixel of {size}: set it higher, or to 0")
-        if moved + cut >= size:
-            raise ValueError(
-                f"augmentation.translation = {asked.translation} and augmentation.cutout = {asked.cutout} leave "
-                f"nothing of some images of {size} pixels: set them lower, as 0.125 and 0.5"
-            )
+        for each in (size, *(stage.size for stage in self.training.stages or ())):  # rounded in each by itself
+            if sum(asked.pixels(each)) >= each:
+                raise ValueError(
+                    f"augmentation.translation = {asked.translation} and augmentation.cutout = {asked.cutout} leave "
+                    f"nothing of some images of {each} pixels: set them lower, as 0.125 and 0.5"
+                )
         return self
 
     @property

@@ -116,8 +116,14 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
         speed: Images/s that one of them trains of a run.
 
     Raises:
-        InputError: There is no recipe for images of this size, or too little time to train anything.
+        InputError: There is no recipe for images of this size, too few of them for the workers, or too little time to
+            train anything.
     """
+    if workers > (most := _largest_batch(facts)):
+        raise InputError(
+            f"{facts.images:,} images make batches of {most:,} at most, too few for {workers:,} workers: each needs an "
+            f"image. Give --workers {most:,} or fewer"
+        )
     tree: Tree = load_spec(_base(facts)).model_dump(mode="json", exclude_unset=True)
     tree |= {"name": "suggested", "data": {"shards": facts.shards, "image_size": facts.size, "flip": facts.mirrored}}
     reasons = {
@@ -225,10 +231,14 @@ def _batch(facts: Facts, images: int, workers: int, measured: int) -> tuple[int,
     if batch_size < EACH * workers:
         batch_size = 1 << (EACH * workers - 1).bit_length()  # the next power of two
         reason = f"so that each of {workers} workers has {EACH} images or more"
-    if batch_size > facts.images // 2:
-        batch_size = max(facts.images // 2, 1)
+    if batch_size > _largest_batch(facts):
+        batch_size = _largest_batch(facts)
         reason = f"half of the {facts.images:,} images"
     return batch_size, reason
+
+
+def _largest_batch(facts: Facts) -> int:
+    return max(facts.images // 2, 1)
 
 
 def _of_so_many(table: Mapping[int, Number], images: int) -> Number:

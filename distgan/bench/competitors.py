@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distgan.bench.textbook import BATCH, textbook_spec
-from distgan.spec import DataSpec, RunSpec, load_spec, make_spec
+from distgan.spec import Cosine, DataSpec, RunSpec, load_spec, make_spec
 from shards.errors import InputError
 
 TEXTBOOK = "textbook"
@@ -155,14 +155,18 @@ def data_of(shards: str, size: int, common: Sequence[str]) -> DataSpec:
 
 
 def schedules_that_end_elsewhere(spec: RunSpec) -> list[str]:
-    """The schedules of a run that are written for another length than it has, in sentences."""
+    """The schedules and the numbers of a run that move for another length than it has, in sentences."""
 
-    def ends(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
-        for name, value in tree.items():
-            if name == "until_images" and value is not None:
-                yield path.rstrip("."), value
-            elif isinstance(value, dict):
-                yield from ends(value, f"{path}{name}.")
+    def ends(value: Any, path: str) -> Iterator[tuple[str, int]]:
+        if isinstance(value, list):
+            for place, item in enumerate(value):
+                yield from ends(item, f"{path}.{place}")
+        elif isinstance(value, dict):
+            end = value["images"] if value.keys() == Cosine.model_fields.keys() else value.get("until_images")
+            if end is not None:
+                yield path.removeprefix("."), end
+            for name, inner in value.items():
+                yield from ends(inner, f"{path}.{name}")
 
     images = spec.training.images
     return [

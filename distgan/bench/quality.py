@@ -40,6 +40,7 @@ from distgan.sampling.scored import evaluate
 from distgan.spec import RunSpec, StageSpec, differences, load_spec
 from distgan.tracking import Sink
 from distgan.training.complete import complete
+from distgan.training.folder import LOCK, alone_in
 from distgan.training.learner import Learner
 from distgan.training.loop import train
 from distgan.training.workers import Workers
@@ -169,13 +170,18 @@ class Quality:
 
         Raises:
             DamageError: An image is not what was packed.
-            InputError: Something cannot be written.
+            InputError: Something cannot be written, or another process is at work in the folder.
             OSError: A run's folder cannot be written.
         """
         try:
             self._out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write {self._out}: {error.strerror or error}") from None
+        with alone_in(self._out):
+            return self._all_done(say, bars, stop, console)
+
+    def _all_done(self, say: Say, bars: Bars, stop: threading.Event, console: bool) -> bool:
+        """As :meth:`run`, of a folder that nobody else writes to."""
         write_or_say(self._out / "settings.json", _json(self._settings))
         lengths = self._lengths(say, stop)
         if self._yardstick.minutes is not None:
@@ -295,8 +301,10 @@ class Quality:
         path = self._out / "settings.json"
         try:
             before = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            if self._out.exists() and (not self._out.is_dir() or any(self._out.iterdir())):
+        except (FileNotFoundError, NotADirectoryError):
+            if self._out.exists() and (
+                not self._out.is_dir() or any(path.name != LOCK for path in self._out.iterdir())
+            ):
                 raise InputError(f"{self._out} is not empty and holds no benchmark: give another --out") from None
             return
         except (OSError, ValueError) as error:

@@ -28,7 +28,7 @@ def board_table(board: Leaderboard, distance: str) -> str:
         distance: What the Fréchet distance of the features is called; "" without features.
     """
     titles = {"frechet": distance, **_TITLES}
-    score = titles.get(board.score, board.score)
+    score, target = titles.get(board.score, board.score), _score(board.score, board.target)
     best = board.standings[0].scores
     others = [name for name in _IN_THE_BOARD if name in best and name != board.score]
     head = [
@@ -37,7 +37,7 @@ def board_table(board: Leaderboard, distance: str) -> str:
         "images",
         "minutes",
         "images/s",
-        f"minutes to {_number(board.target)}",
+        f"minutes to {target}",
         "times faster",
         score,
         "lowest–highest",
@@ -47,7 +47,7 @@ def board_table(board: Leaderboard, distance: str) -> str:
     ]
     rows = [_row(board, standing, others) for standing in board.standings]
     said = [
-        f"Minutes are of training alone. {_number(board.target)} is the {score} of {board.reference} at its end, after "
+        f"Minutes are of training alone. {target} is the {score} of {board.reference} at its end, after "
         f"{board.minutes:.3g} minutes. The scores are those after as many minutes, or at the end of a run that was "
         "shorter; between two evaluations they are read off a straight line. Of several seeds each number is the "
         "median."

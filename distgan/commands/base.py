@@ -100,6 +100,8 @@ Changes = Annotated[
 ]
 WITH_CHANGES = {"ignore_unknown_options": True}
 """Of commands that take ``--key.path=value``: what is neither that nor an option, ``parse_changes`` refuses."""
+MOST_MINUTES = 1e7
+"""Of training; without an end there is no number of images."""
 CONDITIONS = (
     "NAME is an attribute, and VALUE 1 or -1 (or true, false), as in Smiling=1,Eyeglasses=-1; or class=NAME. "
     "In double quotes a name may hold commas and =, and two quotes are one: 'class=\"Smith, John\"'. Repeatable; of "

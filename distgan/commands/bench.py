@@ -10,6 +10,7 @@ import typer
 
 from distgan.commands.base import (
     CONDITIONS,
+    MOST_MINUTES,
     SPEC_HELP,
     WITH_CHANGES,
     AsJson,
@@ -189,7 +190,9 @@ def bench_quality(
     ] = None,
     minutes: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0.01, help="How long each trains. Its speed is measured first, and gives its images."),
+        typer.Option(
+            min=0.01, max=MOST_MINUTES, help="How long each trains. Its speed is measured first, and gives its images."
+        ),
     ] = None,
     images: Annotated[
         Optional[int],  # noqa: UP045

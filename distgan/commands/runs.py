@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from distgan.commands.base import (
+    MOST_MINUTES,
     SPEAKS,
     SPEC_HELP,
     AsJson,
@@ -36,7 +37,10 @@ def recipes(
         typer.Argument(help="Print this one; suggest writes one for --shards and --minutes.", show_default=False),
     ] = None,
     shards: Annotated[Optional[str], typer.Option(help="suggest: the packed set to learn from.")] = None,  # noqa: UP045
-    minutes: Annotated[Optional[float], typer.Option(min=0.1, help="suggest: how long the run may take.")] = None,  # noqa: UP045
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.1, max=MOST_MINUTES, help="suggest: how long the run may take."),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="suggest: machines or GPUs that train together, each as fast as this one.")
     ] = 1,

@@ -16,7 +16,9 @@ from distgan.training.complete import complete
 from shards.errors import InputError
 from shards.files import write_atomically
 
-_BEFORE_THE_SPEC = {".lock", "samples", ".spec.yaml.partial"}
+LOCK = ".lock"
+"""The file by which a process keeps others out of a folder."""
+_BEFORE_THE_SPEC = {LOCK, "samples", ".spec.yaml.partial"}
 """What a start that was killed leaves: nothing that anybody could go on with or would miss."""
 
 
@@ -56,14 +58,30 @@ def open_run(
         if used and not (run / "spec.yaml").is_file():
             raise InputError(f"{run} is not empty and holds no run (no spec.yaml); give another folder with --out")
         (run / "samples").mkdir(parents=True, exist_ok=True)
-        lock = (run / ".lock").open("w")
-    with lock:
-        if not _locked(lock, patience_s):
-            raise InputError(f"another process is training in {run}; stop it first, or give another folder")
+    with alone_in(run, patience_s):
         checkpoint = _newest(spec, run, fingerprint, bound) if used else None
         with _input_errors(run), write_atomically(run / "spec.yaml") as file:
             file.write(dump_spec(spec).encode())
         yield checkpoint
+
+
+@contextmanager
+def alone_in(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Keep other processes that ask the same out of a folder for the block.
+
+    Args:
+        folder: It must be there.
+        patience_s: How long to wait for a process that still has it.
+
+    Raises:
+        InputError: Another process has it, or it cannot be written.
+    """
+    with _input_errors(folder):
+        lock = (folder / LOCK).open("w")
+    with lock:
+        if not _locked(lock, patience_s):
+            raise InputError(f"another process is training in {folder}; stop it first, or give another folder")
+        yield
 
 
 def _locked(file: IO[str], patience_s: float) -> bool:

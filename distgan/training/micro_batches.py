@@ -45,15 +45,22 @@ def add_gradients(forward: nn.Module, batch: Batch, draw: Draw, precision: Preci
 
 
 def check_micro_batches(spec: RunSpec, *networks: nn.Module) -> None:
-    """Find out whether micro-batches can stand for a run's global batches.
+    """Find out whether a run's global batches, and micro-batches for them, are what its networks need.
 
     Raises:
-        InputError: Something needs a whole one.
+        InputError: Something needs several images, or a whole batch.
     """
     accumulate = spec.training.accumulate
+    compares = any(isinstance(module, MinibatchStddev) for network in networks for module in network.modules())
+    single = next((name for name, batch_size in spec.batch_sizes.items() if batch_size == 1), None)
+    if compares and single:
+        raise InputError(
+            f"{single} is 1, but model.critic.minibatch_stddev tells the critic how much the images of a batch differ: "
+            f"set it to false, or {single} to 2 or more"
+        )
     if accumulate == 1:
         return
-    if any(isinstance(module, MinibatchStddev) for network in networks for module in network.modules()):
+    if compares:
         raise InputError(
             f"training.accumulate is {accumulate}, but model.critic.minibatch_stddev tells the critic how much the "
             "images of the whole batch differ: set it to false, or training.accumulate to 1"

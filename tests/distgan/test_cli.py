@@ -407,6 +407,8 @@ def test_damage_is_named_and_repaired(distgan, pack_discs, tmp_path):
         (["shards", "verify", "nowhere"], "nowhere"),
         (["shards", "repair", "nowhere", "OUT"], "nowhere"),
         (["shards", "synth", "OUT", "--count", "0"], "count"),
+        (["recipes", "suggest", "--shards", "EMPTY", "--minutes", "inf"], "minutes"),
+        (["bench", "quality", "--shards", "EMPTY", "--minutes", "inf"], "minutes"),
         (["describe"], "SPEC"),
         (["describe", "nowhere.yaml"], "nowhere.yaml"),
         (["describe", "SPEC", "--set", "model.generator.name=dcgam"], "did you mean 'dcgan'"),

@@ -218,6 +218,14 @@ def test_every_float_survives_an_override(tmp_path_factory, lr):
         ),
         (MINIMAL + "training: {ema_half_life_images: {base: 1}}\n", ["ema_half_life_images.final' is missing"]),
         (MINIMAL + "optimizer: {critic: {lr: 1e30}}\n", ["optimizer.critic.lr", "less than"]),
+        (
+            MINIMAL + "optimizer: {critic: {lr: {base: 1, final: 0, images: 9}}}\n",
+            ["'optimizer.critic.lr': a learning rate is a number", "schedule: {kind: cosine, final: 0.25}"],
+        ),
+        (
+            MINIMAL + "training: {stages: [{size: 64, lr: {generator: {base: 1, final: 0, images: 9}}}]}\n",
+            ["'training.stages.0.lr.generator': a learning rate is a number", "schedule"],
+        ),
         ("name: !!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
     ],
 )
@@ -290,6 +298,15 @@ UNFIT_STAGES = [
     ("[{size: 32, images: 0}, {size: 64}]", ["training.stages.0.images", "greater than or equal to 1"]),
     ("{size: 32}", ["training.stages", "valid list"]),
 ]
+
+
+def test_an_augmentation_leaves_something_of_small_images_too(tmp_path):
+    """Pixels are rounded in each size: of 64 they move by 28 and lose 32, of 8 by 4 and 4."""
+    of_large = "augmentation={translation: 0.44, cutout: 0.5}"
+    load_spec(write(tmp_path, MINIMAL), [of_large])
+    sizes = ", ".join(f"{{size: {size}, images: 9}}" for size in (8, 16, 32))
+    with pytest.raises(InputError, match=r"translation = 0\.44 .* nothing of some images of 8 pixels: set them lower"):
+        load_spec(write(tmp_path, MINIMAL), [of_large, f"training.stages=[{sizes}, {{size: 64}}]"])
 
 
 @pytest.mark.parametrize(("stages", "words"), UNFIT_STAGES)

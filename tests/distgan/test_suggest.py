@@ -161,6 +161,13 @@ def test_a_machine_that_is_faster_with_larger_batches_gets_them(tmp_path):
     assert "in batches of 64 than of half as many" in text
 
 
+def test_too_many_workers_are_refused_with_how_many_it_takes_before_anything_is_measured():
+    few = dataclasses.replace(FACES, images=20)
+    with pytest.raises(InputError, match=r"20 images make batches of 10 at most.* --workers 10 or fewer"):
+        suggest(few, 60, 11, lambda run: pytest.fail("measured"))
+    assert suggest(few, 60, 10, lambda run: 500.0)
+
+
 def test_too_little_time_is_refused_with_how_much_it_takes(tmp_path):
     with pytest.raises(InputError, match=r"give it 3\.4 minutes or more"):
         suggest(FACES, 2, 1, lambda run: 50.0)

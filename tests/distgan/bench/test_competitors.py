@@ -131,3 +131,15 @@ def test_schedules_for_another_length_are_said():
     assert schedules_that_end_elsewhere(spec) == ["optimizer.critic.schedule ends at 500 images, the run at 800"]
     (_, each) = competitors(["textbook", "dcgan64:optimizer.critic.schedule={kind: linear}"])
     assert schedules_that_end_elsewhere(each.spec(DataSpec(shards="s"), [], 0, 800, None)) == []
+
+
+def test_numbers_that_move_for_another_length_are_said():
+    def moving(images: int) -> str:
+        return f"{{base: 1, final: 0, images: {images}}}"
+
+    changes = [f"objective.r1={moving(500)}", "optimizer.critic.betas=[0.0, {base: 0.9, final: 0.99, images: 600}]"]
+    (_, each) = competitors(["textbook", f"dcgan64:{','.join(changes)},objective.r2={moving(800)}"])
+    assert schedules_that_end_elsewhere(each.spec(DataSpec(shards="s"), [], 0, 800, None)) == [
+        "objective.r1 ends at 500 images, the run at 800",
+        "optimizer.critic.betas.1 ends at 600 images, the run at 800",
+    ]

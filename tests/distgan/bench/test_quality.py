@@ -131,6 +131,28 @@ def test_what_is_done_is_not_done_again_and_stays_on_the_board(bench):
     assert len(bench.lines) == 8  # of all that has been made, not only of what this call asks for
 
 
+def test_two_at_once_in_a_folder_are_one_too_many(bench, shards, recipe):
+    other = Bench(shards, recipe, bench.out)
+    refused: list[str] = []
+
+    def beside(text: str) -> None:
+        if text.startswith("run 1"):
+            with pytest.raises(InputError, match=r"another process is training in .*out; stop it first") as caught:
+                other()
+            refused.append(str(caught.value))
+
+    assert bench(on_say=beside)
+    assert len(refused) == 1
+    assert other.said == []
+    assert other()  # the folder is free again, and all is done
+
+
+def test_a_start_that_was_killed_at_once_is_begun_anew(bench):
+    bench.out.mkdir()
+    (bench.out / ".lock").touch()
+    assert bench()
+
+
 def test_interrupted_anywhere_it_goes_on(bench, tmp_path):
     assert bench()
     whole = bench.lines

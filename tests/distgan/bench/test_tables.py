@@ -58,6 +58,13 @@ def test_the_table_of_a_board():
     assert "Fewer than 3 seeds of textbook 32, a|b, dead: no difference" in text
 
 
+def test_the_score_to_reach_is_written_as_the_scores_are():
+    text = board_table(draw_up(RESULTS, "kernel", ["textbook"]), "FID")
+    assert rows(text)["textbook"]["kernel distance × 1000"] == "2"
+    assert rows(text)["textbook"]["minutes to 2"] == "≤ 1.00"
+    assert "2 is the kernel distance × 1000 of textbook at its end" in text
+
+
 def test_with_three_seeds_nothing_is_disclaimed():
     board = draw_up(RESULTS[:3], "frechet", ["textbook"])
     assert "Fewer than" not in board_table(board, "FID")

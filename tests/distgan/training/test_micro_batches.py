@@ -81,6 +81,23 @@ def test_what_needs_the_whole_batch_is_refused(tiny, changes, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("training", "field"),
+    [
+        ({"batch_size": 1}, "training.batch_size"),
+        ({"stages": [{"size": 8, "images": 8, "batch_size": 1}, {"size": 16}]}, "training.stages.0.batch_size"),
+    ],
+)
+def test_one_image_does_not_differ_from_others(tiny, training, field):
+    changes = {f"training__{name}": value for name, value in training.items()}
+    critic = {"name": "dcgan", "width": 2, "normalisation": "none"}
+    spec = tiny(model__critic=critic, **changes)
+    check_micro_batches(spec, *networks(spec))
+    spec = tiny(model__critic=critic | {"minibatch_stddev": True}, **changes)
+    with pytest.raises(InputError, match=rf"{field} is 1, .*minibatch_stddev .* {field} to 2 or more"):
+        check_micro_batches(spec, *networks(spec))
+
+
 def test_what_batchnorm_makes_of_them_is_said(tiny):
     def note(**changes) -> str | None:
         spec = tiny(**changes)
