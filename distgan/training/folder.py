@@ -115,7 +115,10 @@ def _newest(spec: RunSpec, run: Path, fingerprint: str, bound: Collection[str]) 
     if before.training.precision == "auto":  # an earlier version did not write down what that was
         before = before.with_training(precision=spec.training.precision)
     changed = differences(before, spec, bound)
-    if changed:
+    if changed and checkpoint is None:  # nothing has been learnt: another run may begin here, with its own pictures
+        for picture in (run / "samples").iterdir():
+            picture.unlink()
+    elif changed:
         raise InputError(
             f"{run} cannot go on with this specification, because it would change the numbers:\n"
             + "\n".join(f"  {line}" for line in changed)
