@@ -47,14 +47,8 @@ def open_run(
         InputError: The folder holds something else, is in use or cannot be written, or the checkpoint is of another
             run: each difference is named.
     """
+    used = check_folder(run, resume=resume)
     with _input_errors(run):
-        used = run.exists() and (not run.is_dir() or any(path.name not in _BEFORE_THE_SPEC for path in run.iterdir()))
-        if used and not resume:
-            raise InputError(
-                f"{run} is not empty; add --resume to go on with the run in it, or give another folder with --out"
-            )
-        if used and not (run / "spec.yaml").is_file():
-            raise InputError(f"{run} is not empty and holds no run (no spec.yaml); give another folder with --out")
         (run / "samples").mkdir(parents=True, exist_ok=True)
         lock = (run / ".lock").open("w")
     with lock:
@@ -64,6 +58,26 @@ def open_run(
         with _input_errors(run), write_atomically(run / "spec.yaml") as file:
             file.write(dump_spec(spec).encode())
         yield checkpoint
+
+
+def check_folder(run: Path, *, resume: bool) -> bool:
+    """See that a run may begin in a folder or go on there, as far as can be seen without opening it.
+
+    Returns:
+        Whether there is something to go on with.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    with _input_errors(run):
+        used = run.exists() and (not run.is_dir() or any(path.name not in _BEFORE_THE_SPEC for path in run.iterdir()))
+        if used and not resume:
+            raise InputError(
+                f"{run} is not empty; add --resume to go on with the run in it, or give another folder with --out"
+            )
+        if used and not (run / "spec.yaml").is_file():
+            raise InputError(f"{run} is not empty and holds no run (no spec.yaml); give another folder with --out")
+        return used
 
 
 def _locked(file: IO[str], patience_s: float) -> bool:

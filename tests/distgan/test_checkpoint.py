@@ -182,7 +182,7 @@ def test_what_a_kill_left_goes_when_training_goes_on(tmp_path):
     others = tmp_path / "averages" / ".step-00000001-half-life-5.partial"  # which somebody makes at this moment
     others.mkdir(parents=True)
     drop_later(tmp_path, 1)
-    assert [path for path in tmp_path.glob("*/.*")] == [others]
+    assert list(tmp_path.glob("*/.*")) == [others]
     assert find_checkpoint(tmp_path).state.step == 1
 
 

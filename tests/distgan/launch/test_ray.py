@@ -83,10 +83,11 @@ def test_what_workers_find_wrong_is_said_once_and_is_the_user_s_to_mend(spec, st
     run = tmp_path / "run"
     run.mkdir()
     (run / "thesis.doc").write_text("important")
-    status, text = start("distgan", "train", tmp_path / "spec.yaml", "--workers", 2, "--out", run).wait()
+    (run / "spec.yaml").write_text("name: [")
+    status, text = start("distgan", "train", tmp_path / "spec.yaml", "--workers", 2, "--out", run, "--resume").wait()
     assert status == 2, text
     assert "error: rank 0 on " in text
-    assert "add --resume" in text
+    assert "spec.yaml: not valid YAML" in text
     assert "Traceback" not in text
     assert (run / "thesis.doc").read_text() == "important"
 
@@ -110,6 +111,12 @@ def test_what_workers_of_this_machine_would_refuse_is_said_before_they_start(
     with pytest.raises(InputError, match=said):
         ray.train_on_ray(tiny(cluster__workers=2, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.doc").write_text("important")
+    with pytest.raises(InputError, match="add --resume"):
+        ray.train_on_ray(tiny(cluster__workers=2), tmp_path / "run")
+    with pytest.raises(InputError, match=r"no spec\.yaml"):
+        ray.train_on_ray(tiny(cluster__workers=2), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:PORT", "nowhere.invalid:6379", "http://127.0.0.1:8265"])
