@@ -7,7 +7,7 @@ import sys
 import time
 
 from distgan.bench import measurements
-from distgan.bench.measurements import GOOD, Section
+from distgan.bench.sections.base import GOOD, Section
 
 
 def good():
