@@ -14,19 +14,20 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distgan.bench.sections import SECTIONS
-from distgan.bench.sections.base import CUT_AT, Place
+from distgan.bench.sections.base import CUT_AT, Place, Section
 
 DEVICE_ERROR = 3
 """The exit status of a process whose device can compute no more, as after an error in a kernel."""
 
 
-def main(name: str, folder: str, out: str, *options: str) -> None:
+def main(name: str, folder: str, out: str, *options: str, sections: Mapping[str, Section] = SECTIONS) -> None:
     """Make the measurements of a section that have not been begun yet, and write down what they find."""
-    place, section = Place(Path(folder), Path(out), "small" in options), SECTIONS[name]
+    place, section = Place(Path(folder), Path(out), "small" in options), sections[name]
     record = place.folder / f"{name}.jsonl"
     begun = {line["began"] for line in read_record(record) if "began" in line}
     torn = record.exists() and not record.read_bytes().endswith(b"\n")  # by the end of the last process

@@ -89,9 +89,8 @@ def train_on_ray(
     spec, alone, stop = _everywhere(spec), address is None, stop or threading.Event()
     index = select_samples(spec)[0] if alone else None  # what is wrong with it is said before Ray takes its time
     with _settings(spec, alone), ThreadPoolExecutor(1) as beside:
-        prepared = beside.submit(
-            _prepare, spec, run, resume, index
-        )  # it takes seconds to import torch, and to start Ray
+        # Both take seconds: to import torch, and to start Ray.
+        prepared = beside.submit(_prepare, spec, run, resume, index)
         with _connected(spec, address):
             return _train(prepared.result(), run.absolute(), resume, alone, stop, console)
 

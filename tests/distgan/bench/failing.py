@@ -54,5 +54,4 @@ SECTIONS = {
 }
 
 if __name__ == "__main__":
-    measurements.SECTIONS = SECTIONS
-    measurements.main(*sys.argv[1:])
+    measurements.main(*sys.argv[1:], sections=SECTIONS)
