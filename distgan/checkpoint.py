@@ -302,12 +302,15 @@ def save_average(run: Path, state: State, modules: Mapping[str, Tensors]) -> Che
 def drop_later(run: Path, step: int) -> None:
     """Remove what was kept beside checkpoints at steps later than one that training goes on from.
 
-    Those steps are done again, and may come otherwise.
+    Those steps are done again, and may come otherwise. What training was killed in the middle of writing goes as well.
     """
     for kind in (GENERATORS, TRACES, AVERAGES):
         for path in _folders(run / kind):
             if step_of(path) > step:
                 shutil.rmtree(path)
+    for kind in (CHECKPOINTS, GENERATORS, TRACES):  # not averages, which others may be making meanwhile
+        for path in (run / kind).glob(".step-*.partial"):
+            shutil.rmtree(path)
 
 
 class Best(NamedTuple):

@@ -1,8 +1,8 @@
 """All that has to be known of a GPU, from one call of some minutes.
 
 A GPU may be at hand for minutes only, so one call brings home everything, most valuable first, even where parts fail:
-each section of :mod:`distgan.bench.measurements` is a process of its own with a limit of time, and what it has found is
-written down after each.
+each section of :mod:`distgan.bench.sections` is measured by a process of its own with a limit of time, and what it has
+found is written down after each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from distgan.bench.measurements import CHECKOUT, GOOD, SECTIONS, read_record
+from distgan.bench.measurements import read_record
+from distgan.bench.sections import SECTIONS
+from distgan.bench.sections.base import CHECKOUT, GOOD
 from distgan.bench.tables import markdown_table
 from shards.errors import InputError
 from shards.files import ready_or_say, write_or_say
@@ -105,7 +107,7 @@ def bench_gpu(
     Args:
         out: The folder for them; what an earlier call left there is written over.
         minutes: When to end, whatever is done by then.
-        names: Of :data:`~distgan.bench.measurements.SECTIONS`; all of them where there are none.
+        names: Of :data:`~distgan.bench.sections.SECTIONS`; all of them where there are none.
         say: Tells the person what happens.
         on_cpu: Do little of everything on the CPU, to try all of this.
 

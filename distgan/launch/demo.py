@@ -9,10 +9,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from distgan.data.selection import select_samples
+from distgan.devices import local_device
 from distgan.launch.local import train_locally
-from distgan.networks import ImageShape, build_networks
 from distgan.spec import load_spec
+from distgan.training.check import check
 from distgan.training.loop import Outcome
+from distgan.training.workers import Workers
 from shards.images import Transform
 from shards.progress import Progress
 from shards.sources import open_source
@@ -50,7 +52,7 @@ def demo(
     drawn, packed, run = out / "faces", out / "shards", out / "run"
     with as_file(files("jobs") / "demo.yaml") as path:
         spec = load_spec(path, [f"data.shards={json.dumps(str(packed))}", *overrides])
-    build_networks(spec.model, ImageShape.of(spec, 3), spec.seed)  # what does not fit is said at once
+    check(spec, 3, 0, Workers.alone(local_device()))  # what does not fit is said at once
     if not (drawn / "identity_CelebA.txt").exists():
         say(f"1/3 drawing {faces} faces in CelebA's layout: {drawn}")
         with progress("drawing") as bar:

@@ -44,6 +44,7 @@ except ImportError:
 
 if TYPE_CHECKING:
     from distgan.training.loop import Outcome
+    from shards.index import Index
 
 # Ray reads these where the run is started and hands them to its own processes. Its defaults, 2 s and 10 min, are for
 # trainers that report to it; distgan's do not, so that looking often costs nothing.
@@ -86,24 +87,43 @@ def train_on_ray(
         OSError: The run's folder could not be written.
     """
     spec, alone, stop = _everywhere(spec), address is None, stop or threading.Event()
-    if alone:
-        select_samples(spec)  # what is wrong on this machine is said before Ray takes its time
+    index = select_samples(spec)[0] if alone else None  # what is wrong with it is said before Ray takes its time
     with _settings(spec, alone), ThreadPoolExecutor(1) as beside:
-        prepared = beside.submit(_prepare, spec)  # it takes seconds to import torch, and to start Ray
+        # Both take seconds: to import torch, and to start Ray.
+        prepared = beside.submit(_prepare, spec, run, resume, index)
         with _connected(spec, address):
             return _train(prepared.result(), run.absolute(), resume, alone, stop, console)
 
 
-def _prepare(spec: RunSpec) -> RunSpec:
+def _prepare(spec: RunSpec, run: Path, resume: bool, index: Index | None) -> RunSpec:
     """The specification with every option written out, for which torch is imported, and all else that training needs.
 
+    Args:
+        spec: The run.
+        run: Its folder.
+        resume: Whether it is to go on.
+        index: Of its images, where all workers will be on this machine; then what they would refuse is said here, and
+            nobody waits for them to start.
+
     Raises:
-        InputError: An option is wrong.
+        InputError: An option is wrong, options do not fit each other, or the folder holds something else.
     """
+    import torch
+
+    from distgan.data.conditions import label_names
+    from distgan.devices import local_device
+    from distgan.training.check import check
     from distgan.training.complete import complete
+    from distgan.training.folder import check_folder
+    from distgan.training.workers import Workers
 
     import_module("distgan.launch.ray_worker")
-    return complete(spec)
+    if index is None:
+        return complete(spec)
+    check_folder(run, resume=resume)
+    device = "cpu" if spec.cluster.gpus_per_worker == 0 else local_device().type
+    workers = Workers(0, spec.cluster.most_workers, torch.device(device))
+    return check(spec, index.transform.channels, len(label_names(spec.model.condition, index)), workers)
 
 
 def _train(spec: RunSpec, run: Path, resume: bool, alone: bool, stop: threading.Event, console: bool) -> Outcome:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import time
@@ -40,12 +41,12 @@ class Compilation:
         self._on = spec.training.compile == "on"
         self._seconds = self._told = 0.0
         self._began: float | None = None
-        if not self._on:
-            return
-        if reason := cannot_compile(spec, workers, *networks):
-            raise InputError(f"training.compile is on, but {reason}")
-        for network in networks:
-            network.compile(dynamic=False)
+        check_compilation(spec, workers, *networks)
+        try:
+            for network in networks if self._on else ():
+                network.compile(dynamic=False)
+        except OSError as error:  # torch makes its cache's folder when it is first imported
+            raise _failed(error) from error
 
     def watched(self) -> AbstractContextManager[None]:
         """The context of an update, in which what is called for the first time is compiled.
@@ -71,12 +72,8 @@ class Compilation:
         callback_handler.register_end_callback(self._end)
         try:
             yield
-        except TorchDynamoException as error:  # Inductor's are of this kind
-            inner = getattr(error, "inner_exception", error)
-            what = next((line for line in str(inner).splitlines() if line.strip()), type(inner).__name__)
-            raise InputError(
-                f"training.compile is on, but torch.compile fails: {what}: set it to auto or off"
-            ) from error
+        except (TorchDynamoException, OSError) as error:  # Inductor's are of the first kind, a full disk is of both
+            raise _failed(error) from error
         finally:
             callback_handler.remove_start_callback(self._begin)
             callback_handler.remove_end_callback(self._end)
@@ -90,7 +87,26 @@ class Compilation:
             self._began = None
 
 
-def cannot_compile(spec: RunSpec, workers: Workers, *networks: nn.Module) -> str | None:
+def _failed(error: Exception) -> InputError:
+    """What to say of an error of torch.compile: its first line and, where a compiler ran, that one's first error."""
+    inner = getattr(error, "inner_exception", error)
+    first, *rest = [line.strip() for line in str(inner).splitlines() if line.strip()] or [type(inner).__name__]
+    of_compiler = [line for line in rest if re.search(r"\berror: ", line)][:1]
+    said = ": ".join([first.removesuffix(":"), *of_compiler])
+    return InputError(f"training.compile is on, but torch.compile fails: {said}: set it to auto or off")
+
+
+def check_compilation(spec: RunSpec, workers: Workers, *networks: nn.Module) -> None:
+    """Find out whether networks can be compiled where ``training.compile`` is on.
+
+    Raises:
+        InputError: They cannot, or should not.
+    """
+    if spec.training.compile == "on" and (reason := _cannot_compile(spec, workers, *networks)):
+        raise InputError(f"training.compile is on, but {reason}")
+
+
+def _cannot_compile(spec: RunSpec, workers: Workers, *networks: nn.Module) -> str | None:
     """Why networks are not compiled, and what to do about it; None where they may be."""
     modules = [module for network in networks for module in network.modules()]
     if spec.training.stages:

@@ -49,14 +49,8 @@ def open_run(
         InputError: The folder holds something else, is in use or cannot be written, or the checkpoint is of another
             run: each difference is named.
     """
+    used = check_folder(run, resume=resume)
     with _input_errors(run):
-        used = run.exists() and (not run.is_dir() or any(path.name not in _BEFORE_THE_SPEC for path in run.iterdir()))
-        if used and not resume:
-            raise InputError(
-                f"{run} is not empty; add --resume to go on with the run in it, or give another folder with --out"
-            )
-        if used and not (run / "spec.yaml").is_file():
-            raise InputError(f"{run} is not empty and holds no run (no spec.yaml); give another folder with --out")
         (run / "samples").mkdir(parents=True, exist_ok=True)
     with alone_in(run, patience_s):
         checkpoint = _newest(spec, run, fingerprint, bound) if used else None
@@ -82,6 +76,26 @@ def alone_in(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
         if not _locked(lock, patience_s):
             raise InputError(f"another process is training in {folder}; stop it first, or give another folder")
         yield
+
+
+def check_folder(run: Path, *, resume: bool) -> bool:
+    """See that a run may begin in a folder or go on there, as far as can be seen without opening it.
+
+    Returns:
+        Whether there is something to go on with.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    with _input_errors(run):
+        used = run.exists() and (not run.is_dir() or any(path.name not in _BEFORE_THE_SPEC for path in run.iterdir()))
+        if used and not resume:
+            raise InputError(
+                f"{run} is not empty; add --resume to go on with the run in it, or give another folder with --out"
+            )
+        if used and not (run / "spec.yaml").is_file():
+            raise InputError(f"{run} is not empty and holds no run (no spec.yaml); give another folder with --out")
+        return used
 
 
 def _locked(file: IO[str], patience_s: float) -> bool:
@@ -133,7 +147,10 @@ def _newest(spec: RunSpec, run: Path, fingerprint: str, bound: Collection[str]) 
     if before.training.precision == "auto":  # an earlier version did not write down what that was
         before = before.with_training(precision=spec.training.precision)
     changed = differences(before, spec, bound)
-    if changed:
+    if changed and checkpoint is None:  # nothing has been learnt: another run may begin here, with its own pictures
+        for picture in (run / "samples").glob("*.png"):
+            picture.unlink()
+    elif changed:
         raise InputError(
             f"{run} cannot go on with this specification, because it would change the numbers:\n"
             + "\n".join(f"  {line}" for line in changed)

@@ -135,10 +135,8 @@ class Graphs:
         self._warm_up = WARM_UP if workers.world_size == 1 else WARM_UP_OF_SEVERAL
         self._seen: Counter[Hashable] = Counter()
         self._captured: dict[Hashable, _Captured] = {}
-        reason = cannot_capture(spec, workers.device)
-        if self._must and reason:
-            raise InputError(reason)
-        wanted = spec.training.graphs != "off" and not reason
+        check_graphs(spec, workers.device)
+        wanted = spec.training.graphs != "off" and not _cannot_capture(spec, workers.device)
         self._backend = BACKENDS[workers.device.type](workers.device) if wanted else None
 
     def beside(self) -> AbstractContextManager[None]:
@@ -200,7 +198,17 @@ class Graphs:
         return False
 
 
-def cannot_capture(spec: RunSpec, device: torch.device) -> str | None:
+def check_graphs(spec: RunSpec, device: torch.device) -> None:
+    """Find out whether a run can have CUDA graphs on a device where ``training.graphs`` is on.
+
+    Raises:
+        InputError: It can have none, whatever is tried.
+    """
+    if spec.training.graphs == "on" and (reason := _cannot_capture(spec, device)):
+        raise InputError(reason)
+
+
+def _cannot_capture(spec: RunSpec, device: torch.device) -> str | None:
     """Why a run has no CUDA graphs on a device whatever is tried, and what to do about it; None where it may."""
     if device.type not in BACKENDS:
         on = f"this run is on the {device.type}"

@@ -34,12 +34,7 @@ class Precision:
             keep_freed_memory()
         if name == "auto":
             name = "bfloat16" if computes_in_bfloat16(device) else "float32"
-        if name == "tfloat32" and not has_tf32(device):
-            instead = "bfloat16 or float32" if computes_in_bfloat16(device) else "float32"
-            raise InputError(
-                f"training.precision is tfloat32, which NVIDIA's GPUs have from Ampere on, and {_called(device)} has "
-                f"not: set it to {instead}"
-            )
+        check_precision(name, device)
         self.name: PrecisionName = name
         self.device = device
         self.dtype = torch.float64 if name == "float64" else torch.float32
@@ -66,6 +61,20 @@ class Precision:
                 if self.name in ("float32", "tfloat32"):
                     settings.enter_context(float32_products(tf32=self.name == "tfloat32"))
             yield
+
+
+def check_precision(name: PrecisionName, device: torch.device) -> None:
+    """Find out whether a device can compute so.
+
+    Raises:
+        InputError: ``tfloat32`` on a device that has none.
+    """
+    if name == "tfloat32" and not has_tf32(device):
+        instead = "bfloat16 or float32" if computes_in_bfloat16(device) else "float32"
+        raise InputError(
+            f"training.precision is tfloat32, which NVIDIA's GPUs have from Ampere on, and {_called(device)} has "
+            f"not: set it to {instead}"
+        )
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

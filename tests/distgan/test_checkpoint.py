@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distgan import checkpoint as module
-from distgan.checkpoint import Checkpoint, State, checkpoints, find_checkpoint, go_back, prune, save_checkpoint
+from distgan.checkpoint import (
+    Checkpoint,
+    State,
+    checkpoints,
+    drop_later,
+    find_checkpoint,
+    go_back,
+    prune,
+    save_checkpoint,
+)
 from distgan.networks import ImageShape, build_networks
 from distgan.spec import DataSpec, RunSpec
 from shards.errors import InputError
@@ -164,6 +173,17 @@ def test_what_a_kill_left_is_not_taken_for_a_checkpoint(tmp_path):
     save(tmp_path, 2)
     assert find_checkpoint(tmp_path).tensors("critic")
     assert not partial.exists()
+
+
+def test_what_a_kill_left_goes_when_training_goes_on(tmp_path):
+    save(tmp_path, 1)
+    for folder in ("checkpoints", "generators", "traces"):
+        (tmp_path / folder / ".step-00000002.partial").mkdir(parents=True)
+    others = tmp_path / "averages" / ".step-00000001-half-life-5.partial"  # which somebody makes at this moment
+    others.mkdir(parents=True)
+    drop_later(tmp_path, 1)
+    assert list(tmp_path.glob("*/.*")) == [others]
+    assert find_checkpoint(tmp_path).state.step == 1
 
 
 @given(st.sets(st.integers(1, 60), min_size=1, max_size=12), st.integers(1, 4), st.none() | st.integers(1, 20))

@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 
 from distgan import cli
-from distgan.bench.measurements import SECTIONS
+from distgan.bench.sections import SECTIONS
 from distgan.bench.switches import SWITCHES
 from distgan.checkpoint import best_of, find_checkpoint
 from distgan.commands.bench import bench_app

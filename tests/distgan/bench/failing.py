@@ -7,7 +7,7 @@ import sys
 import time
 
 from distgan.bench import measurements
-from distgan.bench.measurements import GOOD, Section
+from distgan.bench.sections.base import GOOD, Section
 
 
 def good():
@@ -54,5 +54,4 @@ SECTIONS = {
 }
 
 if __name__ == "__main__":
-    measurements.SECTIONS = SECTIONS
-    measurements.main(*sys.argv[1:])
+    measurements.main(*sys.argv[1:], sections=SECTIONS)

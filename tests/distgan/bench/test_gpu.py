@@ -9,7 +9,7 @@ import torch
 
 from distgan.bench import gpu
 from distgan.bench.gpu import Found, Measured, as_json, as_markdown
-from distgan.bench.measurements import GOOD
+from distgan.bench.sections.base import GOOD
 from tests.distgan.bench import failing
 
 FAILING = failing.SECTIONS

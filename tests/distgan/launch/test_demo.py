@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from distgan.checkpoint import find_checkpoint
 from distgan.launch.demo import demo
@@ -42,7 +43,19 @@ def test_no_account_is_needed(tmp_path):
     assert not (tmp_path / "run" / "wandb").exists()
 
 
-def test_what_does_not_fit_is_said_before_anything_is_drawn(tmp_path):
-    with pytest.raises(InputError, match="image_size"):
-        demo(tmp_path / "demo", ["data.image_size=48"], lambda text: None, silent)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("data.image_size=48", "image_size"),
+        ("objective.kind=nope", r"objective\.kind"),
+        ("optimizer.critic.beta=1", r"optimizer\.critic: unknown field 'beta'"),
+        ("objective.penalty_every=4", r"objective\.penalty_every"),
+        ("training.graphs=on", r"training\.graphs"),
+        ("training.precision=tfloat32", r"training\.precision"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_drawn(tmp_path, monkeypatch, change, said):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=said):
+        demo(tmp_path / "demo", [change], lambda text: None, silent, faces=4)
     assert not (tmp_path / "demo").exists()

@@ -4,13 +4,16 @@ import os
 import re
 import signal
 import socket
+from contextlib import nullcontext
 
 import pytest
+import torch
 
 from distgan.checkpoint import find_checkpoint
 from distgan.launch import ray
 from distgan.launch.local import train_locally
 from distgan.spec import dump_spec
+from shards.errors import InputError
 from tests.curves import assert_same, curve, steps
 
 pytestmark = pytest.mark.slow
@@ -80,12 +83,40 @@ def test_what_workers_find_wrong_is_said_once_and_is_the_user_s_to_mend(spec, st
     run = tmp_path / "run"
     run.mkdir()
     (run / "thesis.doc").write_text("important")
-    status, text = start("distgan", "train", tmp_path / "spec.yaml", "--workers", 2, "--out", run).wait()
+    (run / "spec.yaml").write_text("name: [")
+    status, text = start("distgan", "train", tmp_path / "spec.yaml", "--workers", 2, "--out", run, "--resume").wait()
     assert status == 2, text
     assert "error: rank 0 on " in text
-    assert "add --resume" in text
+    assert "spec.yaml: not valid YAML" in text
     assert "Traceback" not in text
     assert (run / "thesis.doc").read_text() == "important"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model__generator": {"width": "abc"}}, r"model\.generator: 'width' .* not 'abc'"),
+        ({"objective": {"kind": "wasserstein_gp"}}, r"model\.critic\.normalisation"),
+        ({"training__graphs": "on"}, r"training\.graphs is on"),
+        ({"training__compile": "on"}, r"training\.compile is on, .* several workers"),
+        ({"model__condition": {"attributes": ["Smiling"]}}, r"model\.condition\.attributes"),
+    ],
+)
+def test_what_workers_of_this_machine_would_refuse_is_said_before_they_start(
+    tiny, tmp_path, monkeypatch, changes, said
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(ray, "_connected", lambda spec, address: nullcontext())
+    monkeypatch.setattr(ray, "_train", lambda *arguments: pytest.fail("workers start"))
+    with pytest.raises(InputError, match=said):
+        ray.train_on_ray(tiny(cluster__workers=2, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.doc").write_text("important")
+    with pytest.raises(InputError, match="add --resume"):
+        ray.train_on_ray(tiny(cluster__workers=2), tmp_path / "run")
+    with pytest.raises(InputError, match=r"no spec\.yaml"):
+        ray.train_on_ray(tiny(cluster__workers=2), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:PORT", "nowhere.invalid:6379", "http://127.0.0.1:8265"])

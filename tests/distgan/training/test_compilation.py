@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+from unittest import mock
+
 import pytest
 import torch
 
@@ -85,6 +88,26 @@ def test_a_compiler_that_fails_is_said_in_a_line(tiny):
     said = r"torch\.compile fails: .*no room: set it to auto or off$"
     with pytest.raises(InputError, match=said), trainee._compilation.watched():
         raise error
+
+
+def test_what_the_compiler_says_is_said(tiny):
+    trainee = learner(tiny(training__compile="on"))
+    output = "a.hpp: In function 'f':\n<built-in>: fatal error: when writing a.i: No space left on device\nb: error: c"
+    error = torch._inductor.exc.InductorError(torch._inductor.exc.CppCompileError(["g++", "-Werror"], output), None)
+    said = r"fails: C\+\+ compile error: <built-in>: fatal error: .*: No space left on device: set it to auto or off$"
+    with pytest.raises(InputError, match=said), trainee._compilation.watched():
+        raise error
+
+
+def test_a_cache_that_cannot_be_written_is_said(tiny, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/cache")
+    said = r"^training\.compile is on, but torch\.compile fails: .*/tmp/cache.*: set it to auto or off$"
+    trainee = learner(tiny(training__compile="on"))
+    with pytest.raises(InputError, match=said), trainee._compilation.watched():
+        raise full
+    monkeypatch.setattr(torch.nn.Module, "compile", mock.Mock(side_effect=full))
+    with pytest.raises(InputError, match=said):
+        learner(tiny(training__compile="on"))
 
 
 @pytest.mark.gpu

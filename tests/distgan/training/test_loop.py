@@ -448,6 +448,20 @@ def test_resuming_with_other_numbers_is_refused_by_name(tiny, tmp_path):
         assert word in str(caught.value)
 
 
+def test_a_run_that_has_learnt_nothing_may_be_resumed_as_another(tiny, tmp_path, labelled):
+    """Such as one whose first step failed: what it was told to change must not stand in the way."""
+    run(tiny(training__images=8), tmp_path)  # of which all is there that a run leaves, but for its checkpoint
+    shutil.rmtree(tmp_path / "checkpoints")
+    real = (tmp_path / "samples" / "real.png").read_bytes()
+    changed = tiny(seed=4, training__images=16, data__shards=str(labelled), data__where={"class": "dog"})
+    assert run(changed, tmp_path, resume=True).ended == "finished"
+    assert (tmp_path / "samples" / "real.png").read_bytes() != real
+    run(changed, tmp_path / "straight")
+    assert weights(tmp_path) == weights(tmp_path / "straight")
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+    assert load_spec(tmp_path / "spec.yaml").seed == 4
+
+
 def test_resuming_on_other_shards_is_refused(tiny, tmp_path, pack_discs):
     run(tiny(), tmp_path)
     with pytest.raises(InputError, match="fingerprint"):
