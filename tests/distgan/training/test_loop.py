@@ -691,14 +691,12 @@ def test_a_resumed_run_goes_on_in_what_it_began_in(tiny, tmp_path, monkeypatch):
     assert "going on in" not in (tmp_path / "whole" / "log.txt").read_text()
 
 
-def test_a_rate_that_falls_until_the_end_is_one_that_falls_until_so_many_images(tiny, tmp_path):
+def test_a_rate_that_falls_until_the_end_is_one_that_falls_until_so_many_images(tiny, tmp_path, stop_after):
     """The number is in the run's folder: a run that is to become longer would have had other rates."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     open_end = {side: {"schedule": {"kind": "cosine"}} for side in ("generator", "critic")}
     run(tiny(optimizer={side: {"schedule": {"kind": "cosine", "until_images": 96}} for side in open_end}), whole)
-    stop = threading.Event()
-    stop.set()
-    run(tiny(optimizer=open_end), parts, stop=stop)
+    run(tiny(optimizer=open_end), parts, stop=stop_after(1))
     assert load_spec(parts / "spec.yaml").optimizer.critic.schedule.until_images == 96
     with pytest.raises(InputError, match=r"optimizer\.critic\.schedule\.until_images: 96 -> 192"):
         run(tiny(optimizer=open_end, training__images=192), parts, resume=True)
