@@ -934,10 +934,24 @@ def load_spec(path: Path | str, overrides: Sequence[str] = ()) -> RunSpec:
         raise InputError(f"there is no file {path}, and no recipe of that name (distgan recipes): {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the specification {path}: {getattr(error, 'strerror', None) or error}") from None
-    tree = _parse(text, str(path))
+    return parse_spec(text, str(path), overrides)
+
+
+def parse_spec(text: str, where: str, overrides: Sequence[str] = ()) -> RunSpec:
+    """A specification from the text of its file.
+
+    Args:
+        text: The YAML.
+        where: What errors are about: the file, for example.
+        overrides: As in :func:`load_spec`.
+
+    Raises:
+        InputError: As :func:`load_spec` does of what the file holds.
+    """
+    tree = _parse(text, where)
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: a specification is a mapping of name, data, model, …; this file holds none")
-    return make_spec(tree, overrides, str(path))
+        raise InputError(f"{where}: a specification is a mapping of name, data, model, …; this file holds none")
+    return make_spec(tree, overrides, where)
 
 
 def make_spec(tree: dict[str, Any], overrides: Sequence[str], where: str) -> RunSpec:

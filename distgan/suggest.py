@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from distgan.data.selection import select_samples
 from distgan.evaluation import held_out
-from distgan.spec import DataSpec, RunSpec, dump_value, load_spec, make_spec
+from distgan.spec import DataSpec, RunSpec, dump_value, make_spec, parse_spec
+from jobs import read
 from shards.errors import InputError
 from shards.index import Index
 from shards.sources.base import displayed
@@ -124,7 +125,8 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
             f"{facts.images:,} images make batches of {most:,} at most, too few for {workers:,} workers: each needs an "
             f"image. Give --workers {most:,} or fewer"
         )
-    tree: Tree = load_spec(_base(facts)).model_dump(mode="json", exclude_unset=True)
+    base = _base(facts)
+    tree: Tree = parse_spec(read(base), base).model_dump(mode="json", exclude_unset=True)
     tree |= {"name": "suggested", "data": {"shards": facts.shards, "image_size": facts.size, "flip": facts.mirrored}}
     reasons = {
         "data.flip": _of_mirrors(facts),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
-from distgan.spec import UNSET, RunSpec, dump_value, fields_that_differ, is_free, load_spec
-from jobs import recipes
+from distgan.spec import UNSET, RunSpec, dump_value, fields_that_differ, is_free, parse_spec
+from jobs import read, recipes
 from shards.errors import InputError
 
 _OF_A_MACHINE = ("name", "data.shards", "data.cache", "data.prefetch_batches", "cluster", "tracking.wandb")
@@ -43,18 +44,23 @@ def departure(spec: RunSpec, complete: Complete, samples: int | None) -> Departu
     Returns:
         Why it cannot be said, where the run has options that this version does not know.
     """
-    known = recipes()
+    known = _shipped()
     try:
         own = complete(spec)
     except InputError as error:
         return str(error)
     shipped = {
-        name: _as_begun(complete(load_spec(name)), own, samples)
-        for name in ([spec.name] if spec.name in known else known)
+        name: _as_begun(complete(known[name]), own, samples) for name in ([spec.name] if spec.name in known else known)
     }
     differing = {name: fields_that_differ([recipe, own]) for name, recipe in shipped.items()}
     name = min(differing, key=lambda name: sum(not is_free(key) for key in differing[name]))
     return Departure(name, spec.name in known, table(differing[name]))
+
+
+@cache
+def _shipped() -> dict[str, RunSpec]:
+    """The shipped recipes, whatever files of their names lie about. Reading them takes longer than the rest of a page."""
+    return {name: parse_spec(read(name), name) for name in recipes()}
 
 
 def table(differing: Mapping[str, Sequence[object]]) -> list[tuple[str, ...]]:

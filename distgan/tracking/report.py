@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -261,7 +261,9 @@ def _write(runs: Sequence[Run], out: Path | None, complete: Complete, refresh: f
     return path
 
 
+@cache
 def _template() -> jinja2.Template:
+    """The page, compiled."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (files("distgan.tracking") / name).read_text(encoding="utf-8")),
         autoescape=True,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from distgan.spec import RunSpec, load_spec
+from distgan.tracking import recipes as shipped
 from distgan.tracking.recipes import Departure, departure
 from distgan.training.complete import complete
 from jobs import recipes
@@ -43,6 +44,14 @@ def test_a_run_of_another_name_is_compared_with_what_it_is_most_like():
     assert departure(spec, complete, 1000) == Departure(
         "wgan_gp64", by_name=False, rows=[("training.batch_size", "64", "32")]
     )
+
+
+def test_a_file_of_a_recipe_s_name_is_not_taken_for_it(tmp_path, monkeypatch):
+    (tmp_path / "dcgan64").write_text("name: [")
+    spec = begun("dcgan64", "training.batch_size=32")
+    monkeypatch.chdir(tmp_path)
+    shipped._shipped.cache_clear()
+    assert rows(spec) == {"training.batch_size": ("128", "32")}
 
 
 def test_without_the_size_of_the_set_epochs_stay_epochs():
