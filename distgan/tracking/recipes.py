@@ -59,7 +59,7 @@ def departure(spec: RunSpec, complete: Complete, samples: int | None) -> Departu
 
 @cache
 def _shipped() -> dict[str, RunSpec]:
-    """The shipped recipes, whatever files of their names lie about. Reading them takes longer than the rest of a page."""
+    """The shipped recipes, whatever files of their names lie about; read once, as that takes longer than the page."""
     return {name: parse_spec(read(name), name) for name in recipes()}
 
 
