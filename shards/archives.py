@@ -362,7 +362,7 @@ def _tar(path: Path, opening: Open, compression: str) -> Tar | None:
                 file.seek(archive.offset)
                 if file.read(512) != bytes(512):
                     raise EOFError(f"it breaks off after {len(members):,} entries")
-                if not _only_zeros(file):
+                if not only_zeros(file):
                     raise InputError(f"{path} {GOES_ON}")
     except InputError:
         raise
@@ -377,7 +377,7 @@ def decompressed(file: BinaryIO, compression: str) -> BinaryIO:
     return _COMPRESSIONS[compression][1](file) if compression else file
 
 
-def _only_zeros(file: BinaryIO) -> bool:
+def only_zeros(file: BinaryIO) -> bool:
     """Whether all the rest of a file is zeros; it is read to its end, or to the first other byte."""
     while data := file.read(1 << 20):
         if data.strip(b"\0"):

@@ -142,14 +142,25 @@ def _begun(run: Path) -> tuple[Checkpoint | None, RunSpec]:
     return checkpoint, complete(checkpoint.state.spec if checkpoint else load_spec(run / "spec.yaml"))
 
 
+def _forget_pictures(run: Path) -> None:
+    """Make room for another run where one has learnt nothing: what is drawn and shown for it is its own."""
+    with _input_errors(run):
+        for picture in (run / "samples").glob("*.png"):
+            picture.unlink()
+
+
 def _newest(spec: RunSpec, run: Path, fingerprint: str, bound: Collection[str]) -> Checkpoint | None:
+    """The checkpoint to go on from, or None where there is none yet and this run or another may begin.
+
+    Raises:
+        InputError: As :func:`open_run`.
+    """
     checkpoint, before = _begun(run)
     if before.training.precision == "auto":  # an earlier version did not write down what that was
         before = before.with_training(precision=spec.training.precision)
     changed = differences(before, spec, bound)
-    if changed and checkpoint is None:  # nothing has been learnt: another run may begin here, with its own pictures
-        for picture in (run / "samples").glob("*.png"):
-            picture.unlink()
+    if changed and checkpoint is None:
+        _forget_pictures(run)
     elif changed:
         raise InputError(
             f"{run} cannot go on with this specification, because it would change the numbers:\n"

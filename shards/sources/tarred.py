@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from shards.archives import ARCHIVE_HEAD, GOES_ON, archive_kind, decompressed
+from shards.archives import ARCHIVE_HEAD, GOES_ON, archive_kind, decompressed, only_zeros
 from shards.cache import is_remote
 from shards.errors import InputError
 from shards.sources.pictures import SUFFIXES
@@ -134,9 +134,8 @@ class _Watched:
             InputError: More does, or the zeros that end a tar are missing.
         """
         ended = self._tail
-        while data := self.read(1 << 20):
-            if data.strip(b"\0"):
-                raise InputError(f"{self._tar.url} {GOES_ON}")
+        if not only_zeros(cast(BinaryIO, self)):
+            raise InputError(f"{self._tar.url} {GOES_ON}")
         if (ended + self._tail)[-512:].strip(b"\0") or len(self._tail) < 512:
             raise InputError(f"{self._tar.url} is cut off: the zeros that end a tar are missing. Fetch it again")
 
