@@ -57,6 +57,7 @@ def test_a_sound_page_passes_in_every_window(browser, address, size, colours):
         assert tab.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (colours == "dark")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_fault_is_found(browser, address, fault):
     body, said = BROKEN[fault]

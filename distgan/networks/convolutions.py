@@ -133,12 +133,19 @@ class Conv2d(Quick, nn.Conv2d):
 
     stride: tuple[int, int]
     padding: tuple[int, int]
+    bias_rate = 1.0
+    """How fast the bias moves, as a share of its learning rate: it is multiplied by this when it is used, so that
+    optimizers which divide a gradient by its size, such as Adam, move what is added so much less."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 (torch's own)
+        bias = self._used(bias)
         if self.groups != 1:
             same: Tensor = super()._conv_forward(input, weight, bias)
             return same
         return conv2d(input, weight, bias, self.stride, self.padding, quick=self.quick)
+
+    def _used(self, bias: Tensor | None) -> Tensor | None:
+        return bias if bias is None or self.bias_rate == 1.0 else bias * self.bias_rate
 
 
 class ConvTranspose2d(Quick, nn.ConvTranspose2d):

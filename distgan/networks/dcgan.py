@@ -10,9 +10,9 @@ is the critic up to 4×4, with another end.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 from torch import nn
 
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
@@ -24,7 +24,7 @@ from distgan.networks.layers import Layers, LeakyReLU
 from distgan.networks.normalisation import MinibatchStddev, Normalisation, PixelNorm, normalisation_layer
 from distgan.networks.sizes import check_widths, doublings, require_smallest
 from distgan.networks.spectral import SpectralConv2d, SpectralLinear
-from distgan.spec import Options, Width
+from distgan.spec import Options, Share, Width
 
 LEAST = 8
 """Pixels of the smallest image that a run can begin with."""
@@ -32,6 +32,14 @@ PUBLISHED = 64
 """Pixels up to which the layers are the paper's, however wide."""
 MAX_WIDTH = 512
 """Channels at which wider layers end beyond that, unless ``max_width`` says otherwise."""
+
+
+def _of_answer(value: Any) -> Any:
+    """1 for yes and 0 for no, as specifications had it before a bias could be slow."""
+    return float(value) if isinstance(value, bool) else value
+
+
+BiasRate = Annotated[Share, BeforeValidator(_of_answer)]
 
 
 class _WidthOptions(Options):
@@ -84,12 +92,12 @@ class CriticOptions(_WidthOptions):
     """After each convolution but the first and the last. A gradient penalty needs ``layer``, ``instance``,
     ``spectral`` or ``none``: BatchNorm mixes the images that it treats one by one. ``spectral`` divides the weights of
     all layers (but the last of an encoder) by their largest singular value (Miyato et al. 2018)."""
-    image_bias: bool = False
-    """Whether the first convolution has a bias. Without one, as in PyTorch's tutorial, it and LeakyReLU only scale what
-    comes in, and BatchNorm takes that off again: a critic that cannot see how strong the contrast of a whole batch is.
-    That of generated images then drifts: at 32 pixels, in batches of 16, it fell to a third, where a bias keeps it that
-    of the real ones. At 64 pixels, while rates fell, it drifted to 1.05 to 1.13 of it with grey faces and to 0.76 with
-    faces in colour; a bias made a Fréchet distance of features that hardly see contrast a tenth larger."""
+    image_bias: BiasRate = 0.0
+    """The rate at which a bias of the first convolution moves, as a share of its learning rate; at 0, as in PyTorch's
+    tutorial, it has none. Without one it and LeakyReLU only scale what comes in, and BatchNorm takes that off again: a
+    critic that cannot see how strong the contrast of a whole batch is. That of generated images then drifts: at 32
+    pixels, in batches of 16, it fell to a third; at 64, while rates fell, to three quarters with faces in colour. With
+    a bias it stays that of the real ones, at 0.1 as at 1 (or ``true``), where faces were learnt more slowly."""
     minibatch_stddev: bool = False
     """Tell the last strided convolution how much the images of a batch differ (Karras et al. 2018): of all workers'
     images. The slope of a gradient penalty is then that of the sum of all outputs in each image."""
@@ -97,7 +105,7 @@ class CriticOptions(_WidthOptions):
     @property
     def blind_to_contrast(self) -> bool:
         """Whether what it says of images stays the same when all of them have another contrast."""
-        return not self.image_bias and self.normalisation in ("batch", "layer", "instance")
+        return self.image_bias == 0.0 and self.normalisation in ("batch", "layer", "instance")
 
     @model_validator(mode="after")
     def _possible(self) -> CriticOptions:
@@ -187,14 +195,16 @@ def _features(options: CriticOptions, image: ImageShape) -> tuple[nn.Sequential,
     """Images to 4×4 maps, and how many channels these have."""
     channels, normalisation = options.channels(image.size), options.normalisation
 
-    def halved(before: int, after: int, *, bias: bool) -> nn.Module:
+    def halved(before: int, after: int, *, bias: bool) -> Conv2d:
         if options.layer_gain == "equalised":
             return EqualisedConv2d(before, after, 4, change="halve", bias=bias, gain=GAINS["leaky_relu"])
         kind = SpectralConv2d if normalisation == "spectral" else Conv2d
         return kind(before, after, kernel_size=4, stride=2, padding=1, bias=bias)
 
     def from_image(after: int) -> list[nn.Module]:
-        return [halved(image.channels, after, bias=options.image_bias), LeakyReLU(LEAK, inplace=True)]
+        first = halved(image.channels, after, bias=options.image_bias > 0.0)
+        first.bias_rate = options.image_bias
+        return [first, LeakyReLU(LEAK, inplace=True)]
 
     layers = from_image(channels[0])
     starts = [len(layers)]

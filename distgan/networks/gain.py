@@ -117,6 +117,7 @@ class Conv2d(Gained, convolutions.Conv2d):
         if self.change is None:
             same: Tensor = super()._conv_forward(input, weight, bias)
             return same
+        bias = self._used(bias)
         if self.kernel_size == (3, 3):
             # Sums over 2×2 neighbours, 0 beyond the kernel; the mean of four outputs has a quarter of them. Not by
             # divisor_override, which torch.onnx passes over without a word.

@@ -178,7 +178,7 @@ class Advice:
         if isinstance(self._critic, CriticOptions) and self._critic.blind_to_contrast:
             return (
                 f"{said}if their contrast fades, which this critic cannot see, a new run with "
-                f"model.critic.image_bias=true keeps it; else what may help is more images, or {remedy}"
+                f"model.critic.image_bias=0.1 keeps it; else what may help is more images, or {remedy}"
             )
         return f"{said}what may help is more images, or {remedy}"
 

@@ -80,6 +80,7 @@ finally:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_a_first_step_waits_for_no_compiler_and_no_charts(tiny, tmp_path, optimizer):
     (tmp_path / "spec.yaml").write_text(dump_spec(tiny()))

@@ -70,6 +70,7 @@ def drawn_by(path: Path, **inputs: torch.Tensor) -> np.ndarray:
     return pixels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_onnx_draws_the_same_pictures_of_any_number(family, tmp_path):
     checkpoint = of_family(tmp_path / "run", family)
@@ -85,6 +86,7 @@ def test_onnx_draws_the_same_pictures_of_any_number(family, tmp_path):
     assert "onnxruntime.InferenceSession" in entry.value
 
 
+@pytest.mark.slow
 def test_onnx_of_a_conditioned_run_takes_labels(conditional, tmp_path):
     assert export_onnx(conditional, tmp_path / "g.onnx") == 0
     generator = Generator(conditional)

@@ -25,6 +25,7 @@ print(keep_freed_memory(), faults() < given_back / 5)
 CHOSEN = {"GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [{}, {"MALLOC_TRIM_THRESHOLD_": "4096"}], ids=["default", "the user's"])
 def test_what_is_freed_is_used_again(chosen):
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN} | chosen

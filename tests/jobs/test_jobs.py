@@ -184,6 +184,7 @@ class StopAfter(Sink):
             self.stop.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", parameters(NAMES))
 def test_it_trains_resumes_to_the_bit_and_samples(name, pack_discs, tmp_path):
     shards = pack_discs(count=12, size=spec(name).data.image_size, channels=1 if name == "dcgan_mnist" else 3)

@@ -46,6 +46,7 @@ def flops_of_parts(spec: Any) -> dict[str, float]:
     return {part: share * counted.total for part, share in shares.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "penalty", [{"kind": "wasserstein_gp"}, {"kind": "bce", "r1": 1.0}, {"kind": "bce", "r2": 1.0}]
 )

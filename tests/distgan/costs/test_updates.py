@@ -37,6 +37,7 @@ def test_flops_of_a_step_without_penalty(n_critic, workers):
     assert step.flops_per_image == step.flops / step.images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [{"kind": "wasserstein_gp"}, {"kind": "bce", "r1": 1.0}])
 def test_flops_of_a_penalty(objective):
     """The gradient of an image's score, and the gradient of that: of its own products and of the pass before it.

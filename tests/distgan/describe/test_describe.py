@@ -42,6 +42,7 @@ PUBLISHED = {  # (total, trainable) of the generator and of the critic
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", parameters(recipes()))
 def test_every_shipped_recipe_is_described(name):
     spec = load_spec(name, ["data.shards=nowhere"])

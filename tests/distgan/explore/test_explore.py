@@ -298,6 +298,7 @@ def test_what_a_conditional_run_shows(browser, tmp_path):
         tab.check()
 
 
+@pytest.mark.slow
 def test_the_server_ends_while_the_page_is_open(run, browser):
     explorer = Explorer(run, count=100)
     explorer.begin()

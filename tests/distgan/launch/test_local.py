@@ -73,6 +73,7 @@ def test_a_signal_ends_the_run_and_resuming_is_never_having_ended(tiny, tmp_path
         }
 
 
+@pytest.mark.slow
 def test_it_needs_neither_ray_nor_wandb(tiny, tmp_path):
     (tmp_path / "spec.yaml").write_text(dump_spec(tiny(tracking__wandb={"mode": "auto"})))
     program = (

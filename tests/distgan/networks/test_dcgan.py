@@ -8,7 +8,7 @@ from torch import nn
 
 from distgan.networks import CRITICS, ENCODERS, GENERATORS, ImageShape, build_networks
 from distgan.networks.base import GeneratorInput
-from distgan.networks.convolutions import ConvTranspose2d
+from distgan.networks.convolutions import Conv2d, ConvTranspose2d
 from distgan.networks.dcgan import CriticOptions, DCGANGenerator, GeneratorOptions, dcgan_critic, dcgan_encoder
 from distgan.networks.gain import Equalised
 from distgan.networks.normalisation import BatchNorm2d, PixelNorm
@@ -38,11 +38,11 @@ def test_at_32_pixels_they_have_what_their_layers_say():
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "layer", "instance", "none"])
-@pytest.mark.parametrize("image_bias", [False, True])
+@pytest.mark.parametrize("image_bias", [0.0, 0.1, 1.0])
 def test_which_critics_see_how_strong_the_contrast_of_their_images_is(normalisation, image_bias):
     """A norm takes off whatever only scales what comes in; no gradient leads to another contrast then."""
     options = CriticOptions(width=8, normalisation=normalisation, image_bias=image_bias)
-    assert options.blind_to_contrast == (not image_bias and normalisation != "none")
+    assert options.blind_to_contrast == (image_bias == 0.0 and normalisation != "none")
     critic = enlarged(dcgan_critic(options, ImageShape(3, 16), 0))
     for layer in critic.modules():
         if isinstance(layer, (nn.BatchNorm2d, nn.GroupNorm)):
@@ -59,6 +59,32 @@ def test_which_critics_see_how_strong_the_contrast_of_their_images_is(normalisat
     else:
         assert abs(along) < 1e-10 * size
         torch.testing.assert_close(fainter, outputs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layers", [{}, {"layer_gain": "equalised"}, {"normalisation": "spectral"}], ids=str)
+def test_the_bias_of_images_moves_at_the_rate_that_it_is_given(layers):
+    """Adam's first step is as long as its learning rate, for each number: what is added moves by the share of that."""
+    images, moved = noise(8, 3, 16, 16), {}
+    for rate in (1.0, 0.1):
+        critic = dcgan_critic(CriticOptions(width=8, image_bias=rate, **layers), ImageShape(3, 16), 0).double().eval()
+        first = critic.features[0]
+        assert isinstance(first, Conv2d)
+        with torch.no_grad():
+            first.bias.zero_()
+            before = first(images)
+        optimizer = torch.optim.Adam([first.bias], lr=1e-3, eps=1e-30)
+        critic(images).square().sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            moved[rate] = first(images) - before
+    torch.testing.assert_close(moved[1.0].abs(), torch.full_like(moved[1.0], 1e-3), rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(moved[0.1].abs(), torch.full_like(moved[0.1], 1e-4), rtol=1e-6, atol=0.0)
+
+
+def test_a_bias_was_once_there_or_not():
+    """Specifications and checkpoints of that time mean what they meant."""
+    assert CriticOptions(image_bias=True) == CriticOptions(image_bias=1.0)
+    assert CriticOptions(image_bias=False) == CriticOptions()
 
 
 def test_the_maps_are_the_paper_s():

@@ -68,6 +68,7 @@ def test_images_of_another_kind_are_named(pack_discs, tmp_path):
         evaluate(checkpoint, str(pack_discs(count=10, size=16)))
 
 
+@pytest.mark.slow
 def test_a_set_that_lies_elsewhere_now(tiny, tmp_path, monkeypatch):
     shards = Path(tiny().data.shards)
     monkeypatch.chdir(shards.parent)

@@ -121,7 +121,7 @@ def test_a_spread_that_falls_and_stays_low_is_said_once():
     ("critic", "blind"),
     [
         ({}, True),
-        ({"image_bias": True}, False),
+        ({"image_bias": 0.1}, False),
         ({"normalisation": "spectral"}, False),
         ({"name": "dcgan_keras"}, False),
     ],
@@ -129,7 +129,7 @@ def test_a_spread_that_falls_and_stays_low_is_said_once():
 )
 def test_a_critic_that_cannot_see_contrast_fade_is_told_of(critic, blind):
     ((_, text),) = hear(Advice(spec(model={"critic": critic}), 1_000), *diverse(0.9, 0.5, times=80))
-    assert ("model.critic.image_bias=true" in text) == blind
+    assert ("model.critic.image_bias=0.1" in text) == blind
     assert "what may help is more images" in text
 
 

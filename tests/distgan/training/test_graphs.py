@@ -115,6 +115,7 @@ def compare(spec: RunSpec, made: list[Recorded], steps: int = STEPS) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_s_steps_are_those_without_graphs_bit_for_bit(recorded, name):
     spec = small(name)
@@ -155,6 +156,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_what_no_recipe_has_is_the_same_too(tiny, recorded, name):
     compare(tiny(training__graphs="on", **TINY[name]), recorded, 14)

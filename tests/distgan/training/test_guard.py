@@ -564,6 +564,7 @@ def test_the_checkpoint_from_before_the_trouble_outlives_the_newer_ones(tiny, tm
     assert "Going back to step 4" in log(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("log_every", "save_every", "keep_last"), [(50, 10, 2), (7, 4, 1), (100, 3, 1)])
 def test_an_explosion_between_log_steps_costs_no_more_than_since_the_last_checkpoint(
     tiny, tmp_path, monkeypatch, log_every, save_every, keep_last

@@ -568,7 +568,7 @@ def test_what_changes_no_number_may_change(tiny, tmp_path):
         "max_width": None,
         "layer_gain": "plain",
         "normalisation": "batch",
-        "image_bias": False,
+        "image_bias": 0.0,
         "minibatch_stddev": False,
     }
     assert spec.model.critic.rest == options
@@ -923,6 +923,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_run_grows_and_goes_on(grown, tmp_path, kind):
     def spec(images: int) -> RunSpec:
@@ -953,6 +954,7 @@ class _Endless:
         return Batch(torch.zeros(count, 3, size, size, device=device), torch.zeros(count, 0, device=device))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", parameters(recipes()))
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, recipe):
     """Nor does the guard between two log lines. A GPU that is waited for has nothing to do until it is told more."""

@@ -78,7 +78,7 @@ def trained(tiny, bars, tmp_path):
             data={"shards": str(bars), "image_size": SIZE},
             model={
                 "generator": {"width": 8},
-                "critic": {"width": 8, "image_bias": True},  # bright or dim is what it would be blind to
+                "critic": {"width": 8, "image_bias": 1.0},  # bright or dim is what it would be blind to
                 "latent_dim": 8,
                 "condition": condition,
             },
