@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
-from distgan.checkpoint import Best, Checkpoint, Snapshot, best_of, checkpoints, drop_later, go_back, mark_best, prune
+from distgan.checkpoint import Checkpoint, checkpoints, drop_later, go_back
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
-from distgan.data.order import Ids
 from distgan.data.prefetch import Batches
-from distgan.data.selection import select_samples, split_note
+from distgan.data.selection import select_samples
 from distgan.devices import lacks_memory
 from distgan.errors import RunError
-from distgan.export import export_safetensors
 from distgan.networks import ImageShape
 from distgan.networks.normalisation import has_batchnorm
-from distgan.objectives import Loss
-from distgan.sampling import draw_images, sample_labels, sample_latents, save_grid, thumbnails
-from distgan.sampling.real import first_trained_on
 from distgan.spec import PrecisionName, RunSpec
 from distgan.stages import Stage
-from distgan.tracking import REAL, Sink, Tracker, open_tracker
+from distgan.tracking import Sink, Tracker, open_tracker
 from distgan.tracking.timeline import TIMELINE, timeline
-from distgan.tracking.tracker import Which
+from distgan.training import said
 from distgan.training.advice import Advice
 from distgan.training.complete import complete
-from distgan.training.evaluation import Evaluation, improves
+from distgan.training.evaluation import Evaluation
+from distgan.training.figures import Meter, device_memory, diversity_of_batch, figures_of_step, to_host
 from distgan.training.folder import open_run, precision_of
-from distgan.training.guard import MOST_COMPARED, Guard, RollBack, Trouble, diversity
+from distgan.training.guard import Guard, RollBack, Trouble
 from distgan.training.learner import Learner
-from distgan.training.micro_batches import micro_batch_note
+from distgan.training.pictures import show_generated, show_real
 from distgan.training.precision import Precision
+from distgan.training.saving import begin_checkpoint, new_best, offer
 from distgan.training.workers import GO_ON, LEAVE, SAVE, Wish, Workers
 from distgan.training.writer import Writer
 from shards.errors import InputError
@@ -94,17 +88,7 @@ def train(
             raise InputError(reason)
         vectors = label_vectors(spec.model.condition, index, kept)
         labels = LabelDistribution.of(label_names(spec.model.condition, index), vectors)
-    spec = spec.in_images(len(kept))
-    asked, own = spec.training.precision, Precision("auto", workers.device).name
-
-    def begun_in() -> PrecisionName:
-        before = precision_of(run) if resume else None
-        if before == "auto":  # an earlier version's, which was float32 on every processor
-            return "float32" if workers.device.type == "cpu" else own
-        return before or own
-
-    if asked == "auto":  # what the run has begun in, else what rank 0 is good at: the same for all
-        spec = spec.with_training(precision=workers.from_first(begun_in))
+    spec, own = _in_precision(spec.in_images(len(kept)), run, workers, resume=resume)
 
     def begin(checkpoint: Checkpoint | None) -> tuple[Learner, Guard]:
         with workers.together():
@@ -147,34 +131,21 @@ def train(
                 if listener:
                     tracker.sinks.append(listener)
         ended: Literal["finished", "interrupted", "failed"] = "failed"
-        of_parts = micro_batch_note(spec, learner.generator, learner.critic)
-        notes = [note for note in (split_note(index, spec), spec.cut_short, of_parts) if note]
         try:
+            notes = said.of_choices(spec, index, learner.generator, learner.critic)
             if evaluation:
                 tracker.scores_of(evaluation.facts)
                 notes += evaluation.notes
                 if workers.first:
                     notes += evaluation.other_best(run)
+            notes.append(said.of_training(spec, len(kept), workers))
+            notes += said.of_precision(spec, own, checkpoint.state.spec.training.precision if checkpoint else None)
             for note in notes:
                 tracker.message(note)
-            tracker.message(
-                f"training on {_where(workers)} in {learner.precision.name}{_threads(workers)}: {len(kept):,} samples, "
-                f"{spec.steps:,} steps of {_of_images(spec)}"
-            )
-            if checkpoint and checkpoint.state.spec.training.precision == "auto":
-                tracker.message(
-                    "the checkpoint, of an earlier version, does not say in which precision it was computed; going on "
-                    f"in {spec.training.precision}"
-                )
-            if asked == "auto" and spec.training.precision != own:
-                tracker.message(
-                    f"going on in {spec.training.precision}, as the run began; of itself this device would compute in "
-                    f"{own}"
-                )
             with Reader(index, cache=spec.data.cache) as reader:
                 with workers.together():
                     if workers.first:
-                        _show_real(reader, kept, spec, run)
+                        show_real(reader, kept, spec, run)
                 while True:
                     share, dtype = (workers.rank, workers.world_size), learner.precision.dtype
                     batches = Batches(reader, kept, vectors, spec, learner.step, *share, workers.device, dtype)
@@ -188,7 +159,7 @@ def train(
                         learner, guard = _roll_back(run, learner, rollback.trouble, begin, tracker, writer)
             ended = "finished" if learner.step >= spec.steps else "interrupted"
             if ended == "finished" and workers.first:
-                _offer("last", Checkpoint(checkpoints(run)[-1]), {}, tracker)
+                offer("last", Checkpoint(checkpoints(run)[-1]), {}, tracker)
         except KeyboardInterrupt:
             ended = "interrupted"
             raise
@@ -201,20 +172,27 @@ def train(
                 ) from None
             raise
         finally:
-            try:
-                if workers.first and spec.tracking.timeline:
-                    # No grids yet, or no room: what ended the run matters more.
-                    with suppress(InputError, OSError):
-                        timeline(run, run / TIMELINE)
-                        tracker.film(learner.step, learner.images, run / TIMELINE)
-            finally:
-                tracker.close(ended)
-            if workers.first:
-                with suppress(InputError, OSError, ImportError):  # no figures yet, no room, or nothing to draw with
-                    from distgan.tracking.report import write_report  # no step need wait for that
-
-                    write_report(run, complete=complete)
+            _close(tracker, ended, learner, run)
     return Outcome(ended, learner.step, learner.images)
+
+
+def _in_precision(spec: RunSpec, run: Path, workers: Workers, *, resume: bool) -> tuple[RunSpec, PrecisionName | None]:
+    """The run with ``training.precision: auto`` settled: what it has begun in, else what rank 0's device is good at.
+
+    Returns:
+        The run, and what this device would have taken by itself; None where the specification asks for one.
+    """
+    if spec.training.precision != "auto":
+        return spec, None
+    own = Precision("auto", workers.device).name
+
+    def begun_in() -> PrecisionName:
+        before = precision_of(run) if resume else None
+        if before == "auto":  # an earlier version's, which was float32 on every processor
+            return "float32" if workers.device.type == "cpu" else own
+        return before or own
+
+    return spec.with_training(precision=workers.from_first(begun_in)), own
 
 
 class _Signals(NamedTuple):
@@ -246,15 +224,15 @@ def _take_steps(
         RollBack: Training should go back to before a trouble.
     """
     spec, workers = learner.spec, learner.workers
-    meter = _Meter(learner, batches)
+    meter = Meter(learner, batches)
     if learner.step == 0:
-        _picture(learner, run, tracker)
+        show_generated(learner, run, tracker)
     steps = spec.steps
     leaving = learner.step >= steps or workers.agree(signals.wish) == LEAVE
     while not leaving:
         stage = learner.stage
         if spec.training.stages and learner.step == stage.first_step:
-            tracker.message(_said_of_stage(stage))
+            tracker.message(said.of_stage(stage))
             guard.begin_stage(_epoch_steps(stage, batches.samples))
         of_critic: dict[str, Tensor] = {}  # of its last update; a penalty, of the last one that had it
         for repeat in range(spec.objective.n_critic):
@@ -263,7 +241,7 @@ def _take_steps(
             of_critic |= critic_loss.figures
         generator_loss = learner.update_generator(real)
         critic_loss = critic_loss._replace(figures=of_critic)
-        figures = _figures(spec, critic_loss, generator_loss, learner.gradient_norms())
+        figures = figures_of_step(spec, critic_loss, generator_loss, learner.gradient_norms())
         guard.observe(figures)
         tracker.progress(learner.step)
         for sentence in learner.news():
@@ -276,18 +254,18 @@ def _take_steps(
         evaluating = evaluation is not None and (last or learner.crossed(spec.evaluation.every_images))
         best = None
         if last or evaluating or learner.step % spec.tracking.log_every == 0:  # here the host waits for the device
-            values = _to_host(figures, learner)
+            values = to_host(figures, learner)
             if stage.batch_size > 1:
-                values["diversity"] = _diversity(learner, critic_loss.fake, real.images)
+                values["diversity"] = diversity_of_batch(learner, critic_loss.fake, real.images)
             rates = {f"learning_rate/{name}": rate for name, rate in learner.learning_rates().items()}
-            memory = _memory(workers)
+            memory = device_memory(workers)
             if spec.training.stages:
                 values |= {"image_size": stage.size, "fade": spec.timetable.fade(learner.step - 1)}
             values |= guard.means()
             if evaluation and evaluating:
                 with learner.clock.paused():
                     values |= evaluation.scores(learner)
-                best = workers.from_first(partial(_new_best, learner, run, values, evaluation.digest, writer))
+                best = workers.from_first(partial(new_best, learner, run, values, evaluation.digest, writer))
                 saving = saving or best is not None
             drawn, ratio = learner.images // spec.objective.n_critic, values.get("diversity")
             advice = guard.advise(learner.images, drawn, ratio)
@@ -298,7 +276,7 @@ def _take_steps(
                 writer.wait(until_done=False)
             _handle(guard.judge(learner.step, drawn, ratio), guard, learner, tracker)
         if last or learner.crossed(spec.tracking.sample_every_images):
-            _picture(learner, run, tracker)
+            show_generated(learner, run, tracker)
         if leaving and not last:
             tracker.message("stopping: saving a checkpoint; another signal ends the run at once")
         keeping = learner.crossed(spec.training.keep_generator_every_images)
@@ -319,60 +297,33 @@ def _take_steps(
                 if workers.first:
                     writer.wait()
                     snapshot = learner.snapshot(fingerprint, tracker.wandb_run_id, guard.state())
-                    _begin_checkpoint(writer, snapshot, run, best, guard.suspects, tracker)
+                    begin_checkpoint(writer, snapshot, run, best, guard.suspects, tracker)
                     if at_once:
                         writer.wait()
             if at_once:  # it is there
                 signals.save.clear()
 
 
-def _begin_checkpoint(
-    writer: Writer, snapshot: Snapshot, run: Path, best: Best | None, suspects: set[int], tracker: Tracker
-) -> None:
-    """Have a checkpoint written; it is then the best one if its score is, and others may go."""
-    training = snapshot.state.spec.training
+def _close(tracker: Tracker, ended: Literal["finished", "interrupted", "failed"], learner: Learner, run: Path) -> None:
+    """Draw the film of the grids, end the tracking, write the report; what ended the run matters more than they do."""
+    first = learner.workers.first
+    try:
+        if first and learner.spec.tracking.timeline:
+            with suppress(InputError, OSError):  # no grids yet, or no room
+                timeline(run, run / TIMELINE)
+                tracker.film(learner.step, learner.images, run / TIMELINE)
+    finally:
+        tracker.close(ended)
+    if first:
+        with suppress(InputError, OSError, ImportError):  # no figures yet, no room, or nothing to draw with
+            from distgan.tracking.report import write_report  # no step need wait for that
 
-    def write() -> Checkpoint:
-        saved = snapshot.write(run)
-        if best:
-            mark_best(run, best._replace(path=saved.path))
-        prune(run, training.keep_last, _spans(snapshot.state.spec), suspects)
-        return saved
-
-    def offer(saved: Checkpoint) -> None:
-        if best:
-            _offer("best", saved, {best.metric: best.value}, tracker)
-
-    writer.begin(write, offer)
+            write_report(run, complete=complete)
 
 
 def _epoch_steps(stage: Stage, samples: int) -> int:
     """Steps of a stage in which so many samples are shown once each."""
     return -(-samples // stage.images_per_step)
-
-
-def _spans(spec: RunSpec) -> Callable[[int], int] | None:
-    """From a step to the span of ``training.keep_every_images`` that it lies in."""
-    images, timetable = spec.training.keep_every_images, spec.timetable
-    return None if images is None else lambda step: timetable.images(step) // images
-
-
-def _new_best(learner: Learner, run: Path, values: dict[str, float], of: str, writer: Writer) -> Best | None:
-    """The best score of the run, where the one just made is it; its checkpoint is still to be written.
-
-    The best score so far, and the images that it is of, are added to the values. One that was computed from something
-    else, as ``of`` says, is none.
-    """
-    metric = learner.spec.training.keep_best
-    if metric is None or not math.isfinite(values.get(f"score/{metric}", math.nan)):
-        return None
-    writer.wait()  # it may be of the best one so far
-    value, before = values[f"score/{metric}"], best_of(run)
-    if before and (before.metric, before.of) == (metric, of) and not improves(metric, value, before.value):
-        values |= {f"best/{metric}": before.value, "best/images": learner.spec.timetable.images(before.step)}
-        return None
-    values |= {f"best/{metric}": value, "best/images": learner.images}
-    return Best(run, metric, value, of)
 
 
 def _handle(troubles: list[Trouble], guard: Guard, learner: Learner, tracker: Tracker) -> None:
@@ -416,126 +367,6 @@ def _roll_back(
     return learner, guard
 
 
-def _offer(which: Which, checkpoint: Checkpoint, scores: dict[str, float], tracker: Tracker) -> None:
-    """Let sinks have the generator of a checkpoint."""
-    state = checkpoint.state
-    facts = {"step": state.step, "images": state.images, "fingerprint": state.fingerprint, **scores}
-
-    def export(out: Path) -> None:
-        if not checkpoint.path.exists():
-            raise InputError("its checkpoint is gone: there is a better one, or a roll-back has removed it")
-        export_safetensors(checkpoint, out)
-
-    tracker.generator(which, state.step, facts, export)
-
-
 def _path(checkpoint: Checkpoint | None) -> Path | None:
     """Where a checkpoint lies, for processes that are to read it too."""
     return checkpoint.path if checkpoint else None
-
-
-def _where(workers: Workers) -> str:
-    return str(workers.device) if workers.world_size == 1 else f"{workers.world_size} × {workers.device.type}"
-
-
-def _threads(workers: Workers) -> str:
-    """With how many threads processors compute, for people. To be called by all workers, which may differ."""
-    if workers.device.type != "cpu":
-        return ""
-    threads = torch.get_num_threads()
-    most, least = (abs(round(count)) for count in workers.most([threads, -threads]))
-    count = f"{most} thread{'s' if most > 1 else ''}" if most == least else f"{least} to {most} threads"
-    return f", {count}{' each' if workers.world_size > 1 else ''}"
-
-
-def _of_images(spec: RunSpec) -> str:
-    """What a step's images are, for people."""
-    stages = spec.timetable.stages
-    images = f"{' then '.join(dict.fromkeys(f'{stage.images_per_step:,}' for stage in stages))} images"
-    if spec.training.accumulate > 1:
-        images += f", each batch in {spec.training.accumulate} micro-batches"
-    return f"{images}, growing from {stages[0].size} to {stages[-1].size} pixels" if len(stages) > 1 else images
-
-
-def _said_of_stage(stage: Stage) -> str:
-    said = f"step {stage.first_step:,}: images of {stage.size} pixels, in batches of {stage.batch_size}"
-    return f"{said}; new layers fade in over {stage.fade_images:,} images" if stage.fade_images else said
-
-
-def _figures(spec: RunSpec, critic: Loss, generator: Loss | None, norms: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The step's figures, on the device."""
-    losses = {"loss/critic": critic.value, "loss/generator": generator.value} if generator else {}
-    return {
-        **(losses or {f"loss/{spec.objective.kind}": critic.value}),
-        **critic.figures,
-        **(generator.figures if generator else {}),
-        **{f"grad_norm/{name}": norm for name, norm in norms.items()},
-    }
-
-
-def _to_host(figures: dict[str, Tensor], learner: Learner) -> dict[str, float]:
-    """Figures of the global batch as numbers, in one transfer."""
-    values = learner.average(torch.stack([figure.detach().double() for figure in figures.values()])).tolist()
-    return dict(zip(figures, values, strict=True))
-
-
-def _diversity(learner: Learner, fake: Tensor, real: Tensor) -> float:
-    """How diverse the generated images of the global batch are, as a share of the real ones' diversity."""
-    of_fake, of_real = (diversity(learner.assemble(thumbnails(images), MOST_COMPARED)) for images in (fake, real))
-    return float(of_fake / of_real.clamp_min(1e-12))
-
-
-def _memory(workers: Workers) -> dict[str, float]:
-    """GiB of the fullest GPU since the last call; nothing on CPUs. The allocator knows: no device is waited for."""
-    if workers.device.type != "cuda":
-        return {}
-    peaks = torch.cuda.max_memory_allocated(workers.device), torch.cuda.max_memory_reserved(workers.device)
-    torch.cuda.reset_peak_memory_stats(workers.device)
-    allocated, reserved = (value / 2**30 for value in workers.most(peaks))
-    return {"gpu/memory_gib": allocated, "gpu/memory_reserved_gib": reserved}
-
-
-class _Meter:
-    """How far the run is, and how fast."""
-
-    def __init__(self, learner: Learner, batches: Batches) -> None:
-        self._learner, self._batches = learner, batches
-        self._last = (time.perf_counter(), learner.images, batches.seconds_waited)
-
-    def clock(self) -> dict[str, float]:
-        """Real images shown to the critic, and how often that is the whole data set."""
-        return {"images": self._learner.images, "epoch": self._learner.images / self._batches.samples}
-
-    def rates(self) -> dict[str, float]:
-        """Images a second, and the share of the time that was spent waiting for data, since the last call."""
-        before, now = self._last, (time.perf_counter(), self._learner.images, self._batches.seconds_waited)
-        self._last = now
-        seconds, images, waited = (b - a for a, b in zip(before, now, strict=True))
-        return {"time/images_per_second": images / seconds, "time/data_wait": waited / seconds}
-
-
-def _show_real(reader: Reader, kept: Ids, spec: RunSpec, run: Path) -> None:
-    """Write the first real images that the run trains on, in the layout of its sample grids; once in a run."""
-    path = run / "samples" / REAL
-    if not path.exists():
-        count, data = spec.tracking.sample_count, spec.data
-        ids = first_trained_on(kept, spec.seed, count, block=data.block_samples, lanes=data.lanes)
-        save_grid(list(reader.read(ids)), path, columns=math.ceil(math.sqrt(count)))
-
-
-def _picture(learner: Learner, run: Path, tracker: Tracker) -> None:
-    """Have rank 0 write the grid of the run's fixed latents, drawn by the averaged generator."""
-    with learner.clock.paused(), learner.workers.together():
-        if learner.workers.first:
-            _draw_picture(learner, run, tracker)
-
-
-def _draw_picture(learner: Learner, run: Path, tracker: Tracker) -> None:
-    spec = learner.spec
-    device, dtype, count = learner.precision.device, learner.precision.dtype, spec.tracking.sample_count
-    latents = sample_latents(spec.seed, 0, count, spec.model, device) * spec.tracking.sample_scale
-    labels = sample_labels(learner.labels, spec.seed, 0, count, device=device)
-    images = list(draw_images(learner.averaged_generator(), latents.to(dtype), labels.to(dtype)))
-    path = run / "samples" / f"{learner.images:010d}.png"
-    save_grid(images, path)
-    tracker.picture(learner.step, learner.images, path)

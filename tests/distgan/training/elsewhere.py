@@ -29,9 +29,9 @@ from distgan.networks import convolutions
 from distgan.objectives import Batch, Side
 from distgan.spec import GuardSpec
 from distgan.training import graphs
+from distgan.training.figures import figures_of_step
 from distgan.training.guard import Guard
 from distgan.training.learner import Learner
-from distgan.training.loop import _figures
 from distgan.training.precision import Precision
 from tests.distgan.training.recorded import tensors_of
 from tests.distgan.training.test_graphs import learner, small
@@ -152,7 +152,7 @@ def _take_step(trainee: Learner, guard: Guard) -> None:
         check_nodes(trainee)
     generator = trainee.update_generator(real)
     check_nodes(trainee)
-    guard.observe(_figures(trainee.spec, critic, generator, trainee.gradient_norms()))
+    guard.observe(figures_of_step(trainee.spec, critic, generator, trainee.gradient_norms()))
 
 
 def _leave_slots_behind(trainee: Learner) -> None:

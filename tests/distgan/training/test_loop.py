@@ -27,7 +27,7 @@ from distgan.sampling import draw_images, load_generator, sample, sample_latents
 from distgan.sampling.averaging import average
 from distgan.spec import RunSpec, load_spec
 from distgan.tracking import Tracker, read_metrics
-from distgan.training import clock, loop, precision
+from distgan.training import clock, loop, pictures, precision
 from distgan.training.complete import complete
 from distgan.training.evaluation import Evaluation
 from distgan.training.guard import Guard
@@ -203,7 +203,7 @@ def test_a_checkpoint_knows_how_long_the_run_has_trained(tiny, tmp_path, monkeyp
     monkeypatch.setattr(Learner, "update_generator", taking(2.0, Learner.update_generator))
     for slow in ("snapshot", "save_generator", "finite"):
         monkeypatch.setattr(Learner, slow, taking(100.0, getattr(Learner, slow)))
-    monkeypatch.setattr(loop, "save_grid", taking(100.0, loop.save_grid))
+    monkeypatch.setattr(pictures, "save_grid", taking(100.0, pictures.save_grid))
     monkeypatch.setattr(Evaluation, "scores", taking(100.0, lambda self, learner: {}))
     spec = tiny(training__keep_generator_every_images=8, evaluation__every_images=32, evaluation__features="none")
     run(spec, tmp_path, stop=stop_after(5))
