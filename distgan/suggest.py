@@ -130,10 +130,8 @@ def suggest(facts: Facts, minutes: float, workers: int, speed: Callable[[RunSpec
     tree |= {"name": "suggested", "data": {"shards": facts.shards, "image_size": facts.size, "flip": facts.mirrored}}
     reasons = {
         "data.flip": _of_mirrors(facts),
+        "model.critic": "without image_bias it cannot see contrast, and that of what is drawn fades",
     }
-    if facts.size < LARGE:
-        tree["model"]["critic"]["image_bias"] = True
-        reasons["model.critic"] = "without image_bias it cannot see contrast, and small images fade"
     together = workers * TOGETHER if workers > 1 else 1.0
     widths = [width * (2 if facts.size < LARGE else 1) for width in WIDTHS]
     for width in widths:

@@ -47,13 +47,13 @@ class Table:
         self.x = self.x.reshape(-1, *shape)
         return self
 
-    def conv(self, out: int, kernel: int, stride: int = 1, padding: int | None = 0, *, bias: bool = True) -> Table:
-        """A convolution; ``SAME`` pads as TensorFlow says: what is odd comes after."""
+    def conv(self, out: int, kernel: int, stride: int = 1, padding: int | None = 0, *, bias: float = 1.0) -> Table:
+        """A convolution, with so much of a bias; ``SAME`` pads as TensorFlow says: what is odd comes after."""
         total = max((-(-self.x.shape[2] // stride) - 1) * stride + kernel - self.x.shape[2], 0)
         before, after = (total // 2, total - total // 2) if padding is None else (padding, padding)
         padded = F.pad(self.x, (before, after, before, after))
         weight = self.take(out, self.x.shape[1], kernel, kernel)
-        self.x = F.conv2d(padded, weight, self.take(out) if bias else None, stride)
+        self.x = F.conv2d(padded, weight, bias * self.take(out) if bias else None, stride)
         return self
 
     def conv_t(self, out: int, kernel: int, *, bias: bool = True) -> Table:

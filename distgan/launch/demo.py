@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from distgan.data.selection import select_samples
 from distgan.devices import local_device
 from distgan.launch.local import train_locally
-from distgan.spec import load_spec
+from distgan.spec import parse_spec
 from distgan.training.check import check
 from distgan.training.loop import Outcome
 from distgan.training.workers import Workers
+from jobs import read
 from shards.images import Transform
 from shards.progress import Progress
 from shards.sources import open_source
@@ -22,6 +22,7 @@ from shards.synth import synthesize
 from shards.writer import pack
 
 FACES = 4096
+RECIPE = "jobs/demo.yaml"
 
 
 def demo(
@@ -50,8 +51,7 @@ def demo(
         RunError: Training went wrong.
     """
     drawn, packed, run = out / "faces", out / "shards", out / "run"
-    with as_file(files("jobs") / "demo.yaml") as path:
-        spec = load_spec(path, [f"data.shards={json.dumps(str(packed))}", *overrides])
+    spec = parse_spec(read("demo"), RECIPE, [f"data.shards={json.dumps(str(packed))}", *overrides])
     check(spec, 3, 0, Workers.alone(local_device()))  # what does not fit is said at once
     if not (drawn / "identity_CelebA.txt").exists():
         say(f"1/3 drawing {faces} faces in CelebA's layout: {drawn}")
@@ -62,5 +62,5 @@ def demo(
         with progress("packing") as bar:
             pack(open_source(drawn, "celeba"), packed, Transform(size=spec.data.image_size, channels=3), progress=bar)
     _, kept = select_samples(spec)
-    say(f"3/3 training jobs/demo.yaml for {spec.in_images(len(kept)).steps} steps: {run}")
+    say(f"3/3 training {RECIPE} for {spec.in_images(len(kept)).steps} steps: {run}")
     return train_locally(spec, run, resume=run.exists())

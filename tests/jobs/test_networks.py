@@ -48,16 +48,20 @@ def report_generator(network: nn.Module, z: Tensor) -> Tensor:
     return table.conv_t(3, 4, bias=False).tanh().out()
 
 
-def paper_features(network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm") -> Table:
+def paper_features(
+    network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm", image_bias: float = 0
+) -> Table:
     """Its mirror: no normalisation on the first layer, LeakyReLU."""
-    table = Table(network, x).conv(widths[0], 4, 2, 1, bias=False).leaky()
+    table = Table(network, x).conv(widths[0], 4, 2, 1, bias=image_bias).leaky()
     for width in widths[1:]:
-        getattr(table.conv(width, 4, 2, 1, bias=False), norm)().leaky()
+        getattr(table.conv(width, 4, 2, 1, bias=0), norm)().leaky()
     return table
 
 
-def paper_critic(network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm") -> Tensor:
-    features = paper_features(network, x, widths, norm)
+def paper_critic(
+    network: nn.Module, x: Tensor, widths: tuple[int, ...], norm: str = "batch_norm", image_bias: float = 0
+) -> Tensor:
+    features = paper_features(network, x, widths, norm, image_bias)
     return features.dense(1, bias=False, shape=(1, widths[-1], 4, 4)).out().flatten()
 
 
@@ -118,8 +122,14 @@ TABLES: dict[str, tuple[Forward, Forward]] = {
     "dcgan32_gwu": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),
     "dcgan64": (lambda n, z: paper_generator(n, z, W64[::-1]), lambda n, x: paper_critic(n, x, W64)),
     "grow64": (lambda n, z: paper_generator(n, z, NARROWED[::-1]), lambda n, x: paper_critic(n, x, NARROWED)),
-    "faces64": (lambda n, z: paper_generator(n, z, HALF[::-1]), lambda n, x: paper_critic(n, x, HALF)),
-    "faces128": (lambda n, z: paper_generator(n, z, HALF128[::-1]), lambda n, x: paper_critic(n, x, HALF128)),
+    "faces64": (
+        lambda n, z: paper_generator(n, z, HALF[::-1]),
+        lambda n, x: paper_critic(n, x, HALF, image_bias=0.1),
+    ),
+    "faces128": (
+        lambda n, z: paper_generator(n, z, HALF128[::-1]),
+        lambda n, x: paper_critic(n, x, HALF128, image_bias=0.1),
+    ),
     "dcgan64_report": (report_generator, lambda n, x: paper_critic(n, x, W64)),
     "dcgan_mnist": (lambda n, z: paper_generator(n, z, W32[::-1], 1), lambda n, x: paper_critic(n, x, W32)),
     "dcgan_cifar10": (lambda n, z: paper_generator(n, z, W32[::-1]), lambda n, x: paper_critic(n, x, W32)),
