@@ -97,7 +97,8 @@ class CriticOptions(_WidthOptions):
     tutorial, it has none. Without one it and LeakyReLU only scale what comes in, and BatchNorm takes that off again: a
     critic that cannot see how strong the contrast of a whole batch is. That of generated images then drifts: at 32
     pixels, in batches of 16, it fell to a third; at 64, while rates fell, to three quarters with faces in colour. With
-    a bias it stays that of the real ones, at 0.1 as at 1 (or ``true``), where faces were learnt more slowly."""
+    a bias it stays within a tenth of the real ones', at 0.1 as at 1 (or ``true``), where faces were learnt more
+    slowly."""
     minibatch_stddev: bool = False
     """Tell the last strided convolution how much the images of a batch differ (Karras et al. 2018): of all workers'
     images. The slope of a gradient penalty is then that of the sum of all outputs in each image."""
