@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from pathlib import Path
@@ -366,6 +367,9 @@ def free_port() -> int:
 def head(tmp_path_factory):
     """A Ray head of one CPU on this machine, with a token; ended with everything that it has started."""
     folder, port = tmp_path_factory.mktemp("ray"), free_port()
+    # Ray tells jobs the address of the head that was started last in its temporary folder, whoever's that is. Sockets
+    # lie there too, and their paths must be short.
+    own = tempfile.mkdtemp(prefix="ray-")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": KEY}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # jobs run "python"
@@ -373,7 +377,7 @@ def head(tmp_path_factory):
     command = [
         Path(sys.executable).parent / "ray", "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=2",
         f"--dashboard-port={port}", "--disable-usage-stats",
-        f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000",
+        f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000", f"--temp-dir={own}",
     ]  # fmt: skip
     with (folder / "head.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -390,9 +394,11 @@ def head(tmp_path_factory):
         yield address, environment
     finally:
         kill(process)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("head")
 def test_a_real_cluster_runs_stops_and_tells(head, tiny, tmp_path):
     address, environment = head
 
@@ -429,6 +435,7 @@ def test_a_real_cluster_runs_stops_and_tells(head, tiny, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("head")
 def test_ray_s_own_command_sends_the_code_alone_and_trains_the_same(head, tiny, tmp_path):
     """``ray job submit`` from a checkout that has data, runs and a history in it, as jobs/README.md says."""
     address, environment = head
