@@ -40,6 +40,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+@pytest.mark.slow
 def test_help_explains_every_command(distgan):
     def commands(group: Any, path: list[str]) -> Iterator[list[str]]:
         for name, command in group.commands.items():
@@ -297,6 +298,7 @@ def test_a_recipe_is_found_by_its_name_wherever_one_is(distgan, tmp_path, monkey
     assert (status, "did you mean 'dcgan64'?" in text) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_suggested_for_images_and_minutes(distgan, pack_discs, tmp_path, monkeypatch):
     from distgan.bench import speed
 

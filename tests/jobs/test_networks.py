@@ -185,6 +185,7 @@ def test_every_recipe_has_its_table():
     assert set(TABLES) == {path.stem for path in JOBS.glob("*.yaml")} - {"demo", "sweep"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluating"])
 @pytest.mark.parametrize("name", parameters(TABLES))
 def test_a_recipe_s_networks_compute_its_table(name, training):

@@ -8,6 +8,7 @@ from shards import bench
 from shards.errors import InputError
 
 
+@pytest.mark.slow
 def test_packing_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     figures = bench.bench_pack(None, counts=(20, 10), rounds=1)
     for name in ("64×64 ", "178×218 "):

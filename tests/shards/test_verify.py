@@ -44,6 +44,7 @@ def what_training_sees(root: Path) -> np.ndarray | str:
         return str(error)
 
 
+@pytest.mark.slow
 def test_fuzz_every_damage_is_named_and_none_is_read_in_silence(packed: Callable[[], Path]) -> None:
     root = packed()
     sound = files_of(root)
@@ -96,6 +97,7 @@ def test_damage_is_located(packed: Callable[[], Path]) -> None:
     assert "header" in around.reason
 
 
+@pytest.mark.slow
 def test_every_byte_of_a_shard_counts(packed: Callable[[], Path]) -> None:
     root = packed()
     index = Index.load(root)

@@ -88,6 +88,7 @@ def bench(_no_pictures, shards, recipe, tmp_path) -> Bench:
     return Bench(shards, recipe, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_command(shards, recipe, tmp_path, monkeypatch):
     command = ["bench", "quality", f"{recipe}:training.batch_size=4", "textbook:8", "--shards", shards]
     command += ["--images", "32", "--every", "16", "--count", "8", "--metrics", "wasserstein", "--features", "none"]

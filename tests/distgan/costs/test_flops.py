@@ -19,6 +19,7 @@ def grouped(channels: int, width: int, places: int) -> int:
 BOTTLENECK = {"name": "resnet", "block": "bottleneck", "width": 4, "max_width": 8, "group_width": 2, "image_stride": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer_gain", ["plain", "equalised"])
 @pytest.mark.parametrize("resampling", ["box", "bilinear"])
 def test_flops_of_grouped_and_equalised_layers_and_of_filters(layer_gain, resampling):

@@ -58,6 +58,7 @@ def test_flops_of_a_penalty(objective):
     assert lazy.memory.total == pytest.approx(describe(small(objective=objective)).memory.total, abs=16)  # a figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalisation", ["none", "spectral"])
 def test_a_penalty_costs_less_where_slopes_do_not_depend_on_outputs(normalisation):
     """Without a normalisation between, the way back through the pass itself is all zeros, and is not gone."""
@@ -102,6 +103,7 @@ SIDES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sections", SIDES, ids=str)
 def test_memory_is_what_real_tensors_take(sections):
     """A learner's own, of real tensors; what it keeps beside them (counts, slots) is small."""

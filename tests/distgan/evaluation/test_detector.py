@@ -53,6 +53,7 @@ def test_anybody_tells_dark_images_from_bright_ones_and_the_detector_knows_them(
     assert known.facts["c2st"] == scores[C2ST]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_and_no_other_random_number_moves():
     torch.manual_seed(5)
     first, _ = two_sample_test(noise(1), noise(2, 10.0), 60, GREY, {})
@@ -126,6 +127,7 @@ def command(capsys, *words: object) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_evaluate_leaves_a_detector_that_detect_asks(tiny, tmp_path, capsys):
     run = tmp_path / "run"
     train_locally(tiny(), run, console=False)

@@ -71,6 +71,7 @@ def test_a_half_life_in_images_is_one_whatever_the_batches():
     assert abs(in_steps.shares @ averages - weights @ values) > 2 * bound
 
 
+@pytest.mark.slow
 def test_averages_of_a_run_that_grows_are_in_images(tiny, tmp_path):
     stages = [{"size": 8, "images": 120, "batch_size": 4}, {"size": 16, "fade_images": 60}]
     train_locally(tiny(**{**WHOLE, "training__images": 360}, training__stages=stages), tmp_path, console=False)
@@ -113,6 +114,7 @@ def traced(tiny, tmp_path_factory):
     return folder / "run", weights
 
 
+@pytest.mark.slow
 def test_an_average_is_that_of_the_weights(traced):
     run, weights = traced
     made = average(find_checkpoint(run), 40)
@@ -237,6 +239,7 @@ def test_one_that_is_damaged_is_made_again(traced):
     assert average(find_checkpoint(run), 45).tensors("generator_ema")
 
 
+@pytest.mark.slow
 def test_traces_of_another_run_are_refused(traced, tiny, tmp_path):
     mixed = tmp_path / "mixed"
     shutil.copytree(traced[0], mixed)

@@ -178,6 +178,7 @@ def wandb_command(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "wandb", *arguments], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "key", "asked", "expected"),
     [

@@ -795,6 +795,7 @@ def test_pictures_of_all_stages_are_of_the_final_size_and_drawn_again_as_they_we
             assert np.array_equal(image, image[::times, ::times].repeat(times, 0).repeat(times, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 7, 8])
 def test_a_growing_run_goes_on_from_any_step(whole, grown, tmp_path, step):
     """In the middle of a stage and of a fade, before and after a border and on it."""
