@@ -52,8 +52,8 @@ def flat(parameters: list[nn.Parameter]) -> list[float]:
 
 
 def rates_below(most: float) -> st.SearchStrategy[float]:
-    """Decay rates of moments: not so near 0 that 1 less the rate, by which torch multiplies, has lost its digits."""
-    return st.integers(0, round(1000 * most)).map(lambda thousandths: thousandths / 1000)
+    """Decay rates of moments: 0, or not so near it that 1 less the rate, which torch takes, loses its digits."""
+    return st.just(0.0) | st.floats(1e-3, most)
 
 
 @given(
