@@ -265,12 +265,19 @@ def look(data: bytes) -> Look:
             bits=16 if deep or deep_colour else 8,
             brightest=brightest,
             profile=profile.name if profile else None,
-            several=kind != "JPEG" and bool(getattr(image, "is_animated", False)),
+            several=kind != "JPEG" and _is_animated(image),
         )
     except ImageError:
         raise
     except Exception as error:
         raise _broken(error) from error
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether there is a second frame. One that is broken is none: the first, which decode takes, may be whole."""
+    with suppress(Exception):  # Pillow's decoders look for it only now, and raise nearly anything
+        return bool(getattr(image, "is_animated", False))
+    return False
 
 
 def decode(data: bytes, white: int | None = None) -> Image.Image:

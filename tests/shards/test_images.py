@@ -631,6 +631,26 @@ SEEDS = [
 ]
 
 
+def test_what_is_broken_after_the_first_frame_is_no_second_one():
+    """decode takes the first, which is whole, and look does not refuse the file for the others."""
+    frames, file = [Image.new("L", (8, 8), level) for level in (10, 200)], io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    whole = file.getvalue()
+    assert look(whole).several
+    ends = [end for end in range(1, len(whole)) if _decodes(whole[:end])]
+    assert len(ends) > 10
+    for end in ends:
+        assert look(whole[:end]).format == "GIF"
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        decode(data)
+    except ImageError:
+        return False
+    return True
+
+
 @settings(max_examples=600, deadline=None)
 @given(
     seed=st.sampled_from(SEEDS),
