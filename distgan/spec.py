@@ -1006,7 +1006,12 @@ def fields_that_differ(specs: Sequence[RunSpec]) -> dict[str, list[Any]]:
         By field its value in each, as JSON has it; :data:`UNSET` where one does not have it: an option of another
         network.
     """
-    flat = [_flatten(spec.model_dump(mode="json")) for spec in specs]
+    return entries_that_differ([spec.model_dump(mode="json") for spec in specs])
+
+
+def entries_that_differ(trees: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What :func:`fields_that_differ` returns, of mappings, and mappings within them, as JSON has them."""
+    flat = [_flatten(tree) for tree in trees]
     keys = dict.fromkeys(key for each in flat for key in each)
     return {
         key: [each.get(key, UNSET) for each in flat]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from distgan.bench.leaderboard import Result, median_points
+from distgan.bench.tables import rounded
 from distgan.sampling import Bytes, grid_of
 from shards.files import write_or_say
 
@@ -57,7 +58,7 @@ def draw_curves(results: Sequence[Result], score: str, title: str, path: Path) -
     axes[0].legend(fontsize="small")
     axes[0].set_ylabel(title)
     for formatted in (axes[0].yaxis.set_major_formatter, axes[0].yaxis.set_minor_formatter):
-        formatted(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        formatted(FuncFormatter(lambda value, _: rounded(value)))
     _save(figure, path)
 
 

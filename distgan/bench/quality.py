@@ -24,7 +24,7 @@ from distgan.bench.charts import draw_curves, draw_grids
 from distgan.bench.competitors import Competitor, check_changes, data_of, schedules_that_end_elsewhere
 from distgan.bench.leaderboard import Leaderboard, draw_up
 from distgan.bench.records import Evaluation, Record, read_record, write_record
-from distgan.bench.tables import board_table, points_table
+from distgan.bench.tables import board_table, points_table, rounded
 from distgan.bench.textbook import train_textbook
 from distgan.checkpoint import Checkpoint, checkpoints, generators
 from distgan.data.conditions import LabelDistribution, label_names, label_vectors
@@ -37,7 +37,7 @@ from distgan.networks import ImageShape
 from distgan.sampling import Bytes
 from distgan.sampling.generator import Generator
 from distgan.sampling.scored import evaluate
-from distgan.spec import RunSpec, StageSpec, differences, load_spec
+from distgan.spec import RunSpec, StageSpec, differences, entries_that_differ, load_spec
 from distgan.tracking import Sink
 from distgan.training.complete import complete
 from distgan.training.folder import LOCK, alone_in
@@ -301,6 +301,8 @@ class Quality:
         path = self._out / "settings.json"
         try:
             before = json.loads(path.read_bytes())
+            if not isinstance(before, dict):
+                raise ValueError("it holds no settings")
         except (FileNotFoundError, NotADirectoryError):
             if self._out.exists() and (
                 not self._out.is_dir() or any(path.name != LOCK for path in self._out.iterdir())
@@ -310,7 +312,7 @@ class Quality:
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {path}: {error}") from None
         after = json.loads(_json(self._settings))
-        changed = [f"{name}: {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]
+        changed = [f"{name}: {old} -> {new}" for name, (old, new) in entries_that_differ([before, after]).items()]
         _refuse(f"{self._out} holds results that cannot be compared with these", changed, "Give another --out")
         for competitor, seed in self._runs:
             run, record = self._run(competitor, seed), self._record_path(competitor, seed)
@@ -407,7 +409,7 @@ class Quality:
             scored[state.step] = Evaluation(step=state.step, images=state.images, minutes=minutes, scores=found.scores)
             say(
                 f"  {state.images:>10,} images, {minutes:6.2f} minutes: "
-                + ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
+                + ", ".join(f"{name} {rounded(value)}" for name, value in found.scores.items())
             )
             record = self._written(competitor, spec.seed, scored)
         return self._written(competitor, spec.seed, scored, failure=failure, complete=True)
@@ -470,7 +472,7 @@ class Quality:
                 continue
             shown.add(record.competitor)
             last = record.evaluations[-1]
-            above = f"{record.competitor}\n{title} {last.scores[self._score]:.3g} after {last.minutes:.1f} minutes"
+            above = f"{record.competitor}\n{title} {rounded(last.scores[self._score])} after {last.minutes:.1f} minutes"
             grids[above] = list(Generator(kept[-1]).images(DRAWN))
         return grids
 

@@ -76,7 +76,7 @@ def points_table(results: Sequence[Result], distance: str) -> str:
             str(run.seed),
             f"{point.images:,}",
             f"{point.minutes:.2f}",
-            _number(point.images / (60 * point.minutes)),
+            rounded(point.images / (60 * point.minutes)),
             *(_score(name, point.scores.get(name, math.nan)) for name in names),
         ]
         for run in results
@@ -113,7 +113,7 @@ def _row(board: Leaderboard, standing: Standing, others: Sequence[str]) -> list[
         f"{standing.seeds}" + (f", {standing.failed} failed" if standing.failed else ""),
         f"{standing.images:,.0f}",
         f"{standing.minutes:.2f}",
-        _number(standing.images / (60 * standing.minutes)),
+        rounded(standing.images / (60 * standing.minutes)),
         until,
         "–" if math.isinf(reached.minutes) else f"{'≥ ' * reached.at_most}{standing.times_faster:.2f}",
         _score(board.score, standing.scores.get(board.score, math.nan)),
@@ -125,10 +125,11 @@ def _row(board: Leaderboard, standing: Standing, others: Sequence[str]) -> list[
 
 
 def _score(name: str, value: float) -> str:
-    return _number(as_shown(name, value))
+    return rounded(as_shown(name, value))
 
 
-def _number(value: float) -> str:
+def rounded(value: float) -> str:
+    """A figure as people read it: whole from 1,000 on, else with three digits."""
     return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.3g}"
 
 

@@ -20,13 +20,17 @@ def results(seeds: int, lowest: float) -> list[Result]:
     ]
 
 
-@pytest.mark.parametrize(("seeds", "lowest", "scale"), [(1, 1.0, "log"), (3, -2.0, "linear")])
-def test_curves(tmp_path, monkeypatch, seeds, lowest, scale):
-    figures: list[Figure] = []
+@pytest.fixture
+def figures(monkeypatch):
+    """All figures that are saved."""
+    saved: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *args, **more: (figures.append(self), save(self, *args, **more))
-    )
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **more: (saved.append(self), save(self, *args, **more)))
+    return saved
+
+
+@pytest.mark.parametrize(("seeds", "lowest", "scale"), [(1, 1.0, "log"), (3, -2.0, "linear")])
+def test_curves(tmp_path, figures, seeds, lowest, scale):
     draw_curves([*results(seeds, lowest), Result("dead", 0, (), "NaN")], "frechet", "FID", tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size[0] > 1000
@@ -40,6 +44,14 @@ def test_curves(tmp_path, monkeypatch, seeds, lowest, scale):
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
         f"competitor {name}" for name in range(12)
     ]
+
+
+@pytest.mark.parametrize(("lowest", "labels"), [(4000.0, {"4,001", "4,003"}), (20.0, {"21", "23"})])
+def test_scores_are_written_as_people_read_them(tmp_path, figures, lowest, labels):
+    draw_curves(results(1, lowest), "frechet", "FID", tmp_path / "curves.png")
+    axis = figures[0].axes[0].yaxis
+    written = {text.get_text() for text in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))}
+    assert labels <= written, written
 
 
 @pytest.mark.parametrize("channels", [1, 3])

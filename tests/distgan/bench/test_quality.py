@@ -224,10 +224,18 @@ def test_results_that_cannot_be_compared_are_refused(bench, tiny):
     assert bench()
     with pytest.raises(InputError, match=r"cannot be compared with these:\n  images: 32 -> 64\n.*--out"):
         bench(images=64)
-    with pytest.raises(InputError, match="compared_with"):
+    with pytest.raises(InputError, match=r"these:(\n  compared_with\.(real_)?count: 8 -> 9){2}\n.*--out"):
         bench(count=9)
     bench.recipe.write_text(dump_spec(tiny(model__latent_dim=5)))
     with pytest.raises(InputError, match=r"begun otherwise:\n  model\.latent_dim: 4 -> 5"):
+        bench()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+def test_settings_that_are_none_are_refused(bench, text):
+    bench.out.mkdir()
+    (bench.out / "settings.json").write_text(text)
+    with pytest.raises(InputError, match=r"cannot read .*settings\.json"):
         bench()
 
 
