@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -289,9 +290,9 @@ def batches(reader: Reader, ids: Ids, batch_size: int, seed: int, device: torch.
             for first in range(0, len(ids), batch_size):
                 yield ids[order[first : first + batch_size]]
 
-    def read(some: Ids) -> Tensor:
-        pixels = torch.from_numpy(reader.read(some)).permute(0, 3, 1, 2)
-        return pixels.float().div(255).sub(0.5).div(0.5).contiguous()
+    def read(some: Ids) -> Tensor:  # with NumPy: torch would have threads of its own there, see distgan.threads
+        pixels = reader.read(some).transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        return torch.from_numpy((pixels / 255 - 0.5) / 0.5)
 
     with ThreadPoolExecutor(1, "textbook") as pool:
         following = chosen()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from distgan.spec import RunSpec
+from distgan.threads import aside
 from distgan.tracking.commit import commit_of_distgan
 from distgan.tracking.records import REAL
 from distgan.tracking.tracker import Outcome, Sink, Which
@@ -189,7 +190,7 @@ class WeightsAndBiases(Sink):
             try:
                 shutil.rmtree(folder.parent, ignore_errors=True)  # left by a kill
                 folder.parent.mkdir(parents=True)
-                export(folder)
+                aside(lambda: export(folder), "export").result()
                 artifact = wandb.Artifact(name, "model", description=f"The generator of {spec.name}", metadata=facts)
                 # As they lie there: wandb's own copies would stay in the user's home.
                 artifact.add_dir(str(folder), policy="immutable", skip_cache=True)

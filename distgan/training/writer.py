@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from types import TracebackType
 
 from distgan.checkpoint import Checkpoint
+from distgan.threads import aside
 
 
 class Writer:
-    """Writes one checkpoint at a time, in a thread of its own.
+    """Writes one checkpoint at a time, each in a thread that ends with it: see :func:`distgan.threads.aside`.
 
     What went wrong there is raised where training looks next; a checkpoint is under its name whole or not at all, as
     ever, so a kill meanwhile leaves the one before. In a ``with`` block, nothing is written any more when it ends.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._begun: tuple[Future[Checkpoint], Callable[[Checkpoint], None]] | None = None
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._thread.shutdown()
+        if self._begun:
+            wait([self._begun[0]])
 
     def begin(self, write: Callable[[], Checkpoint], then: Callable[[Checkpoint], None]) -> None:
         """Have the thread write a checkpoint. The one before has been waited for.
@@ -34,7 +35,7 @@ class Writer:
             then: Called with what was written, in the thread that waits for it.
         """
         assert self._begun is None
-        self._begun = self._thread.submit(write), then
+        self._begun = aside(write, "checkpoint"), then
 
     def wait(self, *, until_done: bool = True) -> None:
         """Wait until what was begun is written.

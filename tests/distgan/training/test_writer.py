@@ -63,6 +63,21 @@ def test_what_went_wrong_is_raised_once_where_training_looks(until_done):
         writer.begin(lambda: WRITTEN, lambda saved: None)
 
 
+def test_no_thread_is_left_to_take_processors_from_training():
+    written: list[threading.Thread] = []
+
+    def write() -> Checkpoint:
+        written.append(threading.current_thread())
+        return WRITTEN
+
+    with Writer() as writer:
+        for _ in range(3):
+            writer.begin(write, lambda saved: None)
+            writer.wait()
+            written[-1].join(60)
+            assert not written[-1].is_alive()
+
+
 def test_when_the_block_ends_nothing_is_being_written():
     ended: list[str] = []
 
