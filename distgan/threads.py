@@ -21,6 +21,7 @@ def aside(work: Callable[[], T], name: str) -> Future[T]:
         name: The thread's, for debuggers.
     """
     thread = ThreadPoolExecutor(1, name)
-    begun = thread.submit(work)
-    thread.shutdown(wait=False)  # when that is done
-    return begun
+    try:
+        return thread.submit(work)
+    finally:  # Ctrl-C, too
+        thread.shutdown(wait=False)  # when that is done

@@ -6,14 +6,19 @@ import os
 import re
 import secrets
 import sys
+import threading
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from distgan.commands.base import Device, Run, Weights, WhichWeights, console, errors, progress_bar
 from shards.errors import InputError
+
+if TYPE_CHECKING:
+    from distgan.evaluation.scoring import Progress
+    from distgan.explore.pictures import Directions, Explorer
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
@@ -99,7 +104,7 @@ def explore(
 
     with listen(host, port) as bound:
         with progress_bar("finding directions") as progress:
-            found = explorer.begin(progress)
+            found = _begun(explorer, progress)
         for reason in found.rare.values():
             console.print(f"left out: {reason}")
         secret = token or secrets.token_urlsafe(24)
@@ -113,6 +118,24 @@ def explore(
         if _has_screen() if show is None else show:
             webbrowser.open(url)
         serve(explorer, bound, secret, host)
+
+
+def _begun(explorer: Explorer, progress: Progress) -> Directions:
+    """Have it begin in a thread that ends, as another one draws; Ctrl-C ends it where it next tells its progress."""
+    from distgan.threads import aside
+
+    given_up = threading.Event()
+
+    def told(done: int, total: int) -> None:
+        if given_up.is_set():
+            raise KeyboardInterrupt
+        progress(done, total)
+
+    try:
+        return aside(lambda: explorer.begin(told), "directions").result()
+    except KeyboardInterrupt:
+        given_up.set()
+        raise
 
 
 def _has_screen() -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import socket
 import sys
+import threading
+import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +18,9 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from distgan.commands.explore import explore
+from distgan.evaluation.scoring import Progress
 from distgan.explore import server
-from distgan.explore.pictures import COUNT, Explorer
+from distgan.explore.pictures import COUNT, Directions, Explorer
 from distgan.explore.state import State
 from tests.browser import COLOURS, SIZES, Tab, open_browser, open_tab
 from tests.distgan.explore.conftest import keep, serving
@@ -52,6 +56,40 @@ def test_a_token_that_nobody_guesses(distgan, run, served):
         tokens.add(token)
         served.clear()
     assert len(tokens) == 2
+
+
+def test_no_thread_is_left_that_takes_processors_from_the_one_that_draws(distgan, run, served, monkeypatch):
+    began: list[threading.Thread] = []
+    begin = Explorer.begin
+
+    def watched(self: Explorer, progress: Progress) -> Directions:
+        began.append(threading.current_thread())
+        return begin(self, progress)
+
+    monkeypatch.setattr(Explorer, "begin", watched)
+    assert distgan("explore", run, "--count", 50)[0] == 0
+    (thread,) = began
+    assert thread is not threading.current_thread()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_ctrl_c_while_directions_are_found(distgan, run, served, monkeypatch):
+    began: list[threading.Thread] = []
+
+    def endless(self: Explorer, progress: Progress) -> Directions:
+        began.append(threading.current_thread())
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # as from a terminal
+        while True:
+            progress(1, 2)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Explorer, "begin", endless)
+    status, text = distgan("explore", run, "--count", 50)
+    assert (status, text) == (130, "")
+    began[0].join(60)
+    assert not began[0].is_alive()
+    assert not served
 
 
 def test_a_browser_is_opened_where_there_is_a_screen_or_it_is_asked_for(distgan, run, served, monkeypatch):
