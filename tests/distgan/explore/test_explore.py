@@ -85,7 +85,11 @@ def test_ctrl_c_while_directions_are_found(distgan, run, served, monkeypatch):
             time.sleep(0.01)
 
     monkeypatch.setattr(Explorer, "begin", endless)
-    status, text = distgan("explore", run, "--count", 50)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which pytest's own processes ignore
+    try:
+        status, text = distgan("explore", run, "--count", 50)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (status, text) == (130, "")
     began[0].join(60)
     assert not began[0].is_alive()
