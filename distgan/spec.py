@@ -2,18 +2,18 @@
 
 One YAML file describes a run completely. :func:`load_spec` reads it, applies ``--set key.path=value`` overrides and
 validates; :func:`dump_spec` writes the resolved specification beside the run. What only a network or an objective
-knows (its own options) is validated where that network or objective is declared, through :func:`validate`.
+knows (its own options) is validated where that network or objective is declared, by :func:`selected_options`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -56,9 +56,14 @@ class Options(BaseModel):
 
 
 class OpenOptions(Options):
-    """Options of which the rest belongs to whatever the name selects, and is validated there."""
+    """Options of which the rest belongs to what one of them selects, and is validated by :func:`selected_options`."""
 
     model_config = ConfigDict(extra="allow")
+
+    SELECTOR: ClassVar[str] = "name"
+    """The field that selects from a registry."""
+    SELECTED: ClassVar[str]
+    """What it selects, in a word."""
 
     @property
     def rest(self) -> dict[str, Any]:
@@ -190,6 +195,8 @@ def _digits(value: Any) -> Any:
 class NetworkSpec(OpenOptions):
     """A network by its registered name, with that network's own options beside it."""
 
+    SELECTED: ClassVar[str] = "network"
+
     name: str = "dcgan"
     """The name in the registry of :mod:`distgan.networks`."""
 
@@ -232,6 +239,9 @@ class ModelSpec(Options):
 
 class ObjectiveSpec(OpenOptions):
     """What each side minimises, by its registered name, with that objective's own options beside it."""
+
+    SELECTOR: ClassVar[str] = "kind"
+    SELECTED: ClassVar[str] = "objective"
 
     kind: str = "bce"
     """The name in the registry of :mod:`distgan.objectives`."""
@@ -321,6 +331,8 @@ class ScheduleSpec(Options):
 
 class SideOptimizerSpec(OpenOptions):
     """One side's optimizer, by its registered name, with that optimizer's own options beside it."""
+
+    SELECTED: ClassVar[str] = "optimizer"
 
     name: str = "adam"
     """The name in the registry of :mod:`distgan.training.optimizers`."""
@@ -1025,14 +1037,52 @@ def is_free(key: str) -> bool:
     return any(key == field or key.startswith(field + ".") for field in FREE_ON_RESUME)
 
 
-def validate(model: type[T], tree: Mapping[str, Any], where: str, beside: Iterable[str] = ()) -> T:
+class Registered(Protocol):
+    """An entry of a registry, with options of its own."""
+
+    @property
+    def options(self) -> type[Options]:
+        """What is validated as them."""
+
+
+def selected_options(section: OpenOptions, registry: Mapping[str, Registered], where: str) -> Options:
+    """What only that entry of a registry knows which a section selects, validated.
+
+    Args:
+        section: What was written.
+        registry: By name, what may be selected.
+        where: The section's path, for errors.
+
+    Raises:
+        InputError: Nothing in the registry is called so, or an option is wrong.
+    """
+    chosen = getattr(section, section.SELECTOR)
+    if chosen not in registry:
+        said = f"{where}.{section.SELECTOR}: no {section.SELECTED} is called {chosen!r}"
+        raise InputError(f"{said}; {near(chosen, registry)}")
+
+    def hint(name: str, known: Iterable[str]) -> str:
+        owners = [other for other, entry in registry.items() if name in entry.options.model_fields]
+        if not owners:
+            return near(name, [*known, *type(section).model_fields])
+        return (
+            f"it is an option of {', '.join(owners)}, not of {chosen}: leave it out, or give "
+            f"{where}={{{section.SELECTOR}: {chosen}}} on the command line, which replaces all of {where}"
+        )
+
+    return validate(registry[chosen].options, section.rest, where, hint)
+
+
+def validate(
+    model: type[T], tree: Mapping[str, Any], where: str, hint: Callable[[str, Iterable[str]], str] = near
+) -> T:
     """Validate a mapping, with errors for people.
 
     Args:
         model: What the mapping should be.
         tree: The mapping.
         where: What the errors are about: a file, or a field such as ``model.generator``.
-        beside: Fields that are declared elsewhere but written beside these, for hints.
+        hint: What is said of an unknown field of the mapping itself, given the known ones.
 
     Raises:
         InputError: Names every wrong field and, for an unknown one, the known one it resembles.
@@ -1040,17 +1090,16 @@ def validate(model: type[T], tree: Mapping[str, Any], where: str, beside: Iterab
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, detail, beside) for detail in error.errors(include_url=False)]
+        lines = [_explain(model, detail, hint) for detail in error.errors(include_url=False)]
         raise InputError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def _explain(model: type[BaseModel], detail: ErrorDetails, beside: Iterable[str]) -> str:
+def _explain(model: type[BaseModel], detail: ErrorDetails, hint: Callable[[str, Iterable[str]], str]) -> str:
     path = [str(part) for part in detail["loc"] if part not in (_NUMBER, _COSINE)]
     field = ".".join(path)
     if detail["type"] == "extra_forbidden":
         inside = Cosine.model_fields if _COSINE in detail["loc"] else _fields(model, path[:-1])
-        known = [*inside, *(beside if len(path) == 1 else ())]
-        return f"unknown field '{field}'; {near(path[-1], known)}"
+        return f"unknown field '{field}'; {(hint if len(path) == 1 else near)(path[-1], inside)}"
     if detail["type"] == "missing":
         return f"the field '{field}' is missing"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")

@@ -17,9 +17,8 @@ from distgan.networks import dcgan, dcgan_keras, gan_rmsprop, pggan, resnet
 from distgan.networks.base import Critic, Encoder, Generator, GeneratorInput, ImageShape
 from distgan.networks.initialisation import initialise_by_gain, initialise_glorot, initialise_normal
 from distgan.networks.layers import ConditionalBatchNorm2d
-from distgan.spec import ModelSpec, NetworkSpec, Options, validate
+from distgan.spec import ModelSpec, NetworkSpec, Options, selected_options
 from shards.errors import InputError
-from shards.names import near
 
 __all__ = [
     "CRITICS",
@@ -109,7 +108,7 @@ def complete_model(spec: ModelSpec) -> ModelSpec:
     Raises:
         InputError: An unknown network or a wrong option.
     """
-    generator = _options(spec.generator, GENERATORS, "model.generator").model_dump()
+    generator = selected_options(spec.generator, GENERATORS, "model.generator").model_dump()
     critic = critic_options(spec.critic).model_dump()
     return spec.model_copy(
         update={
@@ -125,13 +124,13 @@ def critic_options(spec: NetworkSpec) -> Options:
     Raises:
         InputError: An unknown network or a wrong option.
     """
-    return _options(spec, {**CRITICS, **ENCODERS}, "model.critic")
+    return selected_options(spec, {**CRITICS, **ENCODERS}, "model.critic")
 
 
 def _build(
     spec: NetworkSpec, registry: Mapping[str, Entry[N]], role: str, seed: int, image: ImageShape, *shape: Any
 ) -> N:
-    options = _options(spec, registry, f"model.{role}")
+    options = selected_options(spec, registry, f"model.{role}")
     if image.smaller and not registry[spec.name].grows:
         able = ", ".join(name for name, entry in registry.items() if entry.grows)
         raise InputError(
@@ -142,9 +141,3 @@ def _build(
     digest = hashlib.blake2b(f"{seed}/weights/{role}".encode(), digest_size=8).digest()
     registry[spec.name].initialise(network, torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1))
     return network
-
-
-def _options(spec: NetworkSpec, registry: Mapping[str, Entry[Any]], where: str) -> Options:
-    if spec.name not in registry:
-        raise InputError(f"{where}.name: no network is called {spec.name!r}; {near(spec.name, registry)}")
-    return validate(registry[spec.name].options, spec.rest, where, beside=NetworkSpec.model_fields)

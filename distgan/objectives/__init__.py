@@ -29,9 +29,8 @@ from distgan.objectives.wasserstein import (
     PenalisedOptions,
     WassersteinGenerator,
 )
-from distgan.spec import AugmentationSpec, Latent, ObjectiveSpec, Options, validate
+from distgan.spec import AugmentationSpec, Latent, ObjectiveSpec, Options, selected_options
 from shards.errors import InputError
-from shards.names import near
 
 __all__ = [
     "OBJECTIVES",
@@ -176,6 +175,4 @@ def objective_options(spec: ObjectiveSpec) -> Options:
     Raises:
         InputError: An unknown objective or a wrong option.
     """
-    if spec.kind not in OBJECTIVES:
-        raise InputError(f"objective.kind: no objective is called {spec.kind!r}; {near(spec.kind, OBJECTIVES)}")
-    return validate(OBJECTIVES[spec.kind].options, spec.rest, "objective", beside=ObjectiveSpec.model_fields)
+    return selected_options(spec, OBJECTIVES, "objective")

@@ -10,19 +10,10 @@
   };
   const within = (low, value, high) => Math.max(low, Math.min(high, value));
 
-  // What a page that loads itself anew keeps: the place in it and the settings of its controls.
-  const kept = (() => {
-    const name = "distgan " + location.pathname;
-    let state = {};
-    try {
-      state = JSON.parse(sessionStorage.getItem(name)) ?? {};
-      sessionStorage.removeItem(name);
-    } catch { /* without storage it begins anew */ }
-    return {
-      state,
-      save: () => { try { sessionStorage.setItem(name, JSON.stringify(state)); } catch { /* as above */ } },
-    };
-  })();
+  // What a page that loads itself anew keeps: the place in it and the settings of its controls. It goes with the page's
+  // entry in the history: what sessionStorage holds may come too late when the machine is busy.
+  const kept = history.state ?? {};
+  history.replaceState(null, ""); // who loads the page anew begins anew
 
   // The grids of all runs at the same count of images, or the nearest that each has.
   let playing = () => false;
@@ -51,7 +42,7 @@
       }
       output.textContent = words(images);
       slider.setAttribute("aria-valuetext", words(images));
-      kept.state.images = Number(slider.value) === last ? null : images; // at the end it follows the run
+      kept.images = Number(slider.value) === last ? null : images; // at the end it follows the run
     };
     const pause = () => {
       clearInterval(timer);
@@ -77,7 +68,7 @@
       pause();
       step(by);
     });
-    const before = kept.state.images ?? Infinity;
+    const before = kept.images ?? Infinity;
     show(stops.filter((images) => images <= before).length - 1);
     controls.hidden = false;
   }
@@ -119,7 +110,7 @@
     const weight = Number(smoothing.value);
     smoothing.parentElement.querySelector("output").textContent = weight ? weight.toFixed(2) : "off";
     smoothing.setAttribute("aria-valuetext", weight ? weight.toFixed(2) : "off");
-    kept.state.smoothing = smoothing.value;
+    kept.smoothing = smoothing.value;
     for (const chart of charts) {
       if (!chart.plot.closest("[data-smooth]")) continue;
       const unit = spacing(chart.curves);
@@ -138,7 +129,7 @@
     }
   };
   if (smoothing) {
-    smoothing.value = kept.state.smoothing ?? smoothing.value;
+    smoothing.value = kept.smoothing ?? smoothing.value;
     smoothing.addEventListener("input", smooth);
     smooth();
     smoothing.closest(".control").hidden = false;
@@ -216,18 +207,18 @@
   // While a run goes on, this file is written anew. Nobody is interrupted who is looking at something.
   const seconds = Number(document.body.dataset.refresh);
   const focusable = () => all("button, input, [tabindex]");
-  if (kept.state.focus >= 0) focusable()[kept.state.focus]?.focus({ preventScroll: true });
-  const { section, top } = kept.state; // which was at the upper edge of the window, and where it began
+  if (kept.focus >= 0) focusable()[kept.focus]?.focus({ preventScroll: true });
+  const { section, top } = kept; // which was at the upper edge of the window, and where it began
   if (section) window.scrollBy(0, (document.getElementById(section)?.getBoundingClientRect().top ?? top) - top);
   if (seconds) {
     history.scrollRestoration = "manual";
     setInterval(() => {
       if (document.hidden || playing() || document.querySelector(".tip") || !getSelection().isCollapsed) return;
       const heading = window.scrollY ? all("h2").findLast((each) => each.getBoundingClientRect().top < 9) : null;
-      kept.state.section = heading?.id;
-      kept.state.top = heading?.getBoundingClientRect().top;
-      kept.state.focus = focusable().indexOf(document.activeElement);
-      kept.save();
+      kept.section = heading?.id;
+      kept.top = heading?.getBoundingClientRect().top;
+      kept.focus = focusable().indexOf(document.activeElement);
+      history.replaceState(kept, "");
       location.reload();
     }, 1000 * seconds);
   }

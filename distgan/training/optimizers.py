@@ -23,11 +23,9 @@ from distgan.spec import (
     ScheduleSpec,
     SideOptimizerSpec,
     fallen,
-    validate,
+    selected_options,
     value_at,
 )
-from shards.errors import InputError
-from shards.names import near
 
 
 class AdamOptions(Options):
@@ -88,13 +86,13 @@ def build_optimizer(spec: SideOptimizerSpec, parameters: Iterable[nn.Parameter])
     Raises:
         InputError: An unknown optimizer or a wrong option.
     """
-    options = {name: _at(value, 0) for name, value in _options(spec, "optimizer")}
+    options = {name: _at(value, 0) for name, value in selected_options(spec, OPTIMIZERS, "optimizer")}
     return OPTIMIZERS[spec.name].build(parameters, lr=spec.lr, **options)
 
 
 def moving_options(spec: SideOptimizerSpec) -> dict[str, Any]:
     """The optimizer's own options by name, those that move. Found once: :func:`steer` is in the way of each update."""
-    return {name: value for name, value in _options(spec, "optimizer") if _moves(value)}
+    return {name: value for name, value in selected_options(spec, OPTIMIZERS, "optimizer") if _moves(value)}
 
 
 def steer(
@@ -131,7 +129,8 @@ def complete_optimizer(spec: OptimizerSpec) -> OptimizerSpec:
     def complete(side: str) -> SideOptimizerSpec:
         own: SideOptimizerSpec = getattr(spec, side)
         declared: dict[str, Any] = {name: getattr(own, name) for name in SideOptimizerSpec.model_fields}
-        return SideOptimizerSpec(**declared, **_options(own, f"optimizer.{side}").model_dump(mode="json"))
+        options = selected_options(own, OPTIMIZERS, f"optimizer.{side}")
+        return SideOptimizerSpec(**declared, **options.model_dump(mode="json"))
 
     return OptimizerSpec(generator=complete("generator"), critic=complete("critic"))
 
@@ -201,9 +200,3 @@ def _at(value: Any, images: int) -> Any:
     if isinstance(value, tuple):
         return tuple(_at(each, images) for each in value)
     return value_at(value, images) if isinstance(value, Cosine) else value
-
-
-def _options(spec: SideOptimizerSpec, where: str) -> Options:
-    if spec.name not in OPTIMIZERS:
-        raise InputError(f"{where}.name: no optimizer is called {spec.name!r}; {near(spec.name, OPTIMIZERS)}")
-    return validate(OPTIMIZERS[spec.name].options, spec.rest, where, beside=SideOptimizerSpec.model_fields)

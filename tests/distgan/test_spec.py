@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -17,12 +18,13 @@ from distgan.spec import (
     Options,
     RunSpec,
     ScheduleSpec,
+    SideOptimizerSpec,
     differences,
     dump_spec,
     greatest,
     load_spec,
     section_of,
-    validate,
+    selected_options,
     value_at,
 )
 from jobs import recipes
@@ -383,13 +385,38 @@ def test_stages_read_back_the_same_and_make_a_timetable(tmp_path):
     assert (alone.training.stages, alone.training.batch_size, alone.steps) == (None, 8, 19)
 
 
-def test_a_hint_knows_the_fields_that_are_declared_elsewhere():
-    class Own(Options):
-        alpha: float = 0.9
+class Own(Options):
+    alpha: float = 0.9
 
+
+class Other(Options):
+    beta: float = 0.9
+    alpha: float = 0.9
+
+
+class Entry(NamedTuple):
+    options: type[Options]
+
+
+def test_a_hint_knows_the_fields_that_are_declared_elsewhere():
+    registry = {"own": Entry(Own)}
     for wrong, meant in (("alfa", "alpha"), ("clipnorm", "clip_norm")):
+        section = SideOptimizerSpec.model_validate({"name": "own", wrong: 1.0})
         with pytest.raises(InputError, match=f"optimizer.critic: unknown field '{wrong}'; did you mean '{meant}'"):
-            validate(Own, {wrong: 1.0}, "optimizer.critic", beside=["lr", "clip_norm"])
+            selected_options(section, registry, "optimizer.critic")
+
+
+def test_an_option_of_what_was_not_selected_is_known_for_it():
+    registry = {"own": Entry(Own), "other": Entry(Other), "third": Entry(Other)}
+    section = SideOptimizerSpec.model_validate({"name": "own", "alpha": 0.5, "beta": 1.0, "lr": 1.0})
+    words = (
+        r"'beta'; it is an option of other, third, not of own: leave it out, or give optimizer\.critic={name: own} on"
+    )
+    with pytest.raises(InputError, match=words) as caught:
+        selected_options(section, registry, "optimizer.critic")
+    assert "alpha" not in str(caught.value)
+    section = SideOptimizerSpec.model_validate({"name": "own", "alpha": 0.5})
+    assert selected_options(section, registry, "optimizer.critic") == Own(alpha=0.5)
 
 
 def test_all_wrong_fields_are_named_at_once(tmp_path):

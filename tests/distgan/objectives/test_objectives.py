@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from torch import nn
 
 from distgan.networks import ImageShape
 from distgan.networks.dcgan_keras import CriticOptions, keras_critic
 from distgan.objectives import OBJECTIVES, build_game, complete_objective
-from distgan.spec import ObjectiveSpec
+from distgan.spec import ObjectiveSpec, load_spec
 from shards.errors import InputError
 from tests.distgan.networks.conftest import make_critic
 from tests.distgan.objectives.conftest import (
@@ -116,6 +118,7 @@ def test_what_there_is_not_is_not_of_every_other_update(tree):
         ({"kind": "least_square"}, ["objective.kind", "did you mean 'least_squares'"]),
         ({"kind": "vampire"}, ["objective.kind", *OBJECTIVES]),
         ({"kind": "bce", "term": "sum"}, ["objective", "term", "did you mean 'terms'"]),
+        ({"kind": "hinge", "terms": "mean"}, ["unknown field 'terms'", "an option of bce, not of hinge"]),
         ({"kind": "hinge", "r3": 1.0}, ["objective", "r3", "there are r1, r2"]),
         ({"kind": "hinge", "r1": "much"}, ["objective", "r1", "number"]),
         ({"kind": "hinge", "r1": -1.0}, ["objective", "r1", "greater than or equal to 0"]),
@@ -136,3 +139,18 @@ def test_what_is_wrong_is_named(tree, words):
             check(tree)
         for word in words:
             assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_an_option_of_another_objective_comes_with_what_to_type(kind):
+    def complete(change):
+        return complete_objective(load_spec("dcgan64", [change]).objective)
+
+    if "terms" in OBJECTIVES[kind].options.model_fields:  # which dcgan64 sets
+        assert complete(f"objective.kind={kind}").kind == kind
+        return
+    with pytest.raises(InputError) as caught:
+        complete(f"objective.kind={kind}")
+    advice = re.search(r"objective=\S+ \S+", str(caught.value))
+    assert advice
+    assert complete(advice[0]).kind == kind

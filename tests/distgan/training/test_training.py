@@ -73,12 +73,14 @@ def trained(tiny, bars, tmp_path):
     """Trains on the bars with a condition; returns what draws pictures (count, 16, 16)."""
 
     def run(condition):
-        adam = {"lr": 0.002, "betas": [0.5, 0.99]}
+        # Twelve seeds have more than 0.97 of what is asked for so; at half the width, with β1 of 0.5, some had 0.7.
+        # Rounding, which differs from processor to processor, is as good as another seed.
+        adam = {"lr": 0.002, "betas": [0.0, 0.99]}
         spec = tiny(
             data={"shards": str(bars), "image_size": SIZE},
             model={
-                "generator": {"width": 8},
-                "critic": {"width": 8, "image_bias": 1.0},  # bright or dim is what it would be blind to
+                "generator": {"width": 16},
+                "critic": {"width": 16, "image_bias": 1.0},  # bright or dim is what it would be blind to
                 "latent_dim": 8,
                 "condition": condition,
             },
@@ -87,7 +89,7 @@ def trained(tiny, bars, tmp_path):
                 "batch_size": 32,
                 "images": 16_000,
                 "checkpoint_every_images": 16_000,
-                "precision": "float32",  # on every machine: the shares below are near what is asked for
+                "precision": "float32",
                 "ema_half_life_images": 1000,
             },
             tracking={"log_every": 100, "sample_every_images": 16_000, "wandb": {"mode": "disabled"}},
