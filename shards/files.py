@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from shards.errors import InputError
 
 
 @contextmanager
-def write_atomically(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
+def write_atomically(path: Path, *, lasting: bool = True, shared: bool = False) -> Iterator[BinaryIO]:
     """A binary file that appears under ``path``, complete and on disk, when the block ends without an error.
 
     It is written beside, as ``.NAME.partial``; on an error that is removed and whatever ``path`` held stays.
@@ -22,11 +23,14 @@ def write_atomically(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
         path: Where it appears.
         lasting: Whether to wait for the disk. Without that a power cut may leave anything under ``path``: for files
             that are checked when they are read, and can be made again.
+        shared: Whether other processes may write the same file at this moment. Each then writes one of its own beside
+            it, and the last one stays; what a kill leaves is not written over later, as it otherwise is.
 
     Raises:
         OSError: The folder cannot be written or the disk is full.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    own = f".{secrets.token_hex(4)}" if shared else ""
+    partial = path.with_name(f".{path.name}{own}.partial")
     try:
         with partial.open("wb") as file:
             yield file
@@ -66,7 +70,7 @@ def write_or_say(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as file:
+        with write_atomically(path, shared=True) as file:  # a report, at a run's end and by report --watch
             file.write(data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -38,7 +38,7 @@ class KeptVectors:
             return None
 
     def put(self, block: int, vectors: Tensor) -> None:
-        """Keep the vectors of a block; nothing half-written is ever there.
+        """Keep the vectors of a block; nothing half-written is ever there, and other runs may be doing the same.
 
         Raises:
             InputError: The folder cannot be written, or the disk is full.
@@ -46,9 +46,9 @@ class KeptVectors:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "key.json").exists():
-                with write_atomically(self.folder / "key.json") as file:
+                with write_atomically(self.folder / "key.json", shared=True) as file:
                     file.write(self._key.encode())
-            with write_atomically(self.folder / f"{block:06d}.npy") as file:
+            with write_atomically(self.folder / f"{block:06d}.npy", shared=True) as file:
                 np.save(file, vectors.numpy(), allow_pickle=False)
         except OSError as error:
             raise InputError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,29 @@ def test_whole_or_not_there(tmp_path: Path, lasting: bool) -> None:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("x", b"new")]
+
+
+def test_two_may_write_what_is_shared_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with write_atomically(path, shared=True) as first:
+        first.write(b"first")
+        with write_atomically(path, shared=True) as second:
+            second.write(b"2nd")
+        assert path.read_bytes() == b"2nd"
+    with pytest.raises(KeyError), write_atomically(path, shared=True) as file:  # noqa: PT012
+        file.write(b"third")
+        raise KeyError
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("x", b"first")]
+
+
+def test_a_file_that_was_asked_for_may_be_written_by_many_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    pages = [bytes([i]) * 100_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            list(pool.map(lambda page: write_or_say(path, page), pages))
+            assert path.read_bytes() in pages
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_inside_whatever_the_way_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

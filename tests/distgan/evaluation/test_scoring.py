@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -139,6 +140,27 @@ def test_kept_vectors_give_the_same_and_are_asked_first(tmp_path):
     assert Together(1).run(lambda member: scored(member, kept=kept))[0] == pytest.approx(plain, rel=1e-6)
     assert file.read_bytes() == whole
     assert KeptVectors(tmp_path, {"of": "others"}).get(0) is None
+
+
+def test_runs_that_keep_the_same_vectors_at_once_do_not_mind_each_other(tmp_path):
+    vectors = torch.arange(600_000.0).view(300, 2000)
+    begin = threading.Barrier(6)
+
+    def run() -> None:
+        kept = KeptVectors(tmp_path, {"of": "these"})
+        for block in range(12):
+            begin.wait(timeout=60)
+            kept.put(block, vectors + block)
+
+    with ThreadPoolExecutor(6) as pool:
+        for each in [pool.submit(run) for _ in range(6)]:
+            each.result()
+    kept = KeptVectors(tmp_path, {"of": "these"})
+    assert sorted(path.name for path in kept.folder.iterdir()) == [f"{b:06d}.npy" for b in range(12)] + ["key.json"]
+    for block in range(12):
+        found = kept.get(block)
+        assert found is not None
+        assert torch.equal(found, vectors + block)
 
 
 def test_equal_sets_score_as_equal():
