@@ -1066,8 +1066,9 @@ def selected_options(section: OpenOptions, registry: Mapping[str, Registered], w
         if not owners:
             return near(name, [*known, *type(section).model_fields])
         return (
-            f"it is an option of {', '.join(owners)}, not of {chosen}: leave it out, or give "
-            f"{where}={{{section.SELECTOR}: {chosen}}} on the command line, which replaces all of {where}"
+            f"it is an option of {', '.join(owners)}, not of {chosen}, which has {', '.join(known) or 'none'}: "
+            f"leave it out, or give {where}={{{section.SELECTOR}: {chosen}}} on the command "
+            f"line, which replaces all of {where}"
         )
 
     return validate(registry[chosen].options, section.rest, where, hint)

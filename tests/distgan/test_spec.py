@@ -410,11 +410,12 @@ def test_an_option_of_what_was_not_selected_is_known_for_it():
     registry = {"own": Entry(Own), "other": Entry(Other), "third": Entry(Other)}
     section = SideOptimizerSpec.model_validate({"name": "own", "alpha": 0.5, "beta": 1.0, "lr": 1.0})
     words = (
-        r"'beta'; it is an option of other, third, not of own: leave it out, or give optimizer\.critic={name: own} on"
+        r"'beta'; it is an option of other, third, not of own, which has alpha: leave it out, or give "
+        r"optimizer\.critic={name: own} on"
     )
     with pytest.raises(InputError, match=words) as caught:
         selected_options(section, registry, "optimizer.critic")
-    assert "alpha" not in str(caught.value)
+    assert str(caught.value).count("unknown field") == 1
     section = SideOptimizerSpec.model_validate({"name": "own", "alpha": 0.5})
     assert selected_options(section, registry, "optimizer.critic") == Own(alpha=0.5)
 
